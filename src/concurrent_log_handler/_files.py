@@ -1,0 +1,222 @@
+"""Opening files: with the right owner and mode from the first moment, and known again later.
+
+Used for the live file, the sidecar and the part files of compression.  What is
+written into them, and when, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+import sys
+from typing import Callable, Optional, Tuple
+
+WINDOWS = os.name == "nt"
+
+# A description opened O_APPEND gets what pwrite() brings at its end and keeps its
+# offset, on Linux (pwrite(2), "BUGS").  That leaves the offset free for a mark.
+OFFSET_IS_OURS = sys.platform.startswith("linux")
+
+_QUIET = (
+    getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_NOINHERIT", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
+
+# Below 4 GiB, since no offset may lie beyond what the file system can store (FAT).
+_marks = itertools.count(2**31 + int.from_bytes(os.urandom(3), "big") * 64)
+
+
+def mark(fd: int) -> int:
+    """
+    Put a number of its own into the offset of *fd*, by which `is_ours` knows it again.
+
+    A descriptor is only a small number: whoever closes it by mistake frees it for the next
+    file that the process opens.  `lseek` tells the two apart at a quarter of `fstat`'s cost.
+    """
+    for number in (next(_marks), 0):
+        with contextlib.suppress(OSError):
+            return os.lseek(fd, number, os.SEEK_SET)
+    return -1  # a pipe or a terminal has no offset
+
+
+def is_ours(fd: int, number: int) -> bool:
+    """Tell whether *fd* is still the description that was given *number* by `mark`."""
+    try:
+        return os.lseek(fd, 0, os.SEEK_CUR) == number
+    except OSError:
+        return False
+
+
+def close_quietly(fd: int) -> None:
+    """Close *fd*; an error has nobody left to act on it."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def identity(fd: int) -> Optional[Tuple[int, int]]:
+    """Return (device, inode) of what *fd* has open, None for a closed one."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def open_in_directory(path: str, opener: Callable[[], int]) -> int:
+    """Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile."""
+    for _ in range(10):
+        try:
+            return opener()
+        except FileNotFoundError:
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+    return opener()
+
+
+def open_to_read(path: str) -> int:
+    """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
+    fd = os.open(path, os.O_RDONLY | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Access:
+    """
+    Owner and mode that our files shall have.
+
+    Args:
+        uid, gid: Numeric owner and group; -1 leaves one as it is (`os.chown`).
+        chmod: Mode of new files, and of existing ones where we may set it.
+        umask: Mode of new files as `0o666 & ~umask`, whatever the process's own umask is.
+    """
+
+    def __init__(
+        self, uid: int = -1, gid: int = -1, chmod: Optional[int] = None, umask: Optional[int] = None
+    ) -> None:
+        self._uid = uid
+        self._gid = gid
+        self._chmod = chmod
+        self._new_mode = chmod if chmod is not None or umask is None else 0o666 & ~umask
+        self._asked = not WINDOWS and (self._new_mode is not None or uid != -1 or gid != -1)
+
+    def open(self, path: str, flags: int, create: bool = True) -> int:
+        """
+        Open *path* with *flags* and return the descriptor, not inherited by exec.
+
+        A new file appears at its path with its owner and mode already set.  On an existing one
+        they are corrected where the process is allowed to: somebody who may write a shared
+        log, but does not own it, still logs.
+        """
+        flags |= _QUIET
+        for _ in range(3):
+            # O_CREAT only where it is needed: in a sticky directory the kernel refuses it for
+            # somebody else's file, whatever its mode (proc(5), "protected_regular").
+            try:
+                fd = os.open(path, flags)
+            except FileNotFoundError:
+                if not create:
+                    raise
+            else:
+                return self._corrected(fd, self._chmod)
+            with contextlib.suppress(FileExistsError):
+                return self._create(path, flags)
+        # A symbolic link to a file that does not exist: neither there nor to be created here.
+        fd = os.open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
+        return self._corrected(fd, self._new_mode)
+
+    def create(self, path: str) -> None:
+        """Create *path*; raises `FileExistsError` if it is there."""
+        os.close(self._create(path, os.O_RDWR | os.O_APPEND | _QUIET))
+
+    def new(self, path: str, like: os.stat_result) -> int:
+        """Create *path* for writing (replacing a leftover), for a copy of the file that *like* describes."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        if not WINDOWS:
+            with contextlib.suppress(OSError):
+                os.fchown(fd, like.st_uid, like.st_gid)
+            with contextlib.suppress(OSError):
+                os.fchmod(fd, stat.S_IMODE(like.st_mode))
+        return fd
+
+    def _create(self, path: str, flags: int) -> int:
+        """Create *path* whole: a file without a name gets owner and mode, then the name."""
+        if not self._asked:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        mode = self._new_mode
+        if mode is None:
+            mode = 0o666 & ~_umask_of_process()
+        if hasattr(os, "O_TMPFILE"):
+            fd = -1
+            try:
+                fd = os.open(os.path.dirname(path), (flags & ~os.O_NOFOLLOW) | os.O_TMPFILE, 0o600)
+                self._set(fd, mode)
+                # link() alone would name the symbolic link in /proc; with a directory
+                # descriptor Python calls linkat(AT_SYMLINK_FOLLOW).
+                os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+                return fd
+            except OSError as error:
+                if fd != -1:
+                    os.close(fd)
+                if error.errno not in _NO_TMPFILE:
+                    raise
+        # Until its mode is set, such a file allows less than was asked for, never more.
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode & 0o600)
+        try:
+            self._set(fd, mode)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def _set(self, fd: int, mode: int) -> None:
+        if self._uid != -1 or self._gid != -1:
+            # Only root may give files away; the log matters more than its owner.
+            with contextlib.suppress(PermissionError):
+                os.fchown(fd, self._uid, self._gid)
+        os.fchmod(fd, mode)
+
+    def _corrected(self, fd: int, mode: Optional[int]) -> int:
+        """Give the open file our owner, and *mode* if any, as far as we may; return *fd*."""
+        if not self._asked:
+            return fd
+        try:
+            now = os.fstat(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        if not stat.S_ISREG(now.st_mode):
+            return fd
+        if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):
+            with contextlib.suppress(OSError):
+                os.fchown(fd, self._uid, self._gid)
+        if mode is not None and stat.S_IMODE(now.st_mode) != mode:
+            with contextlib.suppress(OSError):
+                os.fchmod(fd, mode)
+        return fd
+
+
+def _umask_of_process() -> int:
+    """Read the umask without setting it, where the kernel shows it."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except (OSError, ValueError, IndexError):
+        pass
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

@@ -1,0 +1,120 @@
+"""Marks for backups that `on_rotated` has not been told of yet: small files that survive a kill.
+
+A mark bears the inode of the file that it is about.  It is put down before that becomes a backup (the
+live file) or takes a backup's place (a `.gz`), and removed when the callback has returned.  Whoever
+tells the callback holds a lock on the mark, so a living process is left alone and a dead one's mark is
+taken over.  Where the backups are, and that the chain stands still while marks are put and claimed,
+is the caller's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import Dict, Iterable, List, Optional
+
+from ._files import WINDOWS, Access
+from ._flock import lock_file_now, unlock_file
+from ._rotation import GZ
+
+# Another user's mark can be locked, too; on Windows only what is open for writing can.
+_FLAGS = (
+    (os.O_RDWR if WINDOWS else os.O_RDONLY)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+class Claim:
+    """One mark that this process has taken on, and the backup that it is about."""
+
+    def __init__(self, fd: int, mark: str, backup: str) -> None:
+        self.backup = backup
+        self._fd = fd
+        self._mark = mark
+        self._pid = os.getpid()
+
+    def settle(self, told: bool) -> None:
+        """Let go of the mark; *told* removes it."""
+        if os.getpid() != self._pid:
+            return  # a child forked by the callback; the mark is its parent's
+        if told:
+            with contextlib.suppress(OSError):
+                os.unlink(self._mark)
+        unlock_file(self._fd)
+
+
+class Marks:
+    """The marks of the log at *path*, which lie beside it."""
+
+    def __init__(self, path: str, access: Access) -> None:
+        self._folder, name = os.path.split(path)
+        self._prefix = f".__{name}."
+        self._pattern = re.compile(re.escape(self._prefix) + r"([0-9a-f]+)\.new")
+        self._access = access
+
+    def put(self, inode: int) -> None:
+        """Mark the file *inode*, which is about to become a backup; raises `OSError`."""
+        os.close(self._access.open(self._path(inode), os.O_RDWR))
+
+    def drop(self, inode: int) -> None:
+        """Remove the mark of *inode*, whose place a marked file has taken."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path(inode))
+
+    def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> List[Claim]:
+        """
+        Take on the marks of all complete backups.  Marks of backups that are gone are removed.
+
+        Args:
+            backups: Plain names of all backups, newest first.
+            live: The live file's inode; its mark was put by a process that died before it rotated.
+            wait_for_gz: A plain backup is not complete yet.
+        """
+        wanted = self._read()
+        claims: List[Claim] = []
+        for name in backups:
+            if not wanted:
+                break
+            for path in (name, name + GZ):
+                inode = _inode(path)
+                mark = None if inode is None else wanted.pop(inode, None)
+                if mark is not None and not (wait_for_gz and path == name):
+                    claims += self._claim_one(mark, path)
+        wanted.pop(live, None)
+        for mark in wanted.values():
+            for abandoned in self._claim_one(mark, ""):
+                abandoned.settle(told=True)
+        return claims
+
+    def _read(self) -> Dict[int, str]:
+        """Return the marks by inode."""
+        try:
+            with os.scandir(self._folder) as entries:
+                names = [entry.name for entry in entries if entry.name.startswith(self._prefix)]
+        except OSError:
+            return {}
+        matches = [match for match in map(self._pattern.fullmatch, names) if match is not None]
+        return {int(match[1], 16): os.path.join(self._folder, match[0]) for match in matches}
+
+    def _claim_one(self, mark: str, backup: str) -> List[Claim]:
+        try:
+            fd = os.open(mark, _FLAGS)
+        except OSError:
+            return []
+        if lock_file_now(fd) is not False and _inode(mark) == os.fstat(fd).st_ino:
+            return [Claim(fd, mark, backup)]
+        unlock_file(fd)
+        return []
+
+    def _path(self, inode: int) -> str:
+        return os.path.join(self._folder, f"{self._prefix}{inode:x}.new")
+
+
+def _inode(path: str) -> Optional[int]:
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return None

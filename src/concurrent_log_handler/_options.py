@@ -1,0 +1,251 @@
+"""What a caller may ask for: every constructor argument, checked once, with an error that says what is accepted.
+
+Nothing here touches a log file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import datetime as dt
+import importlib
+import locale
+import math
+import operator
+import os
+import re
+from typing import Any, Callable, Optional, Sequence, Tuple, Union
+
+Size = Union[int, float, str]
+Owner = Sequence[Union[str, int, None]]
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", re.ASCII | re.IGNORECASE)
+_EXTERNAL = "ext://"  # as in logging.config
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size(value: Size, name: str) -> int:
+    """
+    Return *value* in whole bytes.
+
+    Accepted: an int, a float (rounded down), or text: digits, or a number with a decimal unit
+    (`"10 MB"` is 10,000,000) or a binary one (`"512 KiB"` is 524,288).
+    """
+    accepted = (
+        f"{name} must be a number of bytes, 0 or more, or text such as '10 MB' or '512 KiB', got {value!r}"
+    )
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value)
+        if match is None:
+            raise ValueError(accepted)
+        number, prefix, binary, unit = match.groups()
+        if (prefix or binary) and not (prefix and unit):
+            raise ValueError(accepted)
+        factor = (1024 if binary else 1000) ** _POWERS[prefix.lower()]
+        return int(number) * factor if number.isdigit() else int(float(number) * factor)
+    if isinstance(value, bool):
+        raise TypeError(accepted)
+    if isinstance(value, float):
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(accepted)
+        return int(value)
+    return count(value, name, accepted)
+
+
+def count(value: Any, name: str, accepted: str = "") -> int:
+    """Return *value* as an int of 0 or more."""
+    accepted = accepted or f"{name} must be a whole number, 0 or more, got {value!r}"
+    if isinstance(value, bool):
+        raise TypeError(accepted)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(accepted) from None
+    if number < 0:
+        raise ValueError(accepted)
+    return number
+
+
+def mode(value: Any) -> str:
+    """Return the open mode: `"a"`, `"w"` or `"x"`; a trailing `t` or `+` changes nothing for a log."""
+    accepted = f"mode must be 'a', 'w' or 'x', got {value!r}"
+    if not isinstance(value, str):
+        raise TypeError(accepted)
+    letters = value.replace("t", "", 1).replace("+", "", 1)
+    if letters not in ("a", "w", "x"):
+        raise ValueError(accepted)
+    return letters
+
+
+def encoding(value: Optional[str]) -> str:
+    """Return the name of a text encoding; None is the locale's, as for `open()`."""
+    if value is None or value == "locale":
+        return locale.getpreferredencoding(False)
+    if not isinstance(value, str):
+        msg = f"encoding must be the name of a text encoding such as 'utf-8', got {value!r}"
+        raise TypeError(msg)
+    try:
+        info = codecs.lookup(value)
+    except (LookupError, ValueError):
+        info = None
+    if info is None or not getattr(info, "_is_text_encoding", True):
+        msg = f"encoding must be the name of a text encoding such as 'utf-8', got {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def errors(value: Optional[str], policy: Optional[str]) -> str:
+    """Return the name of the error handler for characters that the encoding lacks."""
+    name = "errors"
+    if value is None and policy is not None:
+        name, value = "unicode_error_policy", policy
+    if value is None:
+        return "backslashreplace"
+    accepted = (
+        f"{name} must name an error handler such as 'backslashreplace', 'replace' or 'strict', got {value!r}"
+    )
+    if not isinstance(value, str):
+        raise TypeError(accepted)
+    try:
+        codecs.lookup_error(value)
+    except LookupError:
+        raise ValueError(accepted) from None
+    return value
+
+
+def newline(value: Optional[str]) -> str:
+    r"""Return what stands in the file for `\n`; None is the platform's, `""` leaves it, as for `open()`."""
+    accepted = f"newline must be None, '', '\\n', '\\r' or '\\r\\n', got {value!r}"
+    if value is not None and not isinstance(value, str):
+        raise TypeError(accepted)
+    if value not in (None, "", "\n", "\r", "\r\n"):
+        raise ValueError(accepted)
+    return os.linesep if value is None else value or "\n"
+
+
+def terminator(value: Any) -> str:
+    """Return the text that ends a record; None is a line feed, as in CLH."""
+    if value is None:
+        return "\n"
+    if not isinstance(value, str):
+        msg = f"terminator must be text such as '\\n', got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def bits(value: Any, name: str) -> Optional[int]:
+    """Return *value* (an int, or octal text such as `"0640"`) as permission bits."""
+    if value is None:
+        return None
+    accepted = f"{name} must be permission bits such as 0o640, from 0 to 0o7777, got {value!r}"
+    if isinstance(value, str):
+        try:
+            value = int(value, 8)
+        except ValueError:
+            raise ValueError(accepted) from None
+    number = count(value, name, accepted)
+    if number > 0o7777:
+        raise ValueError(accepted)
+    return number
+
+
+def owner(value: Optional[Owner]) -> Tuple[int, int]:
+    """Return (uid, gid) for a pair of names or numbers; None in it, or on Windows, leaves that part as it is (-1)."""
+    if value is None:
+        return -1, -1
+    accepted = f"owner must be a pair (user, group) of names or numbers, got {value!r}"
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(accepted)
+    if len(value) != 2:
+        raise ValueError(accepted)
+    try:
+        import grp  # noqa: PLC0415 - not on Windows
+        import pwd  # noqa: PLC0415
+    except ImportError:
+        return -1, -1
+    try:
+        return (
+            _id(value[0], lambda name: pwd.getpwnam(name).pw_uid),
+            _id(value[1], lambda name: grp.getgrnam(name).gr_gid),
+        )
+    except KeyError as error:
+        msg = f"owner {value!r} is unknown on this machine: {error.args[0]}"
+        raise ValueError(msg) from None
+    except TypeError:
+        raise TypeError(accepted) from None
+
+
+def _id(value: Any, lookup: Any) -> int:
+    if value is None:
+        return -1
+    return int(lookup(value)) if isinstance(value, str) else count(value, "owner")
+
+
+def seconds(value: Any, name: str) -> Optional[float]:
+    """Return *value* as seconds of 0 or more; None means without a limit."""
+    if value is None:
+        return None
+    accepted = f"{name} must be seconds, 0 or more, or None, got {value!r}"
+    if isinstance(value, (bool, str, bytes)):
+        raise TypeError(accepted)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(accepted) from None
+    if math.isnan(number) or number < 0:
+        raise ValueError(accepted)
+    return None if math.isinf(number) else number
+
+
+def total_bytes(value: Optional[Size], max_bytes: int) -> Optional[int]:
+    """Return the limit of all files together in bytes, with room for one file of *max_bytes*; None is no limit."""
+    if value is None:
+        return None
+    number = size(value, "max_total_bytes")
+    if number < 1 or number < max_bytes:
+        least = f"at least maxBytes ({max_bytes})" if max_bytes else "1 or more"
+        msg = f"max_total_bytes must be {least}, or None for no limit, got {value!r}"
+        raise ValueError(msg)
+    return number
+
+
+def age(value: Union[float, dt.timedelta, None]) -> Optional[float]:
+    """Return *value*, seconds or a `timedelta`, as seconds above 0; None is without a limit."""
+    number = value.total_seconds() if isinstance(value, dt.timedelta) else value
+    accepted = f"max_age must be seconds or a timedelta, more than 0, or None for no limit, got {value!r}"
+    try:
+        found = seconds(number, "max_age")
+    except TypeError:
+        raise TypeError(accepted) from None
+    except ValueError:
+        raise ValueError(accepted) from None
+    if found is not None and found <= 0:
+        raise ValueError(accepted)
+    return found
+
+
+def callback(value: Any, name: str) -> Optional[Callable[[str], object]]:
+    """Return *value*, or what a dotted name such as `"package.module.function"` or `"ext://…"` stands for."""
+    if isinstance(value, str):
+        value = _resolve(value, name)
+    if value is not None and not callable(value):
+        msg = f"{name} must be a callable or a dotted name of one, got {value!r}"
+        raise TypeError(msg)
+    return value  # type: ignore[no-any-return]
+
+
+def _resolve(dotted: str, name: str) -> Any:
+    path = dotted.removeprefix(_EXTERNAL)
+    parts = path.split(".")
+    msg = f"{name} {dotted!r} cannot be resolved; a name such as 'package.module.function' is accepted"
+    if not all(part.isidentifier() for part in parts) or len(parts) < 2:
+        raise ValueError(msg)
+    try:
+        found: Any = importlib.import_module(parts[0])
+        for number, part in enumerate(parts[1:], 2):
+            if not hasattr(found, part):
+                importlib.import_module(".".join(parts[:number]))
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        msg = f"{msg}: {error}"
+        raise ValueError(msg) from error
+    return found

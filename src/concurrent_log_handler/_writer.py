@@ -1,0 +1,268 @@
+"""The way of a record to its file, and the order of its steps.
+
+format → encode → lock → look → (rotate) → write → unlock → (compress).  How each step
+is done is left to the rooms below, and what happens in brackets, to `_base` above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from logging import LogRecord
+from time import monotonic
+from typing import (
+    Any,
+    Callable,
+    Iterable,
+    List,
+    Optional,
+    Tuple,
+)
+
+from ._livefile import LATE
+from ._lock import after_fork_in_child
+from ._shared import SharedFileHandler, locked_step
+
+_NEVER = sys.maxsize
+
+
+class RecordWriter(SharedFileHandler):
+    """
+    A file handler whose every record is written whole, once, under a lock that processes share.
+
+    A subclass may make room for a record before it is written (`_consider`), and leave work for
+    after the locks are released (`_later`).
+    """
+
+    # Filled on the way through `emit`, so plain attributes: the fewest bytecodes.
+    _look_closer_at = _NEVER  # size of the live file from which `_consider` is asked
+    _wake_at: float = 0.0  # time from which `_consider` is asked; 0 never
+
+    def handle(self, record: LogRecord) -> Any:
+        """
+        Write *record* if the filters let it pass.
+
+        Unlike `logging.Handler.handle`, it leaves the locking to `emit`, so that compression,
+        which comes last, keeps nobody waiting.  An `emit` of a subclass is called with the thread
+        lock held, as it may expect.
+        """
+        passed: Any = self.filter(record)
+        if passed:
+            if isinstance(passed, LogRecord):  # since Python 3.12 a filter may return another record
+                record = passed
+            if type(self).emit is RecordWriter.emit:
+                self.emit(record)
+            else:
+                self.acquire()
+                try:
+                    self.emit(record)
+                finally:
+                    self.release()
+        return passed
+
+    @locked_step
+    def emit(self, record: LogRecord) -> None:
+        """
+        Write *record* whole and once, rotating first if it is due.  Errors go to `handleError`.
+
+        Safe from any thread or process, from a signal handler, and from inside itself.
+        """
+        lock = self._lock
+        if record.process != lock.pid and os.getpid() != lock.pid:
+            after_fork_in_child()  # forked without Python's knowledge, as uWSGI does
+        mine = lock.mine()
+        if mine and (lock.held or lock.entered):
+            if self._inside() and lock.held:
+                self._emit_inside(record)
+                return
+            mine = lock.mine()
+        afterwards: Iterable[Callable[[LogRecord], None]] = ()
+        try:
+            try:
+                entered = mine or lock.thread.acquire(False) or lock.enter(self.lock_timeout)
+                if entered and not mine:
+                    lock.entered = True
+                data = self._encode(self.format(record) + self._terminator)
+                if entered and lock.acquire(self.lock_timeout):
+                    live = self._live
+                    looked = monotonic()
+                    size = live.look()
+                    if size + len(data) >= self._look_closer_at or (self._wake_at and self._time_is_up()):
+                        size = self._consider(record, len(data))
+                    live.append(data, size)
+                    if self._close_each_time:
+                        self._make_sure(data, size)
+                        self._let_go()
+                    else:
+                        lock.release()
+                        if monotonic() - looked > LATE:
+                            self._make_sure(data, size)
+                else:
+                    self._write_apart(data)
+            finally:
+                if self._afterwards and not mine:
+                    afterwards = self._take_afterwards()
+                lock.settle(mine)
+        except RecursionError:  # as in CPython's StreamHandler.emit
+            raise
+        except Exception:
+            self.handleError(record)
+        finally:
+            # An interrupt may have cut the `finally` above short.
+            if lock.mine() and (lock.held or not mine):
+                lock.settle(mine, certainly=True)
+        if afterwards:
+            self._do(afterwards, record)
+
+    def format(self, record: LogRecord) -> str:
+        """Return the text of *record*, as its formatter gives it."""
+        return self._quick_format.text(self.formatter, record)
+
+    def _encode(self, text: str) -> bytes:
+        form = self._text
+        if form.newline != "\n":
+            return form.encode(text)
+        return text.encode(form.codec, form.errors)
+
+    @locked_step
+    def emit_batch(self, records: Iterable[LogRecord]) -> None:
+        """
+        Write *records* in their order, under one lock, with one write for each file that they fill.
+
+        Every record has `emit`'s guarantees; one that cannot be formatted or written goes to
+        `handleError` and leaves the others alone.  Level and filters are the caller's business,
+        as with `emit`.
+        """
+        lock = self._lock
+        if os.getpid() != lock.pid:
+            after_fork_in_child()
+        mine = lock.mine()
+        failed: List[Tuple[LogRecord, BaseException]] = []
+        afterwards: Iterable[Callable[[LogRecord], None]] = ()
+        last: Optional[LogRecord] = None
+        if mine and (lock.held or lock.entered):
+            if self._inside() and lock.held:
+                for record in records:
+                    self._emit_inside(record)
+                return
+            mine = lock.mine()
+        try:
+            try:
+                entered = mine or lock.enter(self.lock_timeout)
+                if entered and not mine:
+                    lock.entered = True
+                lines: List[Tuple[LogRecord, bytes]] = []
+                for last in records:
+                    try:
+                        lines.append((last, self._encode(self.format(last) + self._terminator)))
+                    except Exception as error:
+                        failed.append((last, error))
+                if entered and lines and lock.acquire(self.lock_timeout):
+                    failed += self._write_lines(lines)
+                    if self._close_each_time:
+                        self._let_go()
+                elif lines:
+                    failed += _each(lines, lambda _, data: self._write_apart(data))
+            finally:
+                if self._afterwards and not mine:
+                    afterwards = self._take_afterwards()
+                lock.settle(mine)
+        finally:
+            if lock.mine() and (lock.held or not mine):
+                lock.settle(mine, certainly=True)
+        for record, cause in failed:
+            self._report(record, cause)
+        self._do(afterwards, last or self._notice("after a rotation"))
+
+    def _write_lines(self, lines: List[Tuple[LogRecord, bytes]]) -> List[Tuple[LogRecord, BaseException]]:
+        """Write *lines* with the lock held, many in one write; return those that could not be written."""
+        failed: List[Tuple[LogRecord, BaseException]] = []
+        chunk: List[Tuple[LogRecord, bytes]] = []
+        size = pending = 0
+        looked = False
+        for record, data in lines:
+            try:
+                if not looked:
+                    size, looked = self._live.look(), True
+                if size + pending + len(data) >= self._look_closer_at or (
+                    self._wake_at and self._time_is_up()
+                ):
+                    failed += self._write_chunk(chunk, size)
+                    chunk, pending = [], 0
+                    size = self._consider(record, len(data))
+            except Exception as error:
+                failed.append((record, error))
+                looked = False
+            else:
+                chunk.append((record, data))
+                pending += len(data)
+        return failed + self._write_chunk(chunk, size)
+
+    def _write_chunk(
+        self, chunk: List[Tuple[LogRecord, bytes]], size: int
+    ) -> List[Tuple[LogRecord, BaseException]]:
+        if not chunk:
+            return []
+        whole = b"".join(data for _, data in chunk)
+        try:
+            self._live.append(whole, size)
+        except OSError:
+            # What fits is still written: the disk may have room for some of them.
+            return _each(chunk, lambda _, data: self._live.append(data, self._live.look()))
+        self._make_sure(whole, size)
+        return []
+
+    def _emit_inside(self, record: LogRecord) -> None:
+        """
+        Write a record that interrupts this thread's own way through `emit` or a rotation.
+
+        The process has the lock already; the record goes to the live path at once and by itself.
+        """
+        try:
+            self._lock.again()
+            self._live.append_apart(self._encode(self.format(record) + self._terminator))
+        except RecursionError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+    def _write_apart(self, data: bytes) -> None:
+        """Append *data* without the lock, since it could not be had, and have that reported once."""
+        self._live.append_apart(data)
+        trouble, self._lock.trouble = self._lock.trouble, None
+        if trouble is not None:
+            self._later_report(trouble)
+
+    def _make_sure(self, data: bytes, size: int) -> None:
+        """
+        Write *data* again if the file that it went to, behind *size* bytes, was already out of use.
+
+        Somebody who deletes the sidecar puts us under another lock than the process that rotates.
+        If we then come `LATE` with what `look` saw, the file may be a backup by now, or gone.
+        """
+        with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
+            if not self._live.linked() and self._is_missing(data, size):
+                self._live.append_apart(data)
+
+    def _is_missing(self, data: bytes, size: int) -> bool:  # noqa: ARG002
+        return True
+
+    def _time_is_up(self) -> bool:
+        return False
+
+    def _consider(self, record: LogRecord, length: int) -> int:  # noqa: ARG002
+        """Make room for *record* of *length* bytes, if that is due; return the live file's size.  Lock held."""
+        return self._live.look()
+
+
+def _each(
+    lines: List[Tuple[LogRecord, bytes]], write: Callable[[LogRecord, bytes], None]
+) -> List[Tuple[LogRecord, BaseException]]:
+    failed: List[Tuple[LogRecord, BaseException]] = []
+    for record, data in lines:
+        try:
+            write(record, data)
+        except Exception as error:
+            failed.append((record, error))
+    return failed

@@ -1,0 +1,43 @@
+"""Non-blocking logging: set-ups in one call, and the parts that they are made of.
+
+The application's threads put records into a bounded queue, and one thread per process writes them.
+Only names are gathered here; each room behind them owns one concern.
+"""
+
+from concurrent_log_handler.patterns._filters import CriticalityFilter, CriticalOnlyFilter, NonCriticalFilter
+from concurrent_log_handler.patterns._handler import FastQueueHandler, GracefulQueueHandler
+from concurrent_log_handler.patterns._listener import BatchingQueueListener
+from concurrent_log_handler.patterns._monitor import MonitoredQueueHandler, QueueFigures
+from concurrent_log_handler.patterns._ports import RecordQueue
+from concurrent_log_handler.patterns._robust import RobustQueueListener
+from concurrent_log_handler.patterns._setup import (
+    DEFAULT_FORMAT,
+    NonBlockingFileHandler,
+    managed_listener,
+    setup_critical_and_background_logging,
+    setup_non_blocking_logging,
+)
+from concurrent_log_handler.patterns._shutdown import GracefulLoggingShutdown
+from concurrent_log_handler.patterns._web import django_logging, logging_lifespan, setup_flask_logging
+
+__all__ = [
+    "DEFAULT_FORMAT",
+    "BatchingQueueListener",
+    "CriticalOnlyFilter",
+    "CriticalityFilter",
+    "FastQueueHandler",
+    "GracefulLoggingShutdown",
+    "GracefulQueueHandler",
+    "MonitoredQueueHandler",
+    "NonBlockingFileHandler",
+    "NonCriticalFilter",
+    "QueueFigures",
+    "RecordQueue",
+    "RobustQueueListener",
+    "django_logging",
+    "logging_lifespan",
+    "managed_listener",
+    "setup_critical_and_background_logging",
+    "setup_flask_logging",
+    "setup_non_blocking_logging",
+]

@@ -1,0 +1,116 @@
+"""A listener that sees every error: those that handlers raise, and those that they swallow."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from concurrent_log_handler.patterns._counter import Counter
+from concurrent_log_handler.patterns._handout import complain
+from concurrent_log_handler.patterns._listener import _KNOWN_HANDLES, BatchingQueueListener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
+
+
+class RobustQueueListener(BatchingQueueListener):
+    """
+    A listener that counts and reports every error of its handlers, and outlives them all.
+
+    Handlers keep an error of the disk to themselves: `emit()` calls `handleError()`, which prints a
+    traceback.  While this listener writes, such errors come here instead, as do the exceptions that a
+    handler raises.
+
+    Args:
+        queue: As for `BatchingQueueListener`.
+        handlers: As there.
+        error_handler: Called with the record and the exception, in the thread that writes.  If it raises,
+            that is reported on stderr and nothing else happens.  Without one, a line on stderr reports
+            the first error and then at most one a second.
+        respect_handler_level: As for `BatchingQueueListener`.
+    """
+
+    def __init__(
+        self,
+        queue: Any,
+        *handlers: logging.Handler,
+        error_handler: ErrorHandler | None = None,
+        respect_handler_level: bool = True,
+    ) -> None:
+        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
+        self.error_handler: ErrorHandler = error_handler or self.default_error_handler
+        self._errors = Counter()
+        self._last_line: float | None = None
+
+    @property
+    def error_count(self) -> int:
+        """Number of errors so far; counted before the error handler is called."""
+        return self._errors.value()
+
+    def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
+        """Report on stderr, at most once a second."""
+        now = time.monotonic()
+        if self._last_line is None or now - self._last_line >= 1.0:
+            self._last_line = now
+            complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
+
+    def _hand_out(self, batch: Sequence[logging.LogRecord]) -> None:
+        with _errors_come_to(self._swallowed, self.handlers):
+            super()._hand_out(batch)
+
+    def _swallowed(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        self._report(record, error if error is not None else RuntimeError("handleError was called"))
+
+    def _failed(self, handler: logging.Handler | None, record: logging.LogRecord, error: Exception) -> None:
+        del handler
+        self._report(record, error)
+
+    def _report(self, record: logging.LogRecord, error: BaseException) -> None:
+        self._errors.add()
+        try:
+            self.error_handler(record, error)
+        except Exception as worse:  # noqa: BLE001 - the error handler must not end the listener
+            complain(f"the error handler raised {worse!r} while reporting {error!r}")
+
+
+_KNOWN_HANDLES.add(RobustQueueListener.handle)
+
+
+class _Tap:
+    """Stands in for one handler's `handleError`; other threads' errors go where they always went."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self.original = handler.handleError
+        self.takers: dict[int, Callable[[logging.LogRecord], None]] = {}
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        self.takers.get(threading.get_ident(), self.original)(record)
+
+
+@contextmanager
+def _errors_come_to(
+    taker: Callable[[logging.LogRecord], None], handlers: Sequence[logging.Handler]
+) -> Iterator[None]:
+    me = threading.get_ident()
+    taps = []
+    for handler in handlers:
+        tap = handler.__dict__.get("handleError")
+        if not isinstance(tap, _Tap):
+            tap = handler.__dict__["handleError"] = _Tap(handler)
+        taps.append((tap, tap.takers.get(me)))
+        tap.takers[me] = taker
+    try:
+        yield
+    finally:
+        for tap, previous in taps:
+            if previous is None:
+                tap.takers.pop(me, None)
+            else:
+                tap.takers[me] = previous

@@ -1,0 +1,344 @@
+"""Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger.
+
+It owns which set-up is in force on which logger, so that a second call replaces the first and never
+doubles a record.  The parts are made in `_handler`, `_listener` and `_ports`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concurrent_log_handler.patterns._filters import CriticalOnlyFilter, NonCriticalFilter
+from concurrent_log_handler.patterns._handler import GracefulQueueHandler, level_number
+from concurrent_log_handler.patterns._listener import BatchingQueueListener
+from concurrent_log_handler.patterns._ports import RecordQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIB = 1024 * 1024
+DEFAULT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
+
+
+class NonBlockingFileHandler(GracefulQueueHandler):
+    """
+    A rotating file behind a queue in one handler: the whole pattern, also declared in `dictConfig`.
+
+    In a `dictConfig` it is an entry with `"()": "concurrent_log_handler.patterns.NonBlockingFileHandler"`,
+    on every Python, and needs no further code.  A `formatter` given there goes to the file.  The listener
+    runs until `close()` or the end of the process.
+
+    Args:
+        filename: The live file.
+        max_bytes: Size limit of one file, as `maxBytes` of the handler: bytes or text such as "10 MB".
+        backup_count: Backups kept.
+        use_gzip: Compress them.
+        queue_size: Number of records that may wait.
+        format: Format string for the file; a formatter set later replaces it.
+        handler: A ready handler to put behind the queue, for example a timed one; then the options of the
+            file must stay as they are.
+        overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so is
+            *critical_overflow*, *critical_level*, *block_timeout*.
+        file_options: Further keywords of `ConcurrentRotatingFileHandler`, among them `background_gzip`,
+            which is on here unless you turn it off: the listener goes on while a backup is compressed.
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str] | None = None,
+        max_bytes: float | str = 10 * MIB,
+        backup_count: int = 5,
+        use_gzip: bool = True,
+        *,
+        queue_size: int = 10_000,
+        format: str = DEFAULT_FORMAT,  # noqa: A002 - as in logging.basicConfig
+        handler: logging.Handler | None = None,
+        overflow: str = "drop",
+        critical_overflow: str = "fallback",
+        critical_level: int | str = logging.ERROR,
+        block_timeout: float | None = None,
+        **file_options: Any,
+    ) -> None:
+        self._own_target = handler is None
+        if handler is None:
+            handler = file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
+        elif filename is not None or file_options:
+            msg = "give either a handler or a filename with options for the file, not both"
+            raise TypeError(msg)
+        if handler.formatter is None:
+            handler.setFormatter(logging.Formatter(format))
+        super().__init__(
+            RecordQueue(queue_size),
+            handler,
+            overflow=overflow,
+            critical_overflow=critical_overflow,
+            critical_level=critical_level,
+            block_timeout=block_timeout,
+        )
+        self.target = handler
+        self.listener: BatchingQueueListener = BatchingQueueListener(self.queue, handler)
+        self.listener.start()
+
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the standard library's name
+        """Set the formatter of the file."""
+        self.target.setFormatter(fmt)
+
+    def close(self) -> None:
+        """Write what is queued and close the file, unless it was given as a ready handler; it opens again."""
+        self.listener.stop()
+        if self._own_target:
+            self.target.close()  # waits for a backup that is being compressed
+        super().close()
+
+
+def file_handler(
+    filename: str | os.PathLike[str] | None,
+    max_bytes: float | str,
+    backup_count: int,
+    use_gzip: bool,
+    **options: Any,
+) -> logging.Handler:
+    """The rotating handler behind a queue; *options* may also use the handler's own spelling."""
+    from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+    if filename is None:
+        msg = "a filename is needed"
+        raise TypeError(msg)
+    settings: dict[str, Any] = {
+        "maxBytes": max_bytes,
+        "backupCount": backup_count,
+        "use_gzip": use_gzip,
+        "background_gzip": use_gzip,
+        **options,
+    }
+    return ConcurrentRotatingFileHandler(filename, **settings)
+
+
+class _Setup:
+    """What one call has put on one logger."""
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        wish: Any,
+        handlers: list[logging.Handler],
+        listener: BatchingQueueListener,
+    ) -> None:
+        self.logger = logger
+        self.wish = wish
+        self.handlers = handlers
+        self.listener = listener
+        #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
+        #: another call, too.
+        self.users = 0
+        self.lasting = False
+
+    def in_force(self) -> bool:
+        return not self.listener.stopped and all(one in self.logger.handlers for one in self.handlers)
+
+    def put_in_place_of(self, other: _Setup | None) -> None:
+        old = other.handlers if other is not None else []
+        # A new list, not a changed one: a thread that is logging finds either the old handlers or the
+        # new ones, never none or both.
+        with logging._lock:  # type: ignore[attr-defined]  # which addHandler() holds
+            kept = [handler for handler in self.logger.handlers if handler not in old]
+            self.logger.handlers = [*kept, *self.handlers]
+
+    def remove(self) -> None:
+        for handler in self.handlers:
+            self.logger.removeHandler(handler)
+        self.end()
+
+    def end(self) -> None:
+        """Write what is queued; a record that is still on its way is written by its own thread."""
+        self.listener.stop()
+        for handler in self.handlers:
+            handler.close()
+
+
+def installed(logger: logging.Logger | str | None, level: int | str | None, wish: Any, make: Any) -> _Setup:
+    """
+    The set-up of *logger*: the one in force if it is what is wished for, else a new one in its place.
+
+    *make()* returns the handlers to add and the listener.
+    """
+    target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
+    threshold = None if level is None else level_number(level)
+    with _changing:
+        current = _in_force.get(target.name)
+        if current is not None and current.logger is target and current.wish == wish and current.in_force():
+            return current
+        # First of all: a bad argument leaves the old set-up as it is.
+        setup = _Setup(target, wish, *make())
+        if current is not None and current.logger is not target:
+            current.remove()
+            current = None
+        setup.put_in_place_of(current)
+        _in_force[target.name] = setup
+        if threshold is not None:
+            target.setLevel(threshold)
+        if current is not None:
+            current.end()
+        return setup
+
+
+def uninstall(setup: _Setup) -> None:
+    """Take *setup* off its logger and write what it has queued."""
+    with _changing:
+        if _in_force.get(setup.logger.name) is setup:
+            del _in_force[setup.logger.name]
+        setup.remove()
+
+
+def setup_non_blocking_logging(
+    filename: str | os.PathLike[str] = "app.log",
+    max_bytes: float | str = 10 * MIB,
+    *,
+    level: int | str | None = logging.INFO,
+    logger: logging.Logger | str | None = None,
+    formatter: logging.Formatter | None = None,
+    **options: Any,
+) -> BatchingQueueListener:
+    """
+    Log to a rotating file without waiting for it; returns the listener, which is running.
+
+    Called again with the same arguments, it returns the same listener; with others, it replaces the
+    first set-up, whose queue is written first.  A process made by fork needs no call of its own; one made
+    by spawn needs one, and the function can serve as a pool's `initializer` as it is.
+
+    Args:
+        filename: The live file.
+        max_bytes: Size limit of one file: bytes, or text such as "10 MB".
+        level: Level for the logger; None leaves it.
+        logger: A logger or its name; the root logger by default.
+        formatter: For the file; by default `DEFAULT_FORMAT`.
+        options: Those of `NonBlockingFileHandler`: `backup_count=5`, `use_gzip=True`,
+            `queue_size=10_000`, `format`, `handler`, `overflow`, ….
+
+    Raises:
+        OSError: If the file's directory is missing.
+        TypeError, ValueError: For arguments that no log file could have.
+    """
+    return install_file(filename, max_bytes, level, logger, formatter, options).listener
+
+
+def install_file(
+    filename: str | os.PathLike[str],
+    max_bytes: float | str,
+    level: int | str | None,
+    logger: logging.Logger | str | None,
+    formatter: logging.Formatter | None,
+    options: dict[str, Any],
+    *,
+    lasting: bool = True,
+) -> _Setup:
+    """The work of `setup_non_blocking_logging`; what is not *lasting* ends with its last user."""
+
+    def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
+        place = None if "handler" in options else filename
+        handler = NonBlockingFileHandler(place, max_bytes, **options)
+        if formatter is not None:
+            handler.setFormatter(formatter)
+        return [handler], handler.listener
+
+    wish = ("file", _path(filename), max_bytes, level, _alike(formatter), options)
+    setup = installed(logger, level, wish, make)
+    setup.lasting = setup.lasting or lasting
+    return setup
+
+
+def setup_critical_and_background_logging(
+    critical_filename: str | os.PathLike[str] = "critical.log",
+    background_filename: str | os.PathLike[str] = "app.log",
+    *,
+    critical_level: int | str = logging.ERROR,
+    level: int | str | None = logging.INFO,
+    logger: logging.Logger | str | None = None,
+    formatter: logging.Formatter | None = None,
+    critical_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> BatchingQueueListener:
+    """
+    Write critical records at once, in the calling thread, and queue all others; returns the listener.
+
+    If both names are the same file, a critical record stands before what is still queued.
+
+    Args:
+        critical_filename: File for *critical_level* and above; 100 MB each, 20 backups.
+        background_filename: File for the rest; 50 MB each, 10 backups.
+        critical_level: The border.
+        level: Level for the logger; None leaves it.
+        logger: A logger or its name; the root logger by default.
+        formatter: For both files; by default `DEFAULT_FORMAT`.
+        critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
+        options: Those of `NonBlockingFileHandler` for the other one.
+
+    Idempotent, and replaced by another set-up of the same logger, as `setup_non_blocking_logging` is.
+    """
+    apart = dict(critical_options or {})
+
+    def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
+        rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
+        critical = file_handler(critical_filename, **{**_CRITICAL_FILE, **apart})
+        critical.setFormatter(rendering)
+        critical.addFilter(CriticalOnlyFilter(critical_level))
+        background = NonBlockingFileHandler(background_filename, **{**_BACKGROUND_FILE, **options})
+        background.setFormatter(rendering)
+        background.addFilter(NonCriticalFilter(critical_level))
+        return [critical, background], background.listener
+
+    names = (_path(critical_filename), _path(background_filename))
+    wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
+    return installed(logger, level, wish, make).listener
+
+
+@contextmanager
+def managed_listener(
+    queue: Any, *handlers: logging.Handler, timeout: float | None = 30.0, **options: Any
+) -> Iterator[BatchingQueueListener]:
+    """
+    A listener that runs for the length of a `with` block; stopping never hides the block's own exception.
+
+    Args:
+        queue: As for `BatchingQueueListener`.
+        handlers: As there.
+        timeout: Seconds that stopping may take.
+        options: Further keywords of `BatchingQueueListener`.
+    """
+    listener = BatchingQueueListener(queue, *handlers, **options)
+    listener.start()
+    try:
+        yield listener
+    finally:
+        listener.stop(timeout)
+
+
+def _alike(formatter: logging.Formatter | None) -> Any:
+    """Equal for formatters that were made alike: a factory that runs twice makes two."""
+    if formatter is None:
+        return None
+    parts = dict(vars(formatter))
+    style = parts.pop("_style", None)
+    return type(formatter), parts, type(style), vars(style) if hasattr(style, "__dict__") else style
+
+
+def _path(filename: str | os.PathLike[str]) -> Path:
+    return Path(os.path.abspath(filename))
+
+
+def _after_fork_in_child() -> None:
+    global _changing
+    _changing = threading.RLock()
+
+
+_CRITICAL_FILE: dict[str, Any] = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False}
+_BACKGROUND_FILE: dict[str, Any] = {"max_bytes": 50 * MIB, "backup_count": 10}
+_in_force: dict[str, _Setup] = {}
+_changing = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,47 @@
+"""What every test shares: each gets its own working directory, and leaves `logging` as it found it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative file name in a test or a snippet must not land in the source tree."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_found() -> Iterator[None]:
+    """Handlers that a test adds anywhere are closed and removed; levels go back."""
+    before = {logger: (logger.level, _handlers(logger), logger.disabled) for logger in _loggers()}
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    for logger in _loggers():
+        level, handlers, disabled = before.get(logger, (logging.NOTSET, [], False))
+        for handler in _handlers(logger):
+            if handler not in handlers:
+                logger.removeHandler(handler)
+                handler.close()
+        for handler in handlers:
+            if handler not in logger.handlers:
+                logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.disabled = disabled
+    os.umask(mask)
+
+
+def _loggers() -> list[logging.Logger]:
+    named = logging.root.manager.loggerDict.values()
+    return [logging.root, *(each for each in named if isinstance(each, logging.Logger))]
+
+
+def _handlers(logger: logging.Logger) -> list[logging.Handler]:
+    """Pytest puts its own handlers there and takes them away itself."""
+    return [each for each in logger.handlers if not type(each).__module__.startswith("_pytest")]

@@ -1,0 +1,543 @@
+"""Owner and mode hold from the first moment; what somebody planted is not touched; exec inherits nothing."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler._files import Access, is_ours, mark
+from handler_support import Recording, Strict, a_record, after_every_call, contents, in_a_fork, write
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+as_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+pwd = pytest.importorskip("pwd")
+NOBODY = pwd.getpwnam("nobody")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {path.name: mode(path) for path in directory.iterdir()}
+
+
+def as_nobody(action: Callable[[], object]) -> None:
+    """Run *action* as another user, in a forked child."""
+
+    def become_nobody() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY.pw_gid)
+        os.setuid(NOBODY.pw_uid)
+        action()
+
+    in_a_fork(become_nobody)
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    """A directory in which other users may work."""
+    for parent in list(tmp_path.parents)[:2]:
+        parent.chmod(0o755)
+    tmp_path.chmod(0o777)
+    return tmp_path
+
+
+@pytest.fixture(params=["O_TMPFILE", "O_EXCL"])
+def way_to_create(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With files that have no name at first, and on file systems that have no such thing."""
+    if request.param == "O_EXCL":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("no O_TMPFILE here")
+    return str(request.param)
+
+
+# -- from the first moment ----------------------------------------------------
+
+
+@pytest.mark.parametrize("process_umask", [0, 0o022, 0o077])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"chmod": 0o600}, 0o600),
+        ({"chmod": 0o666}, 0o666),
+        ({"chmod": "0640"}, 0o640),
+        ({"umask": 0o027}, 0o640),
+        ({"umask": 0}, 0o666),
+        ({"umask": 0o077, "chmod": 0o644}, 0o644),
+    ],
+)
+def test_all_files_have_the_mode_that_was_asked_for(
+    tmp_path: Path, arguments: dict[str, Any], expected: int, process_umask: int, way_to_create: str
+) -> None:
+    os.umask(process_umask)
+    handler = Strict(tmp_path / "app.log", maxBytes=10, backupCount=3, **arguments)
+
+    write(handler, "aaaa", "bbbb")
+    handler.use_gzip = True
+    write(handler, "cccc")
+
+    assert modes(tmp_path) == dict.fromkeys(
+        (".__app.lock", "app.log", "app.log.1.gz", "app.log.2.gz"), expected
+    )
+
+
+@pytest.mark.parametrize(("process_umask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0, 0o666)])
+def test_without_arguments_the_umask_of_the_process_decides(
+    tmp_path: Path, process_umask: int, expected: int
+) -> None:
+    os.umask(process_umask)
+
+    write(Strict(tmp_path / "app.log", maxBytes=10, backupCount=3, use_gzip=True), "aaaa", "bbbb")
+
+    assert modes(tmp_path) == dict.fromkeys((".__app.lock", "app.log", "app.log.1.gz"), expected)
+
+
+def allowed_more_than(directory: Path, limit: int) -> tuple[set[str], Callable[[str], None]]:
+    seen: set[str] = set()
+
+    def look(step: str) -> None:
+        for entry in os.scandir(directory):
+            try:
+                found = entry.stat(follow_symlinks=False).st_mode & 0o7777
+            except FileNotFoundError:
+                continue
+            if found & ~limit:
+                seen.add(f"{entry.name} {found:o} after {step}")
+
+    return seen, look
+
+
+@pytest.mark.parametrize("arguments", [{"chmod": 0o600}, {"umask": 0o077}, {"chmod": 0o640}])
+def test_no_moment_in_which_others_could_open_it(
+    tmp_path: Path, arguments: dict[str, Any], way_to_create: str
+) -> None:
+    """Live file, lock file, backups, under a umask that allows all."""
+    os.umask(0)
+    limit = arguments.get("chmod", 0o600)
+    seen, look = allowed_more_than(tmp_path, limit)
+
+    with after_every_call(look):
+        for delay in (False, True):
+            handler = Strict(tmp_path / f"{delay}.log", maxBytes=10, backupCount=2, delay=delay, **arguments)
+            write(handler, "aaaa", "bbbb", "cccc")
+            os.unlink(handler.lockFilename)
+            write(handler, "dddd")
+            handler.close()
+            write(handler, "eeee")
+
+    assert seen == set()
+
+
+def test_the_check_itself_sees_a_window(tmp_path: Path) -> None:
+    """A proof by looking is worth nothing if the look is blind."""
+    os.umask(0)
+    seen, look = allowed_more_than(tmp_path, 0o600)
+
+    with after_every_call(look):
+        path = tmp_path / "app.log"
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+        os.chmod(path, 0o600)
+
+    assert seen == {"app.log 644 after open", "app.log 644 after close"}
+
+
+@linux
+@pytest.mark.parametrize("arguments", [{"umask": 0o027}, {"chmod": 0o600}, {}])
+def test_umask_of_the_process_is_never_touched(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """It belongs to all threads: a file that another one makes meanwhile would get the wrong mode."""
+    os.umask(0o022)
+    status = os.open("/proc/self/status", os.O_RDONLY)
+    seen: set[bytes] = set()
+
+    def look(step: str) -> None:
+        seen.add(os.pread(status, 4096, 0).split(b"Umask:\t")[1][:4])
+
+    try:
+        with after_every_call(look):
+            handler = Strict(tmp_path / "app.log", maxBytes=10, backupCount=2, use_gzip=True, **arguments)
+            write(handler, "aaaa", "bbbb")
+    finally:
+        os.close(status)
+
+    assert seen == {b"0022"}
+
+
+@as_root
+def test_owner_holds_from_the_first_moment(tmp_path: Path, way_to_create: str) -> None:
+    """No moment either in which the wrong owner could open it."""
+    os.umask(0)
+    wrong: set[str] = set()
+
+    def look(step: str) -> None:
+        for entry in os.scandir(tmp_path):
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if (found.st_uid, found.st_gid) != (1234, 4321) and found.st_mode & 0o077:
+                wrong.add(f"{entry.name} {found.st_uid}:{found.st_gid} {found.st_mode:o} after {step}")
+
+    with after_every_call(look):
+        handler = Strict(
+            tmp_path / "app.log", maxBytes=10, backupCount=3, owner=(1234, 4321), chmod=0o660, use_gzip=True
+        )
+        write(handler, "aaaa", "bbbb", "cccc")
+
+    assert wrong == set()
+    assert {(path.stat().st_uid, path.stat().st_gid, mode(path)) for path in tmp_path.iterdir()} == {
+        (1234, 4321, 0o660)
+    }
+    assert len(contents(tmp_path)) == 3
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "expected"),
+    [((1234, None), (1234, 0)), ((None, 4321), (0, 4321)), (("nobody", None), (NOBODY.pw_uid, 0))],
+)
+def test_half_an_owner(tmp_path: Path, owner: tuple[Any, Any], expected: tuple[int, int]) -> None:
+    write(Strict(tmp_path / "app.log", owner=owner), "one")
+
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()} == {expected}
+
+
+# -- existing files, other users ----------------------------------------------
+
+
+def test_existing_files_get_the_mode(tmp_path: Path) -> None:
+    for name in ("app.log", ".__app.lock"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o666)
+
+    write(Strict(tmp_path / "app.log", chmod=0o640), "one")
+
+    assert modes(tmp_path) == {"app.log": 0o640, ".__app.lock": 0o640}
+
+
+def test_umask_leaves_existing_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "app.log").touch()
+    (tmp_path / "app.log").chmod(0o666)
+
+    write(Strict(tmp_path / "app.log", umask=0o077), "one")
+
+    assert modes(tmp_path) == {"app.log": 0o666, ".__app.lock": 0o600}
+
+
+@as_root
+@pytest.mark.parametrize(
+    "arguments", [{}, {"chmod": 0o660}, {"umask": 0}, {"owner": ("root", "root"), "chmod": 0o600}]
+)
+@pytest.mark.parametrize("gzip", [False, True])
+def test_second_user_who_may_write_but_not_chmod_logs(
+    public: Path, arguments: dict[str, Any], gzip: bool
+) -> None:
+    first = Strict(public / "app.log", maxBytes=20, backupCount=5, chmod=0o666, use_gzip=gzip)
+    write(first, "root")
+
+    as_nobody(
+        lambda: write(
+            Strict(public / "app.log", maxBytes=20, backupCount=5, use_gzip=gzip, **arguments), "nobody"
+        )
+    )
+    assert contents(public) == {"app.log": "root\nnobody\n"}
+    assert modes(public) == {"app.log": 0o666, ".__app.lock": 0o666}
+
+    as_nobody(
+        lambda: write(
+            Strict(public / "app.log", maxBytes=20, backupCount=5, use_gzip=gzip, **arguments), "x" * 15
+        )
+    )
+    backup = "app.log.1.gz" if gzip else "app.log.1"
+    assert contents(public) == {"app.log": "x" * 15 + "\n", backup: "root\nnobody\n"}
+
+
+@as_root
+def test_second_user_inherits_a_handler_by_fork(public: Path) -> None:
+    """As a server that drops its rights after it set logging up."""
+    handler = Strict(public / "app.log", maxBytes=1000, backupCount=5, chmod=0o666)
+    write(handler, "root")
+
+    as_nobody(lambda: write(handler, "nobody"))
+
+    assert contents(public) == {"app.log": "root\nnobody\n"}
+
+
+@as_root
+def test_lock_file_that_may_only_be_read_still_locks(public: Path) -> None:
+    (public / "app.log").touch()
+    (public / "app.log").chmod(0o666)
+    (public / ".__app.lock").touch()
+    (public / ".__app.lock").chmod(0o444)
+
+    as_nobody(lambda: write(Strict(public / "app.log"), "nobody"))
+
+    assert contents(public) == {"app.log": "nobody\n"}
+
+
+@as_root
+def test_log_that_may_only_be_written_takes_records(public: Path) -> None:
+    (public / "app.log").touch()
+    (public / "app.log").chmod(0o222)
+
+    as_nobody(lambda: write(Strict(public / "app.log"), "one", "two"))
+
+    assert contents(public) == {"app.log": "one\ntwo\n"}
+
+
+@as_root
+def test_directory_that_may_not_be_written_still_takes_records(public: Path) -> None:
+    """No lock file can be made, nothing can be renamed: told once, and every record is there."""
+    (public / "app.log").touch()
+    (public / "app.log").chmod(0o666)
+    public.chmod(0o755)
+
+    def action() -> None:
+        handler = Recording(public / "app.log", maxBytes=10, backupCount=2)
+        write(handler, "aaaa", "bbbb", "cccc")
+        assert len(handler.failures) == 1
+        assert isinstance(handler.failures[0][1], PermissionError)
+
+    as_nobody(action)
+
+    assert contents(public) == {"app.log": "aaaa\nbbbb\ncccc\n"}
+
+
+@as_root
+@pytest.mark.parametrize("arguments", [{}, {"chmod": 0o666}, {"umask": 0}])
+def test_sticky_directory_where_o_creat_of_a_foreign_file_is_refused(
+    public: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+) -> None:
+    """fs.protected_regular: in a directory such as /tmp, O_CREAT fails on a file of somebody else."""
+    public.chmod(0o1777)
+    os.umask(0)
+    write(Strict(public / "app.log"), "root")
+    real = os.open
+
+    def protected(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & os.O_CREAT and not flags & os.O_EXCL:
+            try:
+                foreign = os.stat(path).st_uid != os.getuid()
+            except OSError:
+                foreign = False
+            if foreign:
+                raise PermissionError(errno.EACCES, "fs.protected_regular", os.fspath(path))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", protected)
+    as_nobody(lambda: write(Strict(public / "app.log", **arguments), "nobody"))
+
+    assert contents(public) == {"app.log": "root\nnobody\n"}
+
+
+# -- what somebody planted at the lock file's path ----------------------------
+
+
+def plant(path: Path, kind: str) -> Optional[Path]:
+    """Put something other than a regular file at *path*; returns what it leads to."""
+    target = path.parent / "target"
+    if kind == "link":
+        target.write_text("precious\n")
+        target.chmod(0o644)
+        os.utime(target, (1e9, 1e9))
+        path.symlink_to(target)
+        return target
+    if kind == "dangling link":
+        path.symlink_to(target)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("devices cannot be made here")
+    return None
+
+
+PLANTED = ["link", "dangling link", "directory", "pipe", "device"]
+
+
+def fingerprint(path: Path) -> tuple[Any, ...]:
+    found = path.lstat()
+    return found.st_mode, found.st_uid, found.st_gid, found.st_mtime, found.st_size, found.st_ino
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+@pytest.mark.parametrize("delay", [None, False])
+def test_planted_at_construction_is_a_clear_error(tmp_path: Path, kind: str, delay: Optional[bool]) -> None:
+    path = tmp_path / ".__app.lock"
+    target = plant(path, kind)
+    before = [fingerprint(each) for each in (path, target) if each]
+
+    with pytest.raises(
+        OSError, match="the lock file must be a regular file, and something else lies there"
+    ) as raised:
+        ConcurrentRotatingFileHandler(tmp_path / "app.log", chmod=0o600, delay=delay)
+
+    assert raised.value.filename == str(path)
+    assert [fingerprint(each) for each in (path, target) if each] == before
+    assert sorted(os.listdir(tmp_path)) == sorted(each.name for each in (path, target) if each)
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_planted_later_costs_no_record_and_is_told_once(tmp_path: Path, kind: str) -> None:
+    handler = Recording(tmp_path / "app.log", chmod=0o600, lock_timeout=0.2)
+    write(handler, "one")
+    handler.close()
+    path = tmp_path / ".__app.lock"
+    path.unlink()
+    target = plant(path, kind)
+    before = [fingerprint(each) for each in (path, target) if each]
+
+    write(handler, "two", "three", "four")
+
+    assert (tmp_path / "app.log").read_text() == "one\ntwo\nthree\nfour\n"
+    ((text, error),) = handler.failures
+    assert text == "two"
+    assert isinstance(error, OSError)
+    assert [fingerprint(each) for each in (path, target) if each] == before
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_planted_under_a_handler_that_is_in_use(tmp_path: Path, kind: str) -> None:
+    """It is found out where it matters: before something is renamed."""
+    handler = Recording(tmp_path / "app.log", maxBytes=20, backupCount=3, chmod=0o600, lock_timeout=0.2)
+    write(handler, "one")
+    path = tmp_path / ".__app.lock"
+    path.unlink()
+    target = plant(path, kind)
+    before = [fingerprint(each) for each in (path, target) if each]
+
+    write(handler, "two" * 5, "three" * 5, "four" * 5)
+    assert len(handler.failures) == 1
+    assert [fingerprint(each) for each in (path, target) if each] == before
+    path.rmdir() if kind == "directory" else path.unlink()
+    if target:
+        target.unlink()
+    write(handler, "five" * 5)
+
+    files = contents(tmp_path)
+    assert "".join(files[name] for name in sorted(files, reverse=True)) == "".join(
+        f"{text}\n" for text in ("one", "two" * 5, "three" * 5, "four" * 5, "five" * 5)
+    )
+    assert len(handler.failures) == 1
+
+
+def test_link_in_place_of_the_part_file_is_not_followed(tmp_path: Path) -> None:
+    """Its name can be guessed: it is made from the backup's inode."""
+    target = tmp_path / "target"
+    target.write_text("precious\n")
+    handler = Strict(tmp_path / "app.log", maxBytes=10, backupCount=3, use_gzip=True)
+    write(handler, "aaaa")
+    inode = (tmp_path / "app.log").stat().st_ino
+    (tmp_path / f".__app.log.{inode:x}.part").symlink_to(target)
+
+    write(handler, "bbbb")
+
+    assert contents(tmp_path) == {"app.log": "bbbb\n", "app.log.1.gz": "aaaa\n", "target": "precious\n"}
+
+
+# -- descriptors --------------------------------------------------------------
+
+
+@linux
+@pytest.mark.parametrize("background", [False, True])
+def test_exec_inherits_no_descriptor(tmp_path: Path, background: bool) -> None:
+    """Not even one in the middle of a rotation: a child that keeps the lock would stop everybody."""
+    seen: list[str] = []
+
+    def spawn(*_: Any) -> None:
+        program = """if True:
+            import os
+            for fd in os.listdir("/proc/self/fd"):
+                path = f"/proc/self/fd/{fd}"
+                print(os.path.lexists(path) and os.readlink(path))
+            """
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", program],
+            close_fds=False,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+        seen.append(done.stdout)
+
+    def rotator(source: str, target: str) -> None:
+        spawn()
+        os.rename(source, target)
+
+    handler = Strict(
+        tmp_path / "app.log",
+        maxBytes=10,
+        backupCount=3,
+        use_gzip=True,
+        background_gzip=background,
+        chmod=0o600,
+    )
+    handler.rotator = rotator
+    write(handler, "aaaa", "bbbb")
+    spawn()
+    handler.close()
+
+    assert len(seen) == 2
+    assert not [paths for paths in seen if str(tmp_path) in paths]
+
+
+def test_mark_knows_a_descriptor_again(tmp_path: Path) -> None:
+    """The next file that is opened gets the number of the one that was closed."""
+    (tmp_path / "ours").touch()
+    ours = os.open(tmp_path / "ours", os.O_RDWR)
+    number = mark(ours)
+    assert is_ours(ours, number)
+
+    os.close(ours)
+    assert not is_ours(ours, number)
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+
+    assert other == ours
+    assert not is_ours(other, number)
+    os.close(other)
+    assert not is_ours(-1, -1)
+
+
+def test_access_create_wants_a_new_file(tmp_path: Path) -> None:
+    for access in (Access(), Access(chmod=0o600)):
+        path = tmp_path / f"{id(access)}"
+        access.create(str(path))
+        with pytest.raises(FileExistsError):
+            access.create(str(path))
+
+
+def test_access_open_through_a_dangling_link(tmp_path: Path) -> None:
+    """The live file may be a link to where it shall be created."""
+    (tmp_path / "app.log").symlink_to(tmp_path / "real.log")
+
+    write(Strict(tmp_path / "app.log", chmod=0o600), "one")
+
+    assert contents(tmp_path) == {"app.log": f"-> {tmp_path / 'real.log'}", "real.log": "one\n"}
+    assert mode(tmp_path / "real.log") == 0o600
+
+
+def test_handler_of_a_closed_application_still_keeps_the_mode(tmp_path: Path) -> None:
+    os.umask(0)
+    handler = Strict(tmp_path / "app.log", chmod=0o600)
+    handler.handle(a_record("one", level=logging.ERROR))
+    (tmp_path / "app.log").unlink()
+    write(handler, "two")
+
+    assert modes(tmp_path) == {"app.log": 0o600, ".__app.lock": 0o600}

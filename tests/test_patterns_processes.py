@@ -1,0 +1,380 @@
+"""Fork, spawn, pools and exits, each with real processes: every record is there, once."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from patterns_support import chain, numbers, once, run_program
+
+if sys.platform == "win32":
+    pytest.skip("there is no fork", allow_module_level=True)
+
+SET_UP = """
+import logging, os, queue, sys, threading, time
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler.patterns import *
+log = logging.getLogger("app")
+log.setLevel(logging.INFO)
+def write(start, count):
+    for number in range(start, start + count):
+        log.info("number %d", number)
+"""
+
+
+def program(body: str) -> str:
+    return SET_UP + textwrap.dedent(body)
+
+
+@pytest.mark.parametrize("make", ["RecordQueue(5000)", "queue.Queue(5000)", "queue.SimpleQueue()"])
+def test_forked_children_start_empty_and_write_by_themselves(tmp_path: Path, make: str) -> None:
+    """The parent's queued records stay the parent's; the child's are written without any call."""
+    run_program(
+        program(f"""
+        records = {make}
+        log.addHandler(GracefulQueueHandler(records))
+        file = ConcurrentRotatingFileHandler("app.log", maxBytes=20000, backupCount=99)
+        listener = BatchingQueueListener(records, file)
+        listener.start()
+        write(0, 300)
+        for child in range(3):
+            if os.fork() == 0:
+                write(1000 * (child + 1), 500)
+                sys.exit(0)
+        write(300, 200)
+        for _ in range(3):
+            assert os.wait()[1] == 0
+        """),
+        tmp_path,
+    )
+
+    expected = once(500) + once(500, 1000) + once(500, 2000) + once(500, 3000)
+    assert numbers(chain(tmp_path)) == expected
+
+
+def test_fork_while_another_thread_holds_the_callers_queue(tmp_path: Path) -> None:
+    """`queue.Queue`'s lock is copied as it is, held by a thread that the child does not have."""
+    run_program(
+        program("""
+        records = queue.Queue(5000)
+        log.addHandler(GracefulQueueHandler(records))
+        listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+        listener.start()
+        held, release = threading.Event(), threading.Event()
+        def hold():
+            with records.mutex:
+                held.set()
+                release.wait(20)
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(20)
+        child = os.fork()
+        if child == 0:
+            write(0, 100)
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        release.set()
+        holder.join(20)
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(100)
+
+
+def test_forks_at_random_moments_of_a_busy_parent(tmp_path: Path) -> None:
+    """Four threads log while the main thread forks."""
+    run_program(
+        program("""
+        listener = setup_non_blocking_logging("app.log", 50_000, backup_count=500, overflow="block")
+        threads = [threading.Thread(target=write, args=(10_000 * each, 1500)) for each in range(1, 5)]
+        for thread in threads:
+            thread.start()
+        for child in range(8):
+            if os.fork() == 0:
+                write(100_000 + 1000 * child, 50)
+                sys.exit(0)
+        for _ in range(8):
+            assert os.wait()[1] == 0
+        for thread in threads:
+            thread.join(20)
+        """),
+        tmp_path,
+    )
+
+    written = numbers(chain(tmp_path))
+    expected = sum((once(1500, 10_000 * each) for each in range(1, 5)), once(0))
+    expected += sum((once(50, 100_000 + 1000 * child) for child in range(8)), once(0))
+    assert written == expected
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("pool", ["Pool", "ProcessPoolExecutor"])
+def test_pools_take_the_set_up_function_as_it_is(tmp_path: Path, method: str, pool: str) -> None:
+    """Workers of multiprocessing end without `atexit`: close() and join() still write all."""
+    source = program(f"""
+    import multiprocessing, concurrent.futures
+    def work(task):
+        write(task * 100, 100)
+    if __name__ == "__main__":
+        context = multiprocessing.get_context({method!r})
+        if {pool!r} == "Pool":
+            pool = context.Pool(3, setup_non_blocking_logging, ("app.log", 90_000))
+            pool.map(work, range(20), 1)
+            pool.close()
+            pool.join()
+        else:
+            with concurrent.futures.ProcessPoolExecutor(
+                3, mp_context=context, initializer=setup_non_blocking_logging, initargs=("app.log", 90_000)
+            ) as pool:
+                list(pool.map(work, range(20)))
+    """)
+    run_program(source, tmp_path)
+
+    assert numbers(chain(tmp_path)) == once(2000)
+
+
+def test_forked_multiprocessing_child_needs_no_set_up_of_its_own(tmp_path: Path) -> None:
+    """It ends by `os._exit`; what it has queued is written before."""
+    run_program(
+        program("""
+        import multiprocessing
+        setup_non_blocking_logging("app.log")
+        write(0, 10)
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=write, args=(1000 * each, 400)) for each in range(1, 5)]
+        for child in children: child.start()
+        for child in children:
+            child.join(20)
+            assert child.exitcode == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(10) + sum(
+        (once(400, 1000 * each) for each in range(1, 5)), once(0)
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing_queue_with_one_listener_in_the_parent(tmp_path: Path, method: str) -> None:
+    """The classic shape: children put in, the parent writes."""
+    run_program(
+        program(f"""
+        import multiprocessing
+        def work(records, start):
+            log.addHandler(FastQueueHandler(records))
+            write(start, 200)
+        if __name__ == "__main__":
+            context = multiprocessing.get_context({method!r})
+            records = context.Queue(5000)
+            with managed_listener(records, ConcurrentRotatingFileHandler("app.log")):
+                children = [context.Process(target=work, args=(records, 1000 * each)) for each in range(3)]
+                for child in children: child.start()
+                for child in children:
+                    child.join(20)
+                    assert child.exitcode == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == sum((once(200, 1000 * each) for each in range(3)), once(0))
+
+
+def test_killed_child_does_not_hang_the_stop_of_the_parents_listener(tmp_path: Path) -> None:
+    """It had counted records in the shared queue that it never sent."""
+    run_program(
+        program("""
+        import multiprocessing, signal
+        context = multiprocessing.get_context("fork")
+        records = context.Queue(5000)
+        def work():
+            log.addHandler(FastQueueHandler(records))
+            write(0, 10)
+            records._sem.acquire()  # as `put` does, before the sending thread is killed
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGKILL)
+        listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+        listener.start()
+        child = context.Process(target=work)
+        child.start()
+        child.join(20)
+        begun = time.monotonic()
+        assert listener.stop(timeout=20) == 0
+        assert time.monotonic() - begun < 10
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(10)
+
+
+def test_plain_fork_puts_into_the_parents_multiprocessing_queue(tmp_path: Path) -> None:
+    """multiprocessing does not hear of an `os.fork()`, and its sending thread is not copied."""
+    run_program(
+        program("""
+        import multiprocessing
+        records = multiprocessing.get_context("fork").Queue(5000)
+        log.addHandler(GracefulQueueHandler(records))
+        with managed_listener(records, ConcurrentRotatingFileHandler("app.log")) as listener:
+            write(0, 50)
+            child = os.fork()
+            if child == 0:
+                write(50, 50)
+                assert listener.stop() == 0
+                write(100, 50)
+                sys.exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(150)
+
+
+def test_exit_writes_everything_also_what_is_logged_at_exit(tmp_path: Path) -> None:
+    """atexit callbacks, daemon threads and a main thread that ends with an exception."""
+    run_program(
+        program("""
+        import atexit
+        atexit.register(write, 5000, 5)
+        setup_non_blocking_logging("app.log")
+        atexit.register(write, 6000, 5)
+        def forever():
+            number = 10_000
+            while True:
+                log.info("daemon %d", number)
+                time.sleep(0.001)
+        threading.Thread(target=forever, daemon=True).start()
+        late = threading.Thread(target=lambda: (time.sleep(0.05), write(7000, 5)))
+        late.start()
+        write(0, 2000)
+        sys.exit(3)
+        """),
+        tmp_path,
+        status=3,
+    )
+
+    assert numbers(chain(tmp_path)) == once(2000) + once(5, 5000) + once(5, 6000) + once(5, 7000)
+
+
+def test_first_record_ever_at_exit(tmp_path: Path) -> None:
+    """No thread can be started any more from Python 3.12 on."""
+    run_program(
+        program("""
+        import atexit
+        setup_non_blocking_logging("app.log")
+        class Last:
+            def __del__(self):
+                write(1, 1)
+        last = Last()
+        atexit.register(write, 0, 1)
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(2)
+
+
+def test_listener_that_was_never_started_is_emptied_at_exit(tmp_path: Path) -> None:
+    """Forgetting `start()` should not cost the records."""
+    run_program(
+        program("""
+        records = queue.Queue(100)
+        log.addHandler(GracefulQueueHandler(records))
+        listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+        write(0, 50)
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(50)
+
+
+def test_exit_is_bounded_when_the_disk_hangs(tmp_path: Path) -> None:
+    """The process ends, and says how many records it could not write."""
+    done = run_program(
+        program("""
+        from concurrent_log_handler.patterns import _listener
+        _listener.finish_all.__defaults__ = (0.3,)
+        import multiprocessing.util  # whose own end comes before atexit's: nothing is waited for twice
+        class Hanging(logging.Handler):
+            def emit(self, record):  # with its lock held, which logging.shutdown() waits for
+                threading.Event().wait(60)
+        for _ in range(3):
+            records = RecordQueue(100)
+            log.addHandler(FastQueueHandler(records))
+            BatchingQueueListener(records, Hanging()).start()
+        records = RecordQueue(100)
+        log.addHandler(FastQueueHandler(records))
+        BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log")).start()
+        write(0, 5)
+        """),
+        tmp_path,
+        quiet=False,
+    )
+
+    assert done.stderr == "concurrent_log_handler: 15 log records were not written within 0.3 s\n"
+    assert numbers(chain(tmp_path)) == once(5)
+
+
+def test_spawned_child_sets_up_with_one_call(tmp_path: Path) -> None:
+    """It inherits nothing; the same call as in the parent is all it needs."""
+    run_program(
+        program("""
+        import multiprocessing
+        def work(start):
+            setup_non_blocking_logging("app.log")
+            write(start, 100)
+        if __name__ == "__main__":
+            setup_non_blocking_logging("app.log")
+            write(0, 100)
+            child = multiprocessing.get_context("spawn").Process(target=work, args=(100,))
+            child.start()
+            child.join(20)
+            assert child.exitcode == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(200)
+
+
+def test_fork_while_another_thread_starts_the_listener(tmp_path: Path) -> None:
+    """The child inherits that somebody is at it, and nobody is."""
+    run_program(
+        program("""
+        from concurrent_log_handler.patterns import _listener
+        half_way, go_on = threading.Event(), threading.Event()
+        class Slow(threading.Thread):
+            def start(self):
+                half_way.set()
+                go_on.wait(20)
+                super().start()
+        class Noting(ConcurrentRotatingFileHandler):
+            def emit_batch(self, records):
+                assert threading.current_thread().name == "log listener", threading.current_thread()
+                super().emit_batch(records)
+        records = RecordQueue(1000)
+        listener = BatchingQueueListener(records, Noting("app.log"))
+        listener.start()
+        log.addHandler(FastQueueHandler(records))
+        first = threading.Thread(target=write, args=(0, 1))
+        threading.Thread, original = Slow, threading.Thread
+        first.start()
+        assert half_way.wait(20)
+        threading.Thread = original
+        if os.fork() == 0:
+            write(1, 50)
+            sys.exit(0)
+        go_on.set()
+        first.join()
+        assert os.wait()[1] == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(51)
