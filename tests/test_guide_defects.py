@@ -580,10 +580,11 @@ def signalled(body: str, directory: Path, status: int, ready: str = "ready") -> 
     return err
 
 
+# Short sleeps: Python sleeps on if a signal comes between its last look and the system call.
 WAIT = """
 print("ready", flush=True)
 while True:
-    time.sleep(60)
+    time.sleep(0.05)
 """
 
 
@@ -673,7 +674,7 @@ def test_35_signal_that_interrupts_the_queue_in_its_own_lock(tmp_path: Path, kin
         with lock:
             print("ready", flush=True)
             while True:
-                time.sleep(60)
+                time.sleep(0.05)
         """,
         tmp_path,
         -signal.SIGTERM,
@@ -726,7 +727,8 @@ def test_37_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
                 time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGTERM)
         threading.Thread(target=twice, daemon=True).start()
-        time.sleep(60)
+        while True:
+            time.sleep(0.05)
         """,
         tmp_path,
         status=-signal.SIGTERM,

@@ -146,6 +146,40 @@ def test_stop_is_bounded_and_counts_what_is_left() -> None:
     assert gate.texts == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("make", QUEUES[:3], ids=QUEUE_NAMES[:3])
+def test_stop_ends_while_threads_go_on_logging(make) -> None:
+    """A server is stopped while its threads log: what they bring later is theirs to write."""
+    records = make(1000)
+    kept = Keep()
+    handler, listener = GracefulQueueHandler(records, overflow="block"), BatchingQueueListener(records, kept)
+    listener.start()
+    ended = threading.Event()
+    logged = [0] * 6
+
+    def chatter(me: int) -> None:
+        while not ended.is_set():
+            handler.handle(a_record("number %d", logging.INFO, logged[me]))
+            logged[me] += 1
+
+    threads = [threading.Thread(target=chatter, args=(me,), daemon=True) for me in range(len(logged))]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            begun = time.monotonic()
+            assert listener.stop(SECONDS) == 0
+            assert time.monotonic() - begun < SECONDS / 3
+            listener.start()
+        assert listener.stop(SECONDS) == 0
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(SECONDS)
+
+    assert len(kept.records) == sum(logged)
+    assert not handler.dropped_count
+
+
 def test_a_writer_that_hangs_is_waited_for_only_once() -> None:
     """After a stop that ran out of time, the application's threads must not hang either."""
     records = RecordQueue(100)

@@ -78,10 +78,11 @@ listener.start()
 shutdown = GracefulLoggingShutdown(listener)
 write(0, 300)
 """
+# Short sleeps: Python sleeps on if a signal comes between its last look and the system call.
 SLEEP = """
 ready()
 while True:
-    time.sleep(60)
+    time.sleep(0.05)
 """
 
 
@@ -132,12 +133,13 @@ time.sleep(20)
 def test_keyboard_interrupt_still_unwinds_the_application(tmp_path: Path) -> None:
     """SIGINT has a Python handler by default."""
     process = start(
-        QUEUED
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # not so in the background of a shell
+        + QUEUED
         + """
 try:
     ready()
     while True:
-        time.sleep(60)
+        time.sleep(0.05)
 except KeyboardInterrupt:
     write(300, 10)
     sys.exit(7)
@@ -383,7 +385,7 @@ def put(record):
 handler._port._put = put
 write(0, 100)
 while True:
-    time.sleep(60)
+    time.sleep(0.05)
 """,
         tmp_path,
     )

@@ -70,7 +70,8 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         """No thread, nothing in hand, and locks that are free: at the start, and in a forked child."""
         self._thread: threading.Thread | None = None
         self._in_hand = 0
-        self._out_of_turn = self._give_way = self._starting = False
+        self._written = self._holding = 0
+        self._out_of_turn = self._give_way = self._starting = self._left_behind = False
         # Re-entrant, both of them: a signal handler may log, start or stop in the middle of either.
         self._gate = threading.RLock()
         self._writing = threading.RLock()
@@ -136,8 +137,10 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             pass  # we are in a signal handler: the thread may not get on before the interrupted code does
         elif thread is not None and thread is not threading.current_thread() and not self._is_writer():
             self._join(thread, deadline)
-        elif first:
+        elif first or self._left_behind:
             self._write_here()
+        if self._thread is None and not self._left_behind and not self._is_writer():
+            return 0  # what is queued by now is in the hands of the threads that bring it
         return self.left()
 
     def _join(self, thread: threading.Thread, deadline: float | None) -> None:
@@ -225,57 +228,97 @@ class BatchingQueueListener(logging.handlers.QueueListener):
 
     def _run_until_stopped(self) -> None:
         port = self._port
-        port.attentive = True
+        self._look_out()
         lingering, last = False, time.monotonic()
+        due: int | None = None
         while True:
-            if self._write_chunk():
+            # Not for long: who else writes may do so for ever, and locks know no queue.
+            wrote = self._write_chunk(_LINGER)
+            if wrote:
                 lingering, last = True, time.monotonic()
                 self._tell_of_drops()
                 if self._give_way:
                     time.sleep(0.001)
-            elif self._state == _STOPPED:
-                self._tell_of_drops(at_once=True)
-                if self._leave(time.monotonic() - last):
-                    return
-                port.linger(_LINGER)
-            elif lingering:
+            if self._state == _STOPPED:
+                if due is None or self._left_behind:
+                    due = self._due()
+                if not wrote or (self._written >= due and not port.crosses_processes):
+                    self._tell_of_drops(at_once=True)
+                    if self._leave(due, time.monotonic() - last):
+                        return
+                    if not wrote:
+                        port.linger(_LINGER)
+                continue
+            due = None
+            if wrote:
+                continue
+            if lingering:
                 lingering = False
                 port.linger(_LINGER)
             else:
                 port.attentive = False
                 if not port.depth() and self._state == _RUNNING:
                     port.wait(self._untold_for())
-                port.attentive = True
+                self._look_out()
                 self._tell_of_drops()
 
-    def _leave(self, quiet_for: float) -> bool:
+    def _look_out(self) -> None:
+        """Say that this thread sees what is queued, unless `stop()` has said that nobody does."""
+        port = self._port
+        port.attentive = True
+        if self._state != _RUNNING:  # asked last: `stop()` sets the state first
+            port.attentive = False
+
+    def _due(self) -> int:
+        """
+        What `_written` will be, at most, when all that is queued or being written at this moment is written.
+
+        After a stop that is what has to be waited for.  Later records are written by the threads that
+        bring them, for as long as these like.
+        """
+        self._port.attentive = False
+        self._left_behind = False
+        depth = (
+            self._port.depth()
+        )  # asked first: what changes hands meanwhile may count twice, but never not at all
+        return sys.maxsize if depth is None else depth + self._holding + self._written
+
+    def _leave(self, due: int, quiet_for: float) -> bool:
         with self._gate:  # nothing that may take long in here: a signal handler may want to stop again
             port = self._port
             # A process that was killed may have counted a record that never comes.
-            expected = port.depth() and (not port.crosses_processes or quiet_for < _LATECOMERS)
+            waits = quiet_for < _LATECOMERS if port.crosses_processes else self._written < due
+            expected = (port.depth() or self._holding) and (waits or self._left_behind)
             if self._state != _STOPPED or expected or not port.settled():
                 return False
             port.attentive = False
             self._thread = None
             return True
 
-    def _write_chunk(self) -> int:
-        """Take at most one batch and write it; returns its size."""
+    def _write_chunk(self, patience: float = -1) -> int:
+        """Take at most one batch and write it; returns its size, 0 also after *patience* seconds without a turn."""
         writing = self._writing
-        with writing:
-            outer, outer_hand = self._writer, self._in_hand  # set if a signal handler interrupts a write
-            self._writer = threading.get_ident()
-            try:
-                self._in_hand = 1  # before the queue gives it up, so that nobody misses it in between
-                batch = self._port.take(BATCH)
-                self._in_hand = len(batch)
-                if batch:
-                    self._write([record for record in batch if record is not None])
-                    self._port.done(len(batch))
-                return len(batch)
-            finally:
-                self._in_hand = outer_hand
-                self._writer = outer
+        if not writing.acquire(timeout=patience):
+            return 0
+        outer, outer_hand = self._writer, self._in_hand  # set if a signal handler interrupts a write
+        self._writer = threading.get_ident()
+        batch: Sequence[Any] = ()
+        try:
+            # Before the queue gives it up, so that nobody misses it in between.
+            self._in_hand = 1
+            self._holding += BATCH
+            batch = self._port.take(BATCH)
+            self._in_hand = len(batch)
+            if batch:
+                self._write([record for record in batch if record is not None])
+                self._port.done(len(batch))
+            return len(batch)
+        finally:
+            self._written += len(batch)
+            self._holding -= BATCH
+            self._in_hand = outer_hand
+            self._writer = outer
+            writing.release()
 
     def _is_writer(self) -> bool:
         return self._writer == threading.get_ident()
@@ -294,18 +337,30 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         return writing if got else None
 
     def _write_here(self) -> None:
-        """Write all that is queued, in this thread, in turn with whoever else is writing."""
-        # Once more after the lock is free: a record may have come whose thread did not get it.
-        while self._port.depth() != 0:
+        """See that what is queued at this moment is written, in turn with whoever else is writing."""
+        due = self._due()
+        while self._written < due and (self._port.depth() != 0 or self._holding):
             writing = self._take_turn()
             if writing is None:
-                return
+                self._left_behind = True
+                # Whoever writes now sees that when he is done, or was done before it was said.
+                if not self._writing.acquire(False):
+                    return
+                writing = self._writing
             try:
+                if self._left_behind:
+                    due = self._due()
                 if not self._write_chunk():
                     break
             finally:
                 writing.release()
         self._tell_of_drops(at_once=True)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """After a write in this thread: write what another thread left behind because it took so long."""
+        if self._left_behind and self._thread is None:
+            self._write_here()
 
     def write_after_queued(self, record: logging.LogRecord, handler: logging.Handler) -> Any:
         """
@@ -325,6 +380,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             return handler.handle(record)
         finally:
             writing.release()
+            self._go_on()
 
     # --- what is written --------------------------------------------------------------------------
 
@@ -337,6 +393,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         """Give one record to the handlers, in this thread."""
         with self._writing:
             self._hand_out([self.prepare(record)])
+        self._go_on()
 
     def _write(self, batch: list[logging.LogRecord]) -> None:
         kind = type(self)
