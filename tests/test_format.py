@@ -59,6 +59,13 @@ PERCENT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
         logging.Formatter("{asctime} {levelname:>8} {message!r} {lineno:05d}", style="{"),
         logging.Formatter("$asctime ${levelname} $message $$", style="$"),
         logging.Formatter("%(message)s"),
+        logging.Formatter("%%(name)s%%(message)s %(name)s %% %%%(message)s"),
+        logging.Formatter("%%%%(name)s %(levelname)s %(message)s %%"),
+        logging.Formatter("%(lineno)ld %(message)5.2s %(name)+5s %(created)015.3f"),
+        logging.Formatter(
+            "%(name)s %(name)s {braces} \"quotes\" 'and' \\backslashes\n%(message)r", validate=False
+        ),
+        logging.Formatter("%(message)s %(args)s %(exc_info)s"),
         logging.Formatter(
             "%(levelname)-8s|%(msecs)03d|%(process)d|%(threadName)s|%(pathname)s|%(message).3s"
         ),
