@@ -1,8 +1,7 @@
-"""Boundaries, period names and retention of the timed handler: the clock and the listing are arguments."""
+"""Boundaries and period texts of the timed handler: the clock is an argument."""
 
 from __future__ import annotations
 
-import calendar
 import datetime as dt
 import os
 import re
@@ -17,26 +16,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from concurrent_log_handler import _calendar
+from calendar_support import MOMENTS, utc
 from concurrent_log_handler._calendar import (
     DAY,
     WEEK,
-    Backup,
     Calendar,
-    Naming,
-    backup_directory,
-    backup_path,
-    default_ext_match,
     first_boundary,
     format_rollover,
-    list_backups,
-    naming_for,
     next_boundary,
-    next_number,
     parse_calendar,
     period_text,
     read_rollover,
-    surplus,
 )
 
 needs_tzset = pytest.mark.skipif(
@@ -68,10 +58,6 @@ def zone(name: str) -> Iterator[None]:
         else:
             os.environ["TZ"] = before
         time.tzset()
-
-
-def utc(text: str) -> int:
-    return int(dt.datetime.fromisoformat(text).replace(tzinfo=dt.timezone.utc).timestamp())
 
 
 def local(text: str, fold: int = 0) -> int:
@@ -332,7 +318,6 @@ def stdlib(when: str, interval: int, in_utc: bool, at_time: Optional[dt.time]) -
     return handler
 
 
-MOMENTS = st.integers(utc("1990-01-01T00:00"), utc("2037-12-31T00:00"))
 AT_TIMES = st.none() | st.times()
 
 
@@ -466,331 +451,3 @@ def test_first_boundary_is_that_of_the_last_write(
     at = first_boundary(cal, NOW, modified)
 
     assert (at, period_text(cal, at)) == (utc(boundary), text)
-
-
-# ------------------------------------------------------------------------------------ names
-
-HOME = os.path.abspath(os.path.join(os.sep, "var", "log"))
-BASE = os.path.join(HOME, "app.log")
-DAILY = parse_calendar("D")
-
-
-def names_of(backups: list[Backup]) -> list[str]:
-    return [name for backup in backups for name in backup.names]
-
-
-def at_end(path: str) -> str:
-    """app.log.2026-11-23 → app.2026-11-23.log"""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, name.replace("app.log.", "app.", 1) + ".log")
-
-
-def daily(namer: Optional[_calendar.Namer] = None, suffix: str = "%Y-%m-%d") -> Naming:
-    return naming_for(BASE, suffix, DAILY.ext_match, namer)
-
-
-FOREIGN = [
-    "app.log",
-    "app.log.old",
-    "app.log2",
-    "app.log2.2026-01-01",
-    "app.log.1",
-    "app.log.gz",
-    "app.log.audit",
-    "app.log.audit.2026-01-01",
-    "app.log.audit.2026-01-01.1.gz",
-    "app.log.2026-01-01.bak",
-    "app.log.2026-01-01.gz.bak",
-    "app.log.2026-01-01.0",
-    "app.log.2026-01-01.01",
-    "app.log.2026-01-01.-1",
-    "app.log.2026-01-01.1.2",
-    "app.log.2026-01-01.²",
-    "app.log.2026-01-01.1\n",
-    "app.log.2026-01-01\n",
-    "app.log.2026-01-01.",
-    "app.log.2026-01-01_10",
-    "app.log.2026-13-01",
-    "app.log.2026-02-30",
-    "app.log.2026-1-1",
-    "app.log.12026-01-01",
-    "app.log.٢٠٢٦-01-01",
-    "app_log.2026-01-01",
-    "xapp.log.2026-01-01",
-    "app.2026-01-01.log",
-    ".__app.lock",
-    ".__app.log.0a1b.part",
-]
-
-
-def test_files_of_others_are_never_listed() -> None:
-    assert list_backups(daily(), [*FOREIGN, "app.log.2026-01-01.gz.gz"]) == []
-
-
-def test_backups_are_listed_oldest_first_and_plain_and_gz_count_once() -> None:
-    listing = [
-        "app.log.2026-11-23.10",
-        "app.log.2026-11-23.9.gz",
-        "app.log.2026-11-23",
-        "app.log.2026-11-22.1",
-        "app.log.2026-11-22.1.gz",
-        "app.log.2025-12-31.gz",
-        *FOREIGN,
-    ]
-
-    backups = list_backups(daily(), listing)
-
-    assert [(backup.text, backup.number, backup.names) for backup in backups] == [
-        ("2025-12-31", 0, ("app.log.2025-12-31.gz",)),
-        ("2026-11-22", 1, ("app.log.2026-11-22.1", "app.log.2026-11-22.1.gz")),
-        ("2026-11-23", 0, ("app.log.2026-11-23",)),
-        ("2026-11-23", 9, ("app.log.2026-11-23.9.gz",)),
-        ("2026-11-23", 10, ("app.log.2026-11-23.10",)),
-    ]
-    assert backups[0].stamp == utc("2025-12-31T00:00")
-    assert names_of(surplus(backups, 3)) == [
-        "app.log.2025-12-31.gz",
-        "app.log.2026-11-22.1",
-        "app.log.2026-11-22.1.gz",
-    ]
-    assert surplus(backups, 0) == surplus(backups, 5) == surplus(backups, 6) == []
-
-
-def test_number_pruned_inside_a_period_is_not_used_again() -> None:
-    """Otherwise `.1` would be newer than `.2`, and would go before it."""
-    backups = list_backups(daily(), ["app.log.2026-11-23.2.gz", "app.log.2026-11-23.3", "app.log.2026-11-22"])
-
-    assert next_number(backups, "2026-11-23") == 4
-    assert next_number(backups, "2026-11-22") == 1
-    assert next_number(backups, "2026-11-21") == 0
-
-
-@pytest.mark.parametrize(
-    ("suffix", "old", "new", "foreign"),
-    [
-        ("%d-%m-%Y", "app.log.31-12-2025.2", "app.log.01-01-2026", "app.log.2026-01-01"),
-        ("%Y-%m-%d.log", "app.log.2026-01-01.log", "app.log.2026-01-02.log.1.gz", "app.log.2026-01-01"),
-        ("%Y.%m.%d", "app.log.2025.12.31", "app.log.2025.12.31.1", "app.log.2025.12"),
-        ("%Y.%m", "app.log.2025.12.3.gz", "app.log.2026.01", "app.log.2025.12.01"),
-        ("%Y%m%d", "app.log.20251231", "app.log.20260101", "app.log.202601011"),
-        ("%-d.%-m.%Y", "app.log.9.1.2026", "app.log.10.1.2026", "app.log.09.01.2026"),
-        ("%b-%d-%Y", "app.log.Dec-31-2025", "app.log.Jan-01-2026", "app.log.Foo-01-2026"),
-        ("%G-W%V", "app.log.2025-W52", "app.log.2026-W01", "app.log.2026-W54"),
-        ("%Y-week%W", "app.log.2025-week52", "app.log.2026-week00", "app.log.2026-week54"),
-        ("%m-%d", "app.log.01-31", "app.log.02-29", "app.log.2026-02-01"),
-        ("%Y-%m-%d.gz", "app.log.2026-01-01.gz", "app.log.2026-01-02.gz.gz", "app.log.2026-01-01"),
-        ("(%Y)+[%j]", "app.log.(2025)+[365].7", "app.log.(2026)+[001]", "app.log.2026001"),
-    ],
-)
-def test_suffix_of_the_user_is_found_and_ordered_by_its_date(
-    suffix: str, old: str, new: str, foreign: str
-) -> None:
-    if "%-" in suffix and sys.platform == "win32":
-        pytest.skip("a form of the C library")
-
-    backups = list_backups(daily(suffix=suffix), [new, foreign, old, *FOREIGN])
-
-    assert names_of(backups) == [old, new]
-
-
-def test_ext_match_of_the_user_decides_with_the_suffix() -> None:
-    """The pattern that Python 3.8 had would admit `.bak`; no suffix of ours produces that."""
-    listing = [
-        "app.log.2026-01-01.bak",
-        "app.log.2026-01-02",
-        "app.log.2026-01-01",
-        "app.log.2026-01-01.1.gz",
-    ]
-
-    for pattern in (r"^\d{4}-\d{2}-\d{2}(\.\w+)?$", re.compile(r"\d{4}-\d{2}-\d{2}(\.\w+)?$", re.ASCII)):
-        backups = list_backups(naming_for(BASE, "%Y-%m-%d", pattern), listing)
-        assert names_of(backups) == ["app.log.2026-01-01", "app.log.2026-01-01.1.gz", "app.log.2026-01-02"]
-
-    only_2027 = naming_for(BASE, "%Y-%m-%d", r"2027-\d\d-\d\d")
-    assert list_backups(only_2027, listing) == []
-
-
-@settings(max_examples=200)
-@given(st.sampled_from(sorted({parse_calendar(when).suffix for when in "SMHD"})), MOMENTS, st.integers(0, 99))
-def test_standard_suffixes_are_read_as_strptime_reads_them(suffix: str, moment: int, last: int) -> None:
-    """They take a shorter way, as a fresh process reads the dates of all backups at once."""
-    text = f"{time.strftime(suffix, time.gmtime(moment))[:-2]}{last:02}"
-    try:
-        expected: Optional[int] = calendar.timegm(time.strptime(text, suffix))
-    except ValueError:
-        expected = None
-    if last in (60, 61) and suffix.endswith("%S"):
-        expected = None  # a leap second, which no clock of ours shows
-
-    assert [backup.stamp for backup in list_backups(daily(suffix=suffix), [f"app.log.{text}"])] == (
-        [] if expected is None else [expected]
-    )
-
-
-def test_suffix_that_no_one_can_read_is_ordered_by_its_text() -> None:
-    assert names_of(list_backups(daily(suffix="%H"), ["app.log.09", "app.log.1", "app.log.08.1"])) == [
-        "app.log.08.1",
-        "app.log.09",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("namer", "expected"),
-    [
-        (
-            at_end,
-            [
-                "app.2025-12-31.log",
-                "app.2026-01-01.log.gz",
-                "app.2026-01-01.1.log",
-                "app.2026-01-01.2.log.gz",
-            ],
-        ),
-        (
-            lambda path: path + ".gz",
-            [
-                "app.log.2025-12-31.gz",
-                "app.log.2026-01-01.gz.gz",
-                "app.log.2026-01-01.1.gz",
-                "app.log.2026-01-01.2.gz.gz",
-            ],
-        ),
-        (
-            lambda path: path.replace("log.2", "log-2").replace(".", "_"),
-            [
-                "app_log-2025-12-31",
-                "app_log-2026-01-01.gz",
-                "app_log-2026-01-01_1",
-                "app_log-2026-01-01_2.gz",
-            ],
-        ),
-        # a namer that drops what it does not know: the number follows its name
-        (
-            lambda path: path[: len(BASE) + 11] + "-x",
-            [
-                "app.log.2025-12-31-x",
-                "app.log.2026-01-01-x.gz",
-                "app.log.2026-01-01-x.1",
-                "app.log.2026-01-01-x.2.gz",
-            ],
-        ),
-    ],
-    ids=["date inside", "appends .gz", "no points", "drops the number"],
-)
-def test_namer_decides_what_is_ours(namer: _calendar.Namer, expected: list[str]) -> None:
-    naming = daily(namer)
-    made = [
-        backup_path(naming, "2025-12-31", 0),
-        backup_path(naming, "2026-01-01", 0) + ".gz",
-        backup_path(naming, "2026-01-01", 1),
-        backup_path(naming, "2026-01-01", 2) + ".gz",
-    ]
-    listing = [os.path.basename(path) for path in made]
-    others = ["app.audit.2026-01-01.log", "app.2026-01-01.log.bak", "app.2026-01-01.01.log"]
-    others += [name for name in FOREIGN if name != "app.2026-01-01.log"]
-
-    backups = list_backups(naming, [*reversed(listing), *others])
-
-    assert names_of(backups) == listing == expected
-    assert [(backup.text, backup.number) for backup in backups] == [
-        ("2025-12-31", 0),
-        ("2026-01-01", 0),
-        ("2026-01-01", 1),
-        ("2026-01-01", 2),
-    ]
-    assert next_number(backups, "2026-01-01") == 3
-
-
-def test_namer_with_a_date_of_its_own_needs_an_ext_match_that_finds_it() -> None:
-    """As in CPython: the pattern finds the date, and the namer has to make the same name of it again."""
-
-    def no_dashes(path: str) -> str:
-        return os.path.join(HOME, os.path.basename(path).replace("-", ""))
-
-    naming = naming_for(BASE, "%Y-%m-%d", r"(?<!\d)\d{8}(?!\d)", no_dashes)
-
-    backups = list_backups(
-        naming, ["app.log.20260102.1", "app.log.20260101", "app.log.20260102", "app.log.2026010"]
-    )
-
-    assert names_of(backups) == ["app.log.20260101", "app.log.20260102", "app.log.20260102.1"]
-
-
-def test_namer_into_another_directory_is_looked_for_there_only() -> None:
-    archive = os.path.join(HOME, "archive")
-    naming = daily(lambda path: os.path.join(archive, os.path.basename(path)))
-
-    assert backup_directory(naming) == archive
-    assert names_of(list_backups(naming, ["app.log.2026-01-01"], archive)) == ["app.log.2026-01-01"]
-    assert list_backups(naming, ["app.log.2026-01-01"]) == []
-    assert backup_directory(daily()) == HOME
-    assert list_backups(daily(), ["app.log.2026-01-01"], archive) == []
-
-
-def test_live_file_is_never_a_backup_whatever_its_name_and_the_namer() -> None:
-    base = os.path.join(HOME, "app.2026-01-01")
-    naming = naming_for(base, "%Y-%m-%d", DAILY.ext_match, lambda path: path[: len(base)])
-
-    assert list_backups(naming, ["app.2026-01-01"]) == []
-
-
-def test_namer_that_fails_on_a_strange_name_leaves_it_alone() -> None:
-    def strict(path: str) -> str:
-        text = path[len(BASE) + 1 :]
-        return f"{BASE}.{dt.datetime.strptime(text, '%Y-%m-%d'):%Y-%m-%d}"
-
-    listing = ["app.log.2026-99-99", "app.log.2026-01-01.bak", "app.log.2026-01-01.7", "app.log.2026-01-01"]
-
-    assert names_of(list_backups(daily(strict), listing)) == ["app.log.2026-01-01"]
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.sampled_from(["%Y-%m-%d_%H-%M-%S", "%Y-%m-%d", "%d.%m.%Y", "%G-W%V", "%Y-%m-%d.log"]),
-    st.sampled_from([None, at_end, lambda path: path + ".gz"]),
-    st.lists(
-        st.tuples(MOMENTS, st.integers(0, 12), st.sampled_from([(".gz",), ("",), ("", ".gz")])), max_size=12
-    ),
-)
-def test_whatever_we_name_we_find_again(
-    suffix: str, namer: Optional[_calendar.Namer], made: list[tuple[int, int, tuple[str, ...]]]
-) -> None:
-    naming = daily(namer, suffix)
-    written: dict[tuple[str, int], set[str]] = {}
-    for moment, number, endings in made:
-        text = time.strftime(suffix, time.gmtime(moment))
-        path = os.path.basename(backup_path(naming, text, number))
-        written.setdefault((text, number), set()).update(path + ending for ending in endings)
-    listing = {name for names in written.values() for name in names}
-
-    backups = list_backups(naming, listing)
-
-    assert sorted(names_of(backups)) == sorted(listing)
-    assert {(backup.text, backup.number): set(backup.names) for backup in backups} == written
-    assert backups == sorted(backups)
-
-
-@pytest.mark.parametrize("namer", [None, at_end], ids=["default", "namer"])
-def test_a_thousand_backups_are_read_in_milliseconds(namer: Optional[_calendar.Namer]) -> None:
-    """Generous by ten: what must not happen is a pattern compiled, or a date parsed, for each file each time."""
-    naming = daily(namer, "%Y-%m-%d_%H-%M-%S")
-    listing = [
-        os.path.basename(
-            backup_path(naming, time.strftime(naming.suffix, time.gmtime(NOW + hour * 3_600)), 0)
-        )
-        for hour in range(1_000)
-    ]
-    assert len(list_backups(naming, listing)) == 1_000
-
-    began = time.process_time()
-    going = surplus(list_backups(naming, listing), 999)
-    took = time.process_time() - began
-
-    assert names_of(going) == listing[:1]
-    assert took < (0.03 if namer is None else 0.1)
-
-
-def test_pattern_of_a_custom_suffix_fits_what_it_produces() -> None:
-    assert default_ext_match("%Y%%%b.%-d").fullmatch("2026%Nov.3")
-    assert not default_ext_match("%Y-%m").search("12026-01")
-    assert default_ext_match("%Y-%m") is default_ext_match("%Y-%m")

@@ -298,8 +298,8 @@ def test_exit_is_bounded_when_the_disk_hangs(tmp_path: Path) -> None:
     """The process ends, and says how many records it could not write."""
     done = run_program(
         program("""
-        from concurrent_log_handler.patterns import _listener
-        _listener.finish_all.__defaults__ = (0.3,)
+        from concurrent_log_handler.patterns import _exit
+        _exit.finish_all.__defaults__ = (0.3,)
         import multiprocessing.util  # whose own end comes before atexit's: nothing is waited for twice
         class Hanging(logging.Handler):
             def emit(self, record):  # with its lock held, which logging.shutdown() waits for
@@ -347,7 +347,7 @@ def test_fork_while_another_thread_starts_the_listener(tmp_path: Path) -> None:
     """The child inherits that somebody is at it, and nobody is."""
     run_program(
         program("""
-        from concurrent_log_handler.patterns import _listener
+        from concurrent_log_handler.patterns import _exit
         half_way, go_on = threading.Event(), threading.Event()
         class Slow(threading.Thread):
             def start(self):

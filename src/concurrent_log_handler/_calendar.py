@@ -1,9 +1,8 @@
-"""When the timed handler rolls over, and what its backups are called.  No file is touched here.
+"""When the timed handler rolls over, and which period ends then.  No file is touched here.
 
-Three questions, each answered with strings, numbers and a clock value as an argument: when is the
-next boundary (`next_boundary`), which name does the period get that ended there (`period_text`,
-`next_number`, `backup_path`), and which names of a directory did this handler make, oldest first
-(`list_backups`, `surplus`).  Looking at the disk, renaming, deleting and the sidecar are the handler's.
+Two questions, each answered with strings, numbers and a clock value as an argument: when is the next
+boundary (`next_boundary`), and which text names the period that ended there (`period_text`).  What a
+file is called is `_naming`'s; looking at the disk, renaming, deleting and the sidecar are the handler's.
 
 Boundaries of MIDNIGHT and W are those of the wall clock.  A *target* is a wall-clock moment, counted
 in seconds as if the wall showed UTC; its *instant* is the first moment at which the clock shows it or
@@ -12,25 +11,12 @@ anything later.  So a target inside a gap means the end of the gap, and a repeat
 
 from __future__ import annotations
 
-import calendar
 import datetime as dt
-import os
 import re
 import time
-from functools import lru_cache
-from typing import (
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Pattern,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Callable, Dict, NamedTuple, Optional, Pattern, Tuple, Union
+
+from ._naming import SUFFIXES, default_ext_match
 
 DAY = 86_400
 WEEK = 7 * DAY
@@ -38,31 +24,16 @@ MIN_VALID_TIME = 946_684_800  # 2000-01-01T00:00:00Z, the bound that CLH uses to
 SLACK = 7_200  # an older peer may have written a MIDNIGHT or W boundary this far off
 LONGEST = 500 * 366 * DAY  # the platforms' localtime() ends somewhere above the year 3000
 
-_DAILY = "%Y-%m-%d"
-# Suffix and extMatch for each unit, CPython 3.13's on every Python.
 _UNITS: Dict[str, Tuple[int, str]] = {
-    "S": (1, "%Y-%m-%d_%H-%M-%S"),
-    "M": (60, "%Y-%m-%d_%H-%M"),
-    "H": (3_600, "%Y-%m-%d_%H"),
-    "D": (DAY, _DAILY),
-    "MIDNIGHT": (DAY, _DAILY),
-    **{f"W{day}": (WEEK, _DAILY) for day in range(7)},
+    "S": (1, SUFFIXES["S"]),
+    "M": (60, SUFFIXES["M"]),
+    "H": (3_600, SUFFIXES["H"]),
+    "D": (DAY, SUFFIXES["D"]),
+    "MIDNIGHT": (DAY, SUFFIXES["D"]),
+    **{f"W{day}": (WEEK, SUFFIXES["D"]) for day in range(7)},
 }
-_DIRECTIVES = {
-    **dict.fromkeys("YG", r"\d{4}"),
-    **dict.fromkeys("mdHMSyIUWVC", r"\d{2}"),
-    **dict.fromkeys("uw", r"\d"),
-    "j": r"\d{3}",
-    "s": r"\d+",
-    "%": "%",
-}
-_SAMPLE = time.gmtime(1_234_567_890)  # 2009-02-13 23:31:30, a Friday
-_NUMBERED = re.compile(r"(.+)\.([1-9][0-9]*)", re.DOTALL)
-_NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
-_MOST_KNOWN = 20_000
 _ROLLOVER_TEXT = re.compile(rb"\s*([0-9]{1,20})\s*")
 
-Namer = Callable[[str], str]
 Compute = Callable[[int], int]
 
 
@@ -77,30 +48,6 @@ class Calendar(NamedTuple):
     step: int  # seconds of wall clock between two targets; 0 where the wall clock plays no part
     phase: int  # any target, modulo `step`
     day_of_week: Optional[int]  # 0 is Monday
-
-
-class Naming(NamedTuple):
-    """How one handler names its backups, compiled once by `naming_for`."""
-
-    directory: str
-    base: str
-    suffix: str
-    pattern: Pattern[str]  # what the text of a period looks like
-    reading: Optional[Tuple[str, Sequence[str]]]  # strptime format and what to add to the text; None: no date
-    lenient: bool  # a user's extMatch may find dates that a namer has written in another way
-    namer: Optional[Namer]
-    known: Dict[
-        str, Optional[Tuple[int, str, int]]
-    ]  # what names were found to mean, where no namer has a say
-
-
-class Backup(NamedTuple):
-    """One backup; backups sort oldest first.  *names* holds the plain one and its `.gz`, if both exist."""
-
-    stamp: int  # the wall clock at the period's start, as seconds; 0 where the text is no date
-    text: str  # the period as the name has it
-    number: int  # 0 is the first backup of a period, which has no number in its name
-    names: Tuple[str, ...]
 
 
 # ---------------------------------------------------------------------------------- boundaries
@@ -249,7 +196,7 @@ def read_rollover(
     return at if MIN_VALID_TIME <= at <= latest else None
 
 
-# -------------------------------------------------------------------------------- period names
+# ------------------------------------------------------------------------------ period texts
 
 
 def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
@@ -285,200 +232,3 @@ def _start_target(cal: Calendar, at: int) -> int:
     if near >= wall - SLACK:  # an older peer, an hour off
         return near - cal.interval
     return last
-
-
-def next_number(backups: Iterable[Backup], text: str) -> int:
-    """The number for one more backup of the period *text*: above all of its numbers, 0 where it has none."""
-    return max((backup.number + 1 for backup in backups if backup.text == text), default=0)
-
-
-# --------------------------------------------------------------------------------- file names
-
-
-@lru_cache(maxsize=64)
-def default_ext_match(suffix: str) -> Pattern[str]:
-    """A pattern for what *suffix* can produce; for the five standard ones it is CPython 3.13's `extMatch`."""
-    parts = re.split(r"%([-#_0^]?)(.)", suffix, flags=re.DOTALL)
-    pattern = re.escape(parts[0]).replace(r"\-", "-")
-    for flag, letter, literal in zip(parts[1::3], parts[2::3], parts[3::3]):
-        one = _DIRECTIVES.get(letter, r"[^/\\]+?")
-        pattern += r"\d+" if flag and one.startswith(r"\d") else one
-        pattern += re.escape(literal).replace(r"\-", "-")
-    return re.compile(rf"(?<!\d){pattern}(?!\d)", re.ASCII)
-
-
-_STANDARD_SUFFIXES = frozenset(suffix for _, suffix in _UNITS.values())
-_STANDARD_MATCHES = frozenset(default_ext_match(suffix).pattern for suffix in _STANDARD_SUFFIXES)
-
-
-def naming_for(
-    base_path: str, suffix: str, ext_match: Union[str, Pattern[str]], namer: Optional[Namer] = None
-) -> Naming:
-    """
-    Compile the names of the log at *base_path* (absolute).  Keep the result while the four stay the same.
-
-    Where the user changed only *suffix*, the standard *ext_match* gives way to the one that fits it.
-    *namer* maps a whole path to a whole path; pass `rotation_filename` where a subclass overrides it.
-    """
-    directory, base = os.path.split(base_path)
-    given = re.compile(ext_match)
-    standard = given.pattern in _STANDARD_MATCHES
-    pattern = default_ext_match(suffix) if standard else given
-    return Naming(directory, base, suffix, pattern, _reading(suffix), not standard, namer, {})
-
-
-def backup_path(naming: Naming, text: str, number: int) -> str:
-    """
-    The path for one backup, without `.gz`: `base.text`, `base.text.number`, or what the namer makes of it.
-
-    A namer that drops the number would give one path twice; then the number follows what it returned.
-    """
-    plain = os.path.join(naming.directory, f"{naming.base}.{text}")
-    if naming.namer is None:
-        return f"{plain}.{number}" if number else plain
-    if not number:
-        return os.fspath(naming.namer(plain))
-    named = os.fspath(naming.namer(f"{plain}.{number}"))
-    return f"{named}.{number}" if named == os.fspath(naming.namer(plain)) else named
-
-
-def backup_directory(naming: Naming) -> str:
-    """The directory to list: the log's own, or the one into which the namer puts the backups."""
-    if naming.namer is None:
-        return naming.directory
-    return os.path.abspath(os.path.dirname(backup_path(naming, time.strftime(naming.suffix, _SAMPLE), 0)))
-
-
-def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
-    """
-    What this handler made, among the *names* in *directory* (default: the log's own), oldest first.
-
-    Periods in order, inside a period the numbers in order.  A plain file and its `.gz` are one backup.
-    """
-    where = os.path.abspath(naming.directory if directory is None else directory)
-    home = where == os.path.abspath(naming.directory)
-    parse = _parse_known if naming.namer is None else _parse_named
-    found: Dict[Tuple[int, str, int], Tuple[str, ...]] = {}
-    if naming.namer is None and not home:
-        return []
-    for name in names:
-        if home and name == naming.base:
-            continue
-        key = parse(naming, name, where)
-        if key is not None:
-            found[key] = (*found.get(key, ()), name)
-    return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
-
-
-def surplus(backups: Sequence[Backup], keep: int) -> List[Backup]:
-    """Those of the sorted *backups* that go when *keep* may stay, in the order of going.  0 keeps all."""
-    return list(backups[: max(len(backups) - keep, 0)]) if keep > 0 else []
-
-
-def _parse_known(naming: Naming, name: str, where: str) -> Optional[Tuple[int, str, int]]:
-    # A rotation lists the directory several times, and most names were there the last time.
-    known = naming.known
-    try:
-        return known[name]
-    except KeyError:
-        pass
-    if len(known) >= _MOST_KNOWN:
-        known.clear()
-    key = known[name] = _parse_plain(naming, name, where)
-    return key
-
-
-def _parse_plain(naming: Naming, name: str, _where: str) -> Optional[Tuple[int, str, int]]:
-    prefix = len(naming.base) + 1
-    if not name.startswith(naming.base + "."):
-        return None
-    for rest in _with_and_without_gz(name[prefix:]):
-        numbered = _NUMBERED.fullmatch(rest)
-        for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
-            if text and naming.pattern.fullmatch(text):
-                stamp = _stamp(text, naming.suffix) if naming.reading else 0
-                if stamp is not None:
-                    return stamp, text, number
-    return None
-
-
-def _parse_named(naming: Naming, name: str, where: str) -> Optional[Tuple[int, str, int]]:
-    for stem in _with_and_without_gz(name):
-        match = naming.pattern.search(stem)
-        while match:
-            text = match[0]
-            stamp = _stamp(text, naming.suffix) if naming.reading else 0
-            if stamp is not None or naming.lenient:
-                for number in _possible_numbers(stem, match):
-                    if _makes(naming, text, number, stem, where):
-                        return stamp or 0, text, number
-            match = naming.pattern.search(stem, match.start() + 1)
-    return None
-
-
-def _with_and_without_gz(name: str) -> Tuple[str, ...]:
-    # Whole first: a namer or a suffix may end in .gz itself.
-    return (name, name[:-3]) if name.endswith(".gz") else (name,)
-
-
-def _possible_numbers(stem: str, period: re.Match[str]) -> Iterator[int]:
-    yield 0
-    for part in (stem[period.end() :], stem[: period.start()]):
-        yield from map(int, _NUMBER.findall(part))
-
-
-def _makes(naming: Naming, text: str, number: int, stem: str, where: str) -> bool:
-    try:
-        path = backup_path(naming, text, number)
-    except Exception:  # noqa: BLE001 - the user's namer, on a name that it may never have seen
-        return False
-    return os.path.basename(path) == stem and os.path.dirname(os.path.abspath(path)) == where
-
-
-# ------------------------------------------------------------------------------- reading dates
-
-
-@lru_cache(maxsize=64)
-def _reading(suffix: str) -> Optional[Tuple[str, Sequence[str]]]:
-    # A format without a year warns in CPython 3.13; and without one there is no order in time.
-    if not re.search(r"%[-#]?[YyG]", suffix):
-        return None
-    plain = re.sub(r"%[-#]", "%", suffix)
-    text = time.strftime(suffix, _SAMPLE)
-    # Weeks (%W, %V) can be read only together with a day.
-    for reading in ((plain, ("",)), (plain + " %u", tuple("1234567"))):
-        if _read(text, suffix, reading) is not None:
-            return reading
-    return None
-
-
-@lru_cache(maxsize=16_384)
-def _stamp(text: str, suffix: str) -> Optional[int]:
-    if suffix in _STANDARD_SUFFIXES:
-        return _standard_stamp(text, suffix)
-    reading = _reading(suffix)
-    return None if reading is None else _read(text, suffix, reading)
-
-
-def _standard_stamp(text: str, suffix: str) -> Optional[int]:
-    # A fifth of the time of strptime(), for a process that meets a thousand backups at once.
-    if not default_ext_match(suffix).fullmatch(text):
-        return None
-    year, month, day, *clock = map(int, text.replace("_", "-").split("-"))
-    hour, minute, second = (*clock, 0, 0, 0)[:3]
-    try:
-        return int(dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.timezone.utc).timestamp())
-    except ValueError:
-        return None
-
-
-def _read(text: str, suffix: str, reading: Tuple[str, Sequence[str]]) -> Optional[int]:
-    form, additions = reading
-    for addition in additions:
-        try:
-            parsed = time.strptime(f"{text} {addition}" if addition else text, form)
-        except ValueError:
-            continue
-        if time.strftime(suffix, parsed) == text:
-            return calendar.timegm(parsed)
-    return None

@@ -1,6 +1,6 @@
 """The timed handler: when it rolls over, and what its backups are called on disk.
 
-The arithmetic of time and names is in `_calendar`; limits are in `_limits`, the order of the steps
+The arithmetic of time is in `_calendar`, names are in `_naming`; limits are in `_limits`, the order of the steps
 in `_base` and `_writer`.  What is left to this module is the disk and the time that all processes share.
 
 That time stands in the sidecar.  It is read only when the one that this process knows has come:
@@ -22,22 +22,16 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, Uni
 from . import _options
 from ._calendar import (
     MIN_VALID_TIME,
-    Backup,
     Calendar,
-    Naming,
-    backup_directory,
-    backup_path,
     first_boundary,
     format_rollover,
-    list_backups,
-    naming_for,
     next_boundary,
-    next_number,
     parse_calendar,
     period_text,
     read_rollover,
 )
 from ._limits import LimitedHandler, OnRotated
+from ._naming import Backup, Naming, backup_directory, backup_path, list_backups, naming_for, next_number
 from ._retention import surplus
 from ._rotation import GZ
 from ._shared import LogFilenameType

@@ -2,21 +2,21 @@
 
 It owns the thread (started in each process with the first record that needs it), stopping within a
 bound, writing in the caller's thread once nobody else will, and the report of dropped records.  The
-queue itself is `_ports`'; the order, rotation and safety of a write are the handlers'.
+queue itself is `_ports`'; what happens to listeners at a fork and at the process's end, `_exit`'s; the
+order, rotation and safety of a write are the handlers'.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
 import logging.handlers
-import os
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler.patterns._callers import all_ports, port_of, reset_ports
+from concurrent_log_handler.patterns._callers import port_of
+from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
 from concurrent_log_handler.patterns._handout import complain, drop_report, filtered, takes_batches
 from concurrent_log_handler.patterns._ports import TELL_EVERY
 
@@ -33,7 +33,6 @@ _LINGER = 0.01
 _LATECOMERS = 0.5
 # How long a thread that has to write by itself waits for the one that is writing, in seconds.
 _TURN = 1.0
-_EXIT_TIMEOUT = 30.0
 
 _NEW, _RUNNING, _STOPPED = "new", "running", "stopped"
 
@@ -77,6 +76,13 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         self._writing = threading.RLock()
         self._writer: int | None = None
 
+    def after_fork(self, parent_reads: bool) -> None:
+        """In a forked child: begin without a thread; if *parent_reads* the queue, it was not started here."""
+        self._begin_afresh()
+        if parent_reads:
+            self._state = _NEW
+            running.discard(self)
+
     def _adopt_port(self) -> None:
         self._port.reader = self
         self._port.attend = self._attend
@@ -97,7 +103,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
                 raise RuntimeError(msg)
             self._adopt_port()
             self._state = _RUNNING
-            _running.add(self)
+            running.add(self)
             # A queue that rings gets its thread with the first record: none is there to be lost in a
             # fork() that comes before.
             if not self._port.rings or self._port.depth():
@@ -125,7 +131,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         with self._gate:
             first = self._state != _STOPPED
             self._state = _STOPPED
-            _running.discard(self)
+            running.discard(self)
             thread = self._thread
             if first and thread is None and self._port.depth():
                 thread = self._start_thread()
@@ -211,7 +217,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
                 except RuntimeError:  # the interpreter is shutting down, or there is no room for threads
                     return None
                 self._thread = thread
-                _hook_exit_of_children()
+                hook_exit_of_children()
             return self._thread
         finally:
             self._starting = False
@@ -460,68 +466,3 @@ class BatchingQueueListener(logging.handlers.QueueListener):
 
 
 _KNOWN_HANDLES = {BatchingQueueListener.handle}
-
-
-def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
-    """Stop every listener of this process, also one that was never started but has records waiting."""
-    waiting = {port.reader for port in all_ports() if port.reader is not None and port.depth()}
-    to_stop = {*_running, *waiting} - _given_up
-    deadline, left = time.monotonic() + timeout, 0
-    while to_stop:
-        listener = to_stop.pop()
-        # A share for each: one whose disk hangs must not use up the time of the others.
-        behind = listener.stop(max(0.0, deadline - time.monotonic()) / (len(to_stop) + 1))
-        if behind:
-            left += behind
-            _given_up.add(listener)
-            for handler in listener.handlers:
-                _let_exit_pass(handler)
-    if left:
-        complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
-
-
-def _let_exit_pass(handler: logging.Handler) -> None:
-    """`logging.shutdown()` would wait without end for the lock of a handler that hangs."""
-    if handler.lock is None:
-        return
-    if handler.lock.acquire(False):
-        handler.lock.release()
-        return
-    handler.createLock()
-    handler.__dict__.update(flush=_nothing, close=_nothing)
-
-
-def _nothing() -> None: ...
-
-
-_hooked: int | None = None  # the process; PyPy 3.9 wants it before the function that changes it
-
-
-def _hook_exit_of_children() -> None:
-    """A child of multiprocessing ends by `os._exit`, without atexit; only its own finalizers run."""
-    global _hooked
-    if _hooked == os.getpid():
-        return
-    _hooked = os.getpid()
-    for name in ("multiprocessing.util", "billiard.util"):
-        util = sys.modules.get(name)
-        if util is not None:
-            # The lowest priority runs last, after whatever still logs.
-            util.Finalize(None, finish_all, exitpriority=-100)
-
-
-def _after_fork_in_child() -> None:
-    _given_up.clear()
-    for listener, parent_reads in reset_ports():
-        listener._begin_afresh()
-        if parent_reads:
-            listener._state = _NEW
-            _running.discard(listener)
-
-
-_running: set[BatchingQueueListener] = set()
-_given_up: set[BatchingQueueListener] = set()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-# Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.
-atexit.register(finish_all)

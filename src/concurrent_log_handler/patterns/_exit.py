@@ -1,0 +1,86 @@
+"""What becomes of the listeners at a fork and at the end of the process.
+
+At the end each is stopped, within a bound and before `logging.shutdown()`; a forked child has none of
+its parent's threads, so its listeners begin afresh.  How a listener stops and begins is `_listener`'s.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from concurrent_log_handler.patterns._callers import all_ports, reset_ports
+from concurrent_log_handler.patterns._handout import complain
+
+if TYPE_CHECKING:
+    from concurrent_log_handler.patterns._listener import BatchingQueueListener
+
+_EXIT_TIMEOUT = 30.0
+
+#: The listeners of this process that were started and not stopped.
+running: set[BatchingQueueListener] = set()
+_given_up: set[BatchingQueueListener] = set()
+
+
+def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
+    """Stop every listener of this process, also one that was never started but has records waiting."""
+    waiting = {port.reader for port in all_ports() if port.reader is not None and port.depth()}
+    to_stop = {*running, *waiting} - _given_up
+    deadline, left = time.monotonic() + timeout, 0
+    while to_stop:
+        listener = to_stop.pop()
+        # A share for each: one whose disk hangs must not use up the time of the others.
+        behind = listener.stop(max(0.0, deadline - time.monotonic()) / (len(to_stop) + 1))
+        if behind:
+            left += behind
+            _given_up.add(listener)
+            for handler in listener.handlers:
+                _let_exit_pass(handler)
+    if left:
+        complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
+
+
+def _let_exit_pass(handler: logging.Handler) -> None:
+    """`logging.shutdown()` would wait without end for the lock of a handler that hangs."""
+    if handler.lock is None:
+        return
+    if handler.lock.acquire(False):
+        handler.lock.release()
+        return
+    handler.createLock()
+    handler.__dict__.update(flush=_nothing, close=_nothing)
+
+
+def _nothing() -> None: ...
+
+
+_hooked: int | None = None  # the process; PyPy 3.9 wants it before the function that changes it
+
+
+def hook_exit_of_children() -> None:
+    """A child of multiprocessing ends by `os._exit`, without atexit; only its own finalizers run."""
+    global _hooked
+    if _hooked == os.getpid():
+        return
+    _hooked = os.getpid()
+    for name in ("multiprocessing.util", "billiard.util"):
+        util = sys.modules.get(name)
+        if util is not None:
+            # The lowest priority runs last, after whatever still logs.
+            util.Finalize(None, finish_all, exitpriority=-100)
+
+
+def _after_fork_in_child() -> None:
+    _given_up.clear()
+    for listener, parent_reads in reset_ports():
+        listener.after_fork(parent_reads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+# Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.
+atexit.register(finish_all)
