@@ -547,14 +547,31 @@ def test_full_disk_leaves_the_plain_backup_for_later(tmp_path: Path) -> None:
 
 
 def test_part_file_that_cannot_be_made(tmp_path: Path) -> None:
-    """Its name is too long here; a directory in its place or a missing permission ends the same way."""
-    log = tmp_path / ("x" * 245)
+    """A directory lies in its place here; a missing permission ends the same way."""
+    log = tmp_path / "app.log"
     handler = Recording(log, maxBytes=10, backupCount=2, use_gzip=True)
 
-    write(handler, "aaaa", "bbbb", "cccc")
+    write(handler, "aaaa")
+    obstacle = tmp_path / f".__app.log.{log.stat().st_ino:x}.part"
+    obstacle.mkdir()
+    write(handler, "bbbb")
 
-    assert contents(tmp_path) == {log.name: "cccc\n", f"{log.name}.1": "bbbb\n", f"{log.name}.2": "aaaa\n"}
+    assert contents(tmp_path) == {"app.log": "bbbb\n", "app.log.1": "aaaa\n", f"{obstacle.name}/": ""}
     assert len(handler.failures) == 1
+    obstacle.rmdir()
+    write(handler, "cccc")
+    assert contents(tmp_path) == {"app.log": "cccc\n", "app.log.1.gz": "bbbb\n", "app.log.2.gz": "aaaa\n"}
+
+
+@pytest.mark.parametrize("length", [200, 235, 245])
+def test_long_names_are_compressed_too(tmp_path: Path, length: int) -> None:
+    """The part file's name has a suffix that the log's own name may leave no room for."""
+    name = "x" * length
+    handler = Strict(tmp_path / name, maxBytes=10, backupCount=2, use_gzip=True, on_rotated=str)
+
+    write(handler, "aaaa", "bbbb")
+
+    assert contents(tmp_path) == {name: "bbbb\n", f"{name}.1.gz": "aaaa\n"}
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -787,3 +804,63 @@ def test_unprivileged_user_compresses_what_another_owns(tmp_path: Path) -> None:
 
     assert contents(tmp_path) == {"app.log": "nobody's\n", "app.log.1.gz": "root's\n"}
     assert (tmp_path / "app.log.1.gz").stat().st_uid == nobody.pw_uid
+
+
+def test_configuring_again_does_not_wait_for_a_callback_that_waits_for_logging(tmp_path: Path) -> None:
+    """`dictConfig` closes handlers under logging's own lock, which the callback's `getLogger` wants."""
+    run_program(
+        """
+        import logging, logging.config, threading, time
+        reached = threading.Event()
+        def upload(path):
+            reached.set()
+            time.sleep(0.2)  # until the main thread has logging's lock
+            logging.getLogger(f"upload.{path}").info("uploaded")
+        def configure(**more):
+            options = dict(filename="app.log", maxBytes=1000, backupCount=5, lock_timeout=1, **more)
+            handler = {"()": "concurrent_log_handler.ConcurrentRotatingFileHandler", **options}
+            logging.config.dictConfig({
+                "version": 1, "disable_existing_loggers": False,
+                "handlers": {"file": handler}, "root": {"level": "INFO", "handlers": ["file"]},
+            })
+        configure(use_gzip=True, background_gzip=True, on_rotated=upload)
+        for number in range(2):
+            logging.info("%d %s", number, "x" * 600)
+        assert reached.wait(20)
+        started = time.monotonic()
+        configure()
+        assert time.monotonic() - started < 10
+        logging.info("after")
+        """,
+        tmp_path,
+    )
+
+    found = contents(tmp_path)
+    assert sorted("".join(found.values()).replace("x" * 600, "").split()) == ["0", "1", "after", "uploaded"]
+
+
+def test_late_record_that_cannot_be_added_leaves_the_gz_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full just when a writer without the lock has added to a backup that is compressed already."""
+    handler = a_handler(tmp_path, Recording)
+    replace, fsync = os.replace, os.fsync
+    late: list[int] = []
+
+    def replace_and_add(source: str, target: str) -> None:
+        with open(target.removesuffix(".gz"), "a") as backup:
+            backup.write("late\n")
+        late.append(1)
+        replace(source, target)
+
+    def no_room(fd: int) -> None:
+        if late:
+            raise OSError(28, "no space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "replace", replace_and_add)
+    monkeypatch.setattr(os, "fsync", no_room)
+    write(handler, "aaaa", "bbbb")
+
+    assert contents(tmp_path) == {"app.log": "bbbb\n", "app.log.1.gz": "aaaa\n"}
+    assert len(handler.failures) == 1  # type: ignore[attr-defined]

@@ -269,3 +269,76 @@ def test_fork_while_a_thread_hangs_in_the_handler(tmp_path: Path) -> None:
     )
 
     check(tmp_path / "logs", {"main": range(20), "thread": range(20), "child": range(20)})
+
+
+def test_levels_of_an_earlier_fork_are_forgotten(tmp_path: Path) -> None:
+    """A fork inside a formatter, and later one while another thread hangs with the lock."""
+    run_program(
+        """
+        handler = open_log(lock_timeout=0.2)
+        class Forking(logging.Formatter):
+            def format(self, record):
+                if record.msg == "fork":
+                    run_children(lambda: None)
+                return super().format(record)
+        handler.setFormatter(Forking())
+        handler.handle(a_record("fork"))
+        taken, go_on = threading.Event(), threading.Event()
+        def hang():
+            handler.acquire()
+            taken.set()
+            go_on.wait(30)
+            handler.release()
+        thread = threading.Thread(target=hang)
+        thread.start()
+        assert taken.wait(20)
+        def child():
+            assert not handler._lock.mine()
+            run_threads(lambda: write(handler, "child", range(3)))
+            assert not handler.failures, handler.failures
+        run_children(child)
+        go_on.set()
+        thread.join(20)
+        """,
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("what", ["handler.close()", "handler.doRollover()", "handler.acquire()"])
+def test_fork_in_c_leaves_the_parent_its_lock(tmp_path: Path, what: str) -> None:
+    """uWSGI forks without telling Python; the first thing that the child does need not be a record."""
+    run_program(
+        f"""
+        import ctypes, fcntl
+        handler = open_log()
+        write(handler, "parent", range(3))
+        inside, go_on = threading.Event(), threading.Event()
+        def hold():
+            with handler._exclusive():
+                inside.set()
+                go_on.wait(30)
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert inside.wait(20)
+        child = ctypes.PyDLL(None).fork()
+        if not child:
+            handler.lock_timeout = 0.1
+            try:
+                {what}
+            except OSError:
+                pass
+            os._exit(0)
+        [status] = join(child)
+        assert status == 0, status
+        with open(handler.lockFilename) as sidecar:
+            try:
+                fcntl.flock(sidecar, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                raise AssertionError("the parent's lock is gone")
+        go_on.set()
+        thread.join(20)
+        """,
+        tmp_path,
+    )

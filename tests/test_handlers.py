@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import faulthandler
 import gc
@@ -14,6 +15,7 @@ import os
 import pickle
 import queue
 import shutil
+import signal
 import stat
 import sys
 import threading
@@ -27,6 +29,7 @@ import pytest
 import concurrent_log_handler
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from handler_support import (
+    SECONDS,
     Recording,
     Strict,
     a_record,
@@ -1318,6 +1321,7 @@ def test_fifo_takes_records_and_never_rotates(tmp_path: Path) -> None:
 def test_do_rollover_of_a_device_by_hand_moves_nothing(tmp_path: Path) -> None:
     """As root, a rename of /dev/null would be a disaster."""
     os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     handler = Strict(tmp_path / "pipe", maxBytes=1, backupCount=3)
     write(handler, "one")
 
@@ -1325,8 +1329,63 @@ def test_do_rollover_of_a_device_by_hand_moves_nothing(tmp_path: Path) -> None:
         handler.doRollover()
     except OSError:
         pass
+    os.close(reader)
 
     assert contents(tmp_path) == {"pipe": "special"}
+
+
+@posix
+def test_pipe_whose_reader_has_gone_is_an_error_not_a_wait(tmp_path: Path) -> None:
+    """`app | head`, with the log at /dev/stdout."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    handler = Recording(tmp_path / "pipe")
+    write(handler, "one")
+    assert os.read(reader, 100) == b"one\n"
+    os.close(reader)
+
+    write(handler, *["x" * 1000] * 100)
+    handler.emit_batch([a_record("two"), a_record("three")])
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write(handler, "four")
+
+    assert os.read(reader, 100) == b"four\n"
+    os.close(reader)
+    assert len(handler.failures) == 102
+    assert all(isinstance(error, OSError) for _, error in handler.failures)
+
+
+@posix
+@pytest.mark.parametrize("batch", [False, True])
+def test_pipe_takes_a_long_record_whole_though_signals_interrupt(tmp_path: Path, batch: bool) -> None:
+    """A write that a signal interrupts ends short; a pipe takes nothing back, so the rest follows."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    handler = Strict(tmp_path / "pipe")
+    write(handler, "first")
+    read = [os.read(reader, 100)]
+    signals: list[int] = []
+
+    def read_all(*_: object) -> None:
+        signals.append(1)
+        with contextlib.suppress(BlockingIOError):
+            read.append(os.read(reader, 1 << 16))
+
+    before = signal.signal(signal.SIGALRM, read_all)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        if batch:
+            handler.emit_batch([a_record("a" * 200_000), a_record("b" * 200_000)])
+        else:
+            write(handler, "a" * 200_000, "b" * 200_000)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    read_all()
+
+    assert len(signals) > 2
+    assert b"".join(read) == b"first\n" + b"a" * 200_000 + b"\n" + b"b" * 200_000 + b"\n"
+    os.close(reader)
 
 
 @posix
@@ -1469,3 +1528,136 @@ def test_all_backups_that_a_gap_hides_come_after_it(tmp_path: Path) -> None:
         "app.log.2": "backup 1\n",
         "app.log.3": "backup 3\n",
     }
+
+
+def test_stream_that_the_user_has_kept_writes_into_no_other_file(tmp_path: Path) -> None:
+    """`sys.stderr = handler.stream`: after close() or a rotation its number may be another file's."""
+    handler = Strict(tmp_path / "app.log", maxBytes=10, backupCount=1)
+    write(handler, "one")
+    kept = handler.stream
+    assert kept is not None
+    write(handler, "a record that rotates")
+
+    with open(tmp_path / "customers.db", "w"), pytest.raises(ValueError, match="closed file"):
+        kept.write("stray text")
+    second = handler.stream
+    assert second is not None
+    handler.close()
+    with open(tmp_path / "customers.db", "w"), pytest.raises(ValueError, match="closed file"):
+        second.write("stray text")
+
+    assert contents(tmp_path) == {
+        "app.log": "a record that rotates\n",
+        "app.log.1": "one\n",
+        "customers.db": "",
+    }
+
+
+@posix
+@pytest.mark.parametrize("options", [{"backupCount": 3}, {"background_gzip": True, "backupCount": 3}])
+def test_nothing_stays_open_without_keep_file_open(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Neither after a rotation, nor after a compression, nor after a write that failed."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("Linux shows open descriptors there")
+    handler = Strict(tmp_path / "app.log", maxBytes=20, keep_file_open=False, use_gzip=True, **options)
+
+    def open_here() -> list[str]:
+        return [path for path in open_paths() if path.startswith((str(tmp_path), "/dev/full"))]
+
+    write(handler, "a" * 15, "b" * 15)
+    handler.doRollover()
+    if handler._worker is not None:
+        handler._worker.wait(SECONDS)
+    assert open_here() == []
+    if os.path.exists("/dev/full"):
+        full = Recording("/dev/full", lock_file_directory=tmp_path, keep_file_open=False)
+        write(full, "lost")
+        assert len(full.failures) == 1
+        assert open_here() == []
+
+
+def test_should_rollover_of_the_instance_is_asked(tmp_path: Path) -> None:
+    handler = Strict(tmp_path / "app.log", maxBytes=1000, backupCount=3)
+    handler.shouldRollover = lambda record: record.msg == "new"  # type: ignore[method-assign]
+
+    write(handler, "one", "two", "new")
+
+    assert contents(tmp_path) == {"app.log": "new\n", "app.log.1": "one\ntwo\n"}
+
+
+def test_terminator_of_a_mixin(tmp_path: Path) -> None:
+    class Mixin:
+        terminator = "!\n"
+
+    class Own(Mixin, Strict):  # type: ignore[misc]
+        pass
+
+    handler = Own(tmp_path / "app.log")
+    write(handler, "one", "two")
+    handler.terminator = "?\n"
+    write(handler, "three")
+
+    assert contents(tmp_path) == {"app.log": "one!\ntwo!\nthree?\n"}
+
+
+def test_bytes_as_lock_file_directory(tmp_path: Path) -> None:
+    handler = Strict(tmp_path / "app.log", lock_file_directory=os.fsencode(tmp_path / "locks"))
+
+    write(handler, "one")
+
+    assert os.listdir(tmp_path / "locks") == [".__app.lock"]
+
+
+def test_time_out_beyond_every_clock_is_for_ever(tmp_path: Path) -> None:
+    assert Strict(tmp_path / "app.log", lock_timeout=sys.maxsize).lock_timeout is None
+
+
+@posix
+def test_created_at_once_though_another_process_is_stuck_with_the_lock(tmp_path: Path) -> None:
+    """`delay=False` must not keep an application from starting."""
+    import fcntl
+
+    (tmp_path / "app.log").write_text("before\n")
+    with open(tmp_path / ".__app.lock", "w") as sidecar:
+        fcntl.flock(sidecar, fcntl.LOCK_EX)
+        handler = Recording(tmp_path / "app.log", "w", delay=False, lock_timeout=0.05)
+        assert contents(tmp_path) == {"app.log": "before\n"}
+        write(handler, "one")
+    write(handler, "two")
+
+    assert contents(tmp_path) == {"app.log": "before\none\ntwo\n"}
+    assert ["no lock on" in str(error) for _, error in handler.failures] == [True]
+
+
+def test_recursion_error_in_a_thread_that_ends_leaves_no_lock(tmp_path: Path) -> None:
+    """At one depth, not even the call that releases the lock has room for its frame (Python 3.12)."""
+    run_program(
+        """
+        import logging, sys, threading
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        handler = ConcurrentRotatingFileHandler("app.log", maxBytes=200, backupCount=3, lock_timeout=0.5)
+        handler.handleError = lambda record: None
+        log = logging.getLogger("deep")
+        log.setLevel(10)
+        log.propagate = False
+        log.addHandler(handler)
+        log.info("first")
+        sys.setrecursionlimit(300)
+        owners = []
+        def down(levels):
+            down(levels - 1) if levels else log.info("deep")
+        def work(levels):
+            try:
+                down(levels)
+            except RecursionError:
+                pass
+            if handler._lock.mine():
+                owners.append(levels)
+        for levels in range(220, 300):
+            thread = threading.Thread(target=work, args=(levels,))
+            thread.start()
+            thread.join()
+        assert not owners, owners
+        """,
+        tmp_path,
+    )

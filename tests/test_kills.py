@@ -88,6 +88,7 @@ FORMS = {
     "gzip": {"use_gzip": True},
     "opened each time": {"keep_file_open": False},
     "chmod": {"chmod": 0o640},
+    "without a count": {"backupCount": 0, "max_total_bytes": "1 MB"},
 }
 
 
@@ -99,7 +100,7 @@ def test_killed_after_each_single_step(tmp_path: Path, options: dict[str, object
     output = run_program(
         EXHAUSTIVE
         + f"""
-options = dict(maxBytes=400, backupCount=20, **{options})
+options = {{"maxBytes": 400, "backupCount": 20, **{options}}}
 for last, logs, acknowledged, done in each_step(options, 3, {half}):
     carry_on(logs, options)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from concurrent_log_handler._files import Access
@@ -323,6 +323,7 @@ def test_tail_that_another_process_left_while_we_had_the_file_open(tmp_path: Pat
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.text("ab\n", max_size=9), st.binary(max_size=3)), max_size=12))
+@example([b"<"])
 def test_each_record_begins_a_line_whatever_others_write(tmp_path_factory: Any, steps: list[Any]) -> None:
     """Text is a record of ours, bytes are what a stranger appends."""
     directory = tmp_path_factory.mktemp("torn")
@@ -333,12 +334,12 @@ def test_each_record_begins_a_line_whatever_others_write(tmp_path_factory: Any, 
             with open(directory / "app.log", "ab") as other:
                 other.write(step)
         else:
-            ours.append(f"<{len(ours)} {step}>".replace("\n", "/"))
+            ours.append(f"<ours {len(ours)} {step}>".replace("\n", "/"))
             append(live, ours[-1] + "\n")
 
     if steps:
         lines = (directory / "app.log").read_bytes().split(b"\n") if (directory / "app.log").exists() else []
-        assert [line for line in lines if line.startswith(b"<")] == [each.encode() for each in ours]
+        assert [line for line in lines if line.startswith(b"<ours ")] == [each.encode() for each in ours]
 
 
 # -- apart --------------------------------------------------------------------
@@ -439,3 +440,50 @@ def test_record_of_every_size_is_whole(tmp_path: Path) -> None:
         write(handler, "y" * size)
 
     assert [len(line) for line in contents(tmp_path)["app.log"].split("\n")] == [*sizes, *sizes, 0]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_record_cut_inside_a_unit_is_sealed_though_it_seems_to_end_in_a_line_feed(
+    tmp_path: Path, apart: bool
+) -> None:
+    """Half of one UTF-16 unit and half of the next read like a line feed."""
+    torn = "cut \u0a05\u0100".encode("utf-16-le")[:-1]
+    (tmp_path / "app.log").write_bytes("first\n".encode("utf-16-le") + torn)
+    live = a_live_file(tmp_path, encoding="utf-16-le")
+
+    data = "second\n".encode("utf-16-le")
+    if apart:
+        live.append_apart(data)
+    else:
+        live.append(data, live.look())
+
+    text = (tmp_path / "app.log").read_bytes().decode("utf-16-le")
+    assert text.splitlines()[0] == "first"
+    assert text.splitlines()[-1] == "second"
+
+
+@posix
+@pytest.mark.parametrize("missing", [False, True])
+def test_record_apart_whose_file_is_removed_meanwhile_asks_before_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    """A compressor may have taken it over, and then it would stand there twice."""
+    live = a_live_file(tmp_path)
+    asked = []
+    write_really = os.write
+
+    def write_then_remove(fd: int, data: bytes) -> int:
+        written = write_really(fd, data)
+        if not asked:
+            os.unlink(tmp_path / "app.log")
+        return written
+
+    def is_missing(fd: int, data: bytes, size: int) -> bool:
+        asked.append((os.fstat(fd).st_nlink, data, size))
+        return missing
+
+    monkeypatch.setattr(os, "write", write_then_remove)
+    live.append_apart(b"late\n", is_missing)
+
+    assert asked == [(0, b"late\n", 0)]
+    assert contents(tmp_path) == ({"app.log": "late\n"} if missing else {})

@@ -296,9 +296,9 @@ def test_lock_directory_is_made_again(tmp_path: Path) -> None:
 def test_descriptor_closed_under_us(lock: SidecarLock) -> None:
     lock.enter(1)
     assert lock.acquire(1)
-    os.close(lock._fd)
+    os.close(lock.fd)
     theirs = os.open(os.devnull, os.O_RDWR)
-    assert theirs == lock._fd
+    assert theirs == lock.fd
 
     lock.settle(keep_thread=False)
     lock.enter(1)

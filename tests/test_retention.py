@@ -288,3 +288,33 @@ def test_count_age_and_total_together(tmp_path: Path) -> None:
         handler.handle(a_record(LINE))
     assert len(contents(tmp_path)) == 1 + 1 + 4  # the lock file with its time, the live file, 400 bytes
     handler.close()
+
+
+@pytest.mark.parametrize("missing", [[1], [3], [3, 4], [1, 2, 4]])
+@pytest.mark.parametrize("use_gzip", [False, True])
+def test_gap_in_a_chain_without_a_count_is_closed(tmp_path: Path, missing: list[int], use_gzip: bool) -> None:
+    """A kill, an administrator or `max_age` makes one; order and rotation must survive it."""
+    handler = Strict(tmp_path / "app.log", maxBytes=10, max_total_bytes="1 MB", use_gzip=use_gzip)
+    texts = [f"rec {number:02d}" for number in range(16)]
+    write(handler, *texts[:7])
+    suffix = ".gz" if use_gzip else ""
+    gone = {f"app.log.{number}{suffix}" for number in missing}
+    lost = {text for name, text in contents(tmp_path).items() if name in gone}
+    for name in gone:
+        (tmp_path / name).unlink()
+
+    write(handler, *texts[7:])
+
+    names = ["app.log", *(f"app.log.{number}{suffix}" for number in range(1, 16))]
+    kept = [text for text in reversed(texts) if f"{text}\n" not in lost]
+    assert contents(tmp_path) == {name: f"{text}\n" for name, text in zip(names, kept)}
+
+
+def test_limit_of_a_file_stays_below_that_of_all(tmp_path: Path) -> None:
+    """Also when it is set later."""
+    handler = Strict(tmp_path / "app.log", maxBytes=10, max_total_bytes=100)
+
+    with pytest.raises(ValueError, match="at least maxBytes \\(101\\)"):
+        handler.maxBytes = 101
+
+    assert handler.maxBytes == 10

@@ -16,7 +16,7 @@ from typing import Callable, ContextManager, Iterable, Iterator, List, Optional,
 from ._compress import AT_A_TIME, Compression, Inode, Job, Worker, has_read, inodes
 from ._files import WINDOWS
 from ._flock import directory_lock
-from ._lock import LockTimeoutError
+from ._lock import LockTimeoutError, logging_is_locked_here
 from ._rotation import GZ, Move
 from ._shared import locked_step
 from ._writer import RecordWriter
@@ -24,6 +24,8 @@ from ._writer import RecordWriter
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
 _DIRECTORY_PATIENCE = 1.0
+_CONFIG_PATIENCE = 5.0
+_CHAIN_PATIENCE = 1.0
 
 
 class ConcurrentHandler(RecordWriter):
@@ -110,8 +112,6 @@ class ConcurrentHandler(RecordWriter):
                 self._rolling = False
                 lock.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
             self._live.look()
-            if by_hand and self._close_each_time:
-                self._let_go()
         if by_hand:
             self._do_afterwards()
 
@@ -179,10 +179,10 @@ class ConcurrentHandler(RecordWriter):
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
         self._say("%s -> %s", self.baseFilename, target)
 
-    def _is_missing(self, data: bytes, size: int) -> bool:
-        """Tell whether no `.gz` has *data*, which went to a file without a name, behind *size* bytes of it."""
+    def _is_missing(self, fd: int, data: bytes, size: int) -> bool:
+        """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
         with self._directory_lock():  # whoever removed the file is done with it
-            return not has_read((name + GZ for name in self._backups()), self._live.fd, data, size)
+            return not has_read((name + GZ for name in self._backups()), fd, data, size)
 
     # -- compression ----------------------------------------------------------
 
@@ -289,7 +289,7 @@ class ConcurrentHandler(RecordWriter):
     @contextlib.contextmanager
     def _chain(self) -> Iterator[bool]:
         """Hold all locks that a change of the chain takes; yields whether they were had."""
-        with self._exclusive() as held:
+        with self._exclusive(_CHAIN_PATIENCE) as held:
             if not held or not self._lock.check_place(self.lock_timeout):
                 yield False
                 return
@@ -304,4 +304,7 @@ class ConcurrentHandler(RecordWriter):
     def _wait_for_afterwards(self) -> None:
         super()._wait_for_afterwards()
         if self._worker is not None:
-            self._worker.wait()
+            # dictConfig() closes handlers under logging's own lock, for which the user's code in
+            # the worker may wait.  The interpreter's exit still waits for the thread.
+            patience = _CONFIG_PATIENCE if self.lock_timeout is None else self.lock_timeout
+            self._worker.wait(patience if logging_is_locked_here() else None)

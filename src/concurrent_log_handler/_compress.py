@@ -18,7 +18,7 @@ import time
 import zlib
 from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
 
-from ._files import WINDOWS, Access, identity, open_to_read
+from ._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
 from ._flock import lock_file_now, unlock_file
 from ._rotation import GZ
 
@@ -101,8 +101,16 @@ class Job:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         if not WINDOWS and os.fstat(self._source).st_size > self._read:
-            self.compress()
+            self._add_what_came_late()
         return name + GZ
+
+    def _add_what_came_late(self) -> None:
+        whole = self._written
+        try:
+            self.compress()
+        except OSError:
+            os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
+            raise
 
     def foreign(self) -> bool:
         """Tell whether the job is a parent process's, whose descriptors are closed here already."""
@@ -169,9 +177,8 @@ class Compression:
     """
 
     def __init__(self, path: str, access: Access) -> None:
-        folder, name = os.path.split(path)
-        self._folders = {folder}
-        self._prefix = f".__{name}."
+        self._folders = {os.path.dirname(path)}
+        self._prefix = hidden_prefix(path)
         self._is_part = re.compile(re.escape(self._prefix) + r"[0-9a-f]+\.part")
         self._access = access
 
@@ -349,8 +356,12 @@ class Worker:
             return False
         return True
 
-    def wait(self) -> None:
-        """Return when everything is done that there was to do; what others add meanwhile is not waited for."""
+    def wait(self, timeout: Optional[float]) -> None:
+        """
+        Return when everything is done that there was to do, or after *timeout* seconds.
+
+        What others add meanwhile is not waited for.
+        """
         if os.getpid() != self._pid or not self._guard.acquire(timeout=_START_PATIENCE):
             return
         try:
@@ -359,7 +370,8 @@ class Worker:
         finally:
             self._guard.release()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            with contextlib.suppress(RuntimeError):  # we are in a signal handler that interrupts its start
+                thread.join(timeout)
 
     def _start_anew(self) -> None:
         """A forked child has neither the thread nor the lock in a known state."""

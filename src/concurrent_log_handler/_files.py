@@ -12,6 +12,7 @@ import itertools
 import os
 import stat
 import sys
+import zlib
 from typing import Callable, Optional, Tuple
 
 WINDOWS = os.name == "nt"
@@ -26,6 +27,7 @@ _QUIET = (
     | getattr(os, "O_NOINHERIT", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_LONGEST_NAME = 255  # bytes, on nearly every file system
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
 # Below 4 GiB, since no offset may lie beyond what the file system can store (FAT).
@@ -66,6 +68,14 @@ def identity(fd: int) -> Optional[Tuple[int, int]]:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def hidden_prefix(log: str) -> str:
+    """Return what the names of the files begin with that lie beside *log* for a while: short enough for any suffix."""
+    name = os.path.basename(log)
+    if len(os.fsencode(name)) > _LONGEST_NAME - 40:
+        name = f"{zlib.crc32(os.fsencode(name)):08x}"
+    return f".__{name}."
 
 
 def open_in_directory(path: str, opener: Callable[[], int]) -> int:

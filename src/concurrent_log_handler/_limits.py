@@ -71,7 +71,9 @@ class LimitedHandler(ConcurrentHandler):
 
     @maxBytes.setter
     def maxBytes(self, value: _options.Size) -> None:
-        self._max_bytes = _options.size(value, "maxBytes")
+        size = _options.size(value, "maxBytes")
+        _options.total_bytes(self._max_total_bytes, size)  # must have room for it
+        self._max_bytes = size
         self._adjust()
 
     @property
@@ -263,12 +265,7 @@ class LimitedHandler(ConcurrentHandler):
             if not held:
                 return []
             live = _status(self.baseFilename)
-            claims = self._marks.claim(
-                self._backups(), live.st_ino if live else -1, wait_for_gz=self.use_gzip
-            )
-            if self._close_each_time:
-                self._let_go()
-            return claims
+            return self._marks.claim(self._backups(), live.st_ino if live else -1, wait_for_gz=self.use_gzip)
 
     def _tell_of(self, claims: List[Claim], record: LogRecord) -> None:
         while claims:

@@ -84,7 +84,11 @@ class LiveFile:
                 # Somebody else wrote since: the usual case where processes share the log.
                 text = self.text
                 longest = text.longest_end
-                if size > longest and _read_at(self.fd, longest, size - longest).endswith(text.ends):
+                if (
+                    size > longest
+                    and not size % text.width
+                    and _read_at(self.fd, longest, size - longest).endswith(text.ends)
+                ):
                     self.end = size
                     return size
                 return self._mend(size)
@@ -98,15 +102,17 @@ class LiveFile:
 
         Raises `OSError` if it could not be written whole; nothing of it is in the file then.
         """
-        if not size and self.text.bom:
+        if not size and self.text.bom and self.regular:
             data = self.text.bom + data
         try:
             written = _put(self.fd, data, size)
         except OSError as error:
-            # Closed since we looked, or a pipe, which has no offset.
-            if error.errno not in (errno.EBADF, errno.ESPIPE):
+            if error.errno == errno.ESPIPE:  # a pipe or a terminal, which has no offset
+                _write_through(self.fd, data)
+            elif error.errno == errno.EBADF:  # closed since we looked
+                self.append_apart(data)
+            else:
                 raise
-            self.append_apart(data)
             return
         if written != len(data):
             raise _undo(self.fd, data, written, self.path)
@@ -119,25 +125,34 @@ class LiveFile:
         here = os.fstat(self.fd)
         return here.st_nlink > 0 or _leads_to(self.path, here)
 
-    def append_apart(self, data: bytes) -> None:
+    def append_apart(
+        self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
+    ) -> None:
         """
         Append *data* through a descriptor of its own, with one system call, whoever else is writing.
 
         For a record that interrupts another one of the same thread, and for one that could not
-        wait for the lock.  Raises as `append` does.
+        wait for the lock.  If the file was removed meanwhile, *is_missing* is asked, with the
+        descriptor, *data* and the size before it, whether it has to be written again.  Raises as
+        `append` does.
         """
         for _ in range(3):
             fd = self._open()
             try:
-                self._append_to(fd, data)
+                size = self._append_to(fd, data)
                 here = os.fstat(fd)
-                if here.st_nlink or _leads_to(self.path, here):
+                if here.st_nlink or _leads_to(self.path, here) or not is_missing(fd, data, size):
                     return
             finally:
                 os.close(fd)
 
-    def _append_to(self, fd: int, data: bytes) -> None:
-        size = os.fstat(fd).st_size
+    def _append_to(self, fd: int, data: bytes) -> int:
+        """Append *data* and return the size of the file before it."""
+        here = os.fstat(fd)
+        size = here.st_size
+        if not stat.S_ISREG(here.st_mode):
+            _write_through(fd, data)
+            return size
         if not size:
             data = self.text.bom + data
         elif self._torn(fd, size):
@@ -145,11 +160,27 @@ class LiveFile:
         written = os.write(fd, data)
         if written != len(data):
             raise _undo(fd, data, written, self.path)
+        return size
+
+    def create(self) -> None:
+        """Make the file if it is not there; its content stays."""
+        os.close(self._open())
+
+    def is_file(self) -> bool:
+        """Tell whether the path leads to a regular file, or to nothing yet."""
+        try:
+            return stat.S_ISREG(os.stat(self.path).st_mode)
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close the file; the next `look` opens it again."""
         fd, self.fd = self.fd, -1
-        self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            # Whoever has kept it must not write into the file that gets this number next.
+            with contextlib.suppress(Exception):
+                stream.close()
         if is_ours(fd, self._mark) or self._is_same(fd):
             close_quietly(fd)
 
@@ -182,9 +213,29 @@ class LiveFile:
 
     def _open_path(self) -> int:
         try:
-            return self._access.open(self.path, _APPEND)
+            fd = self._access.open(self.path, _APPEND)
         except PermissionError:
-            return self._access.open(self.path, os.O_WRONLY | os.O_APPEND)
+            return self._open_to_write()
+        try:
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
+        # A pipe that we could read ourselves would never tell that its reader has gone.
+        os.close(fd)
+        return self._open_to_write()
+
+    def _open_to_write(self) -> int:
+        # A pipe without a reader is an error then, in place of waiting for one.
+        fd = self._access.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not WINDOWS:
+                os.set_blocking(fd, True)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     def _look_again(self) -> int:
         there: Optional[os.stat_result] = None
@@ -251,11 +302,12 @@ class LiveFile:
         """Tell whether a writer died inside its write."""
         if not self.text.ends or not size:
             return False
+        width = self.text.width
         # A writer without the lock shows up as torn while the kernel is copying its record.
         until = 0.0
         while True:
             try:
-                if self._tail(fd, size).endswith(self.text.ends):
+                if not size % width and self._tail(fd, size).endswith(self.text.ends):
                     return False
             except OSError:
                 return False  # write-only
@@ -291,6 +343,13 @@ def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
 
 
 _read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)  # Windows has no pread()
+
+
+def _write_through(fd: int, data: bytes) -> None:
+    """Write *data* to a pipe or a device, which takes back nothing, and may take it in pieces."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def _undo(fd: int, data: bytes, written: int, path: str) -> OSError:

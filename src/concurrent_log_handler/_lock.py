@@ -58,6 +58,7 @@ class SidecarLock:
         held: A thread of this process is between `acquire` and `release`.
         entered: The thread lock was taken by a step of ours, and not by `handler.acquire()`.
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
+        fd: The open sidecar, or -1.
         pid: The process that the lock belongs to.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
     """
@@ -72,10 +73,15 @@ class SidecarLock:
         self.stuck = False
         self.trouble: Optional[BaseException] = None
         self._access = access
-        self._fd = -1
+        self.fd = -1
         self._mark = -2
         self._identity = (-1, -1)
         self.pid = os.getpid()
+
+    def notice_fork(self) -> None:
+        """Begin anew if this process was forked without Python's knowledge, as uWSGI does."""
+        if os.getpid() != self.pid:
+            after_fork_in_child()
 
     # -- the thread lock ------------------------------------------------------
 
@@ -89,6 +95,13 @@ class SidecarLock:
             return True
         self._give_up(timeout, "another thread of this process holds it")
         return False
+
+    def depth(self) -> int:
+        """Return how often the calling thread, which has the thread lock, has taken it."""
+        thread: Any = self.thread
+        saved = thread._release_save()  # as threading.Condition does
+        thread._acquire_restore(saved)
+        return int(saved[0])
 
     def settle(self, keep_thread: bool, certainly: bool = False) -> None:
         """Release what this thread still has; *certainly*, if an interrupt may have cut the marks short."""
@@ -111,8 +124,8 @@ class SidecarLock:
         """
         self.held = True
         try:
-            if lseek(self._fd, 0, 1) == self._mark:
-                flock(self._fd, EXCLUSIVE_NOW)
+            if lseek(self.fd, 0, 1) == self._mark:
+                flock(self.fd, EXCLUSIVE_NOW)
                 if self.stuck:
                     self.stuck = False
                 return True
@@ -127,7 +140,7 @@ class SidecarLock:
         Whoever interrupts a wait does not wait himself: the next signal would interrupt him in
         turn, until the stack is full.
         """
-        if is_ours(self._fd, self._mark):
+        if is_ours(self.fd, self._mark):
             self._burst()
 
     def take_trouble(self) -> BaseException:
@@ -139,10 +152,10 @@ class SidecarLock:
         """Unlock the sidecar."""
         self.held = False
         try:
-            flock(self._fd, UNLOCK)
+            flock(self.fd, UNLOCK)
         except (OSError, ValueError):
             # Never opened, or closed under us, which unlocked it; or the file system failed, and closing unlocks.
-            fd, self._fd = self._fd, -1
+            fd, self.fd = self.fd, -1
             if is_ours(fd, self._mark):
                 close_quietly(fd)
 
@@ -159,27 +172,27 @@ class SidecarLock:
 
     def forget_foreign(self) -> None:
         """Do not touch the descriptor any more, if it was closed under us and is somebody else's now."""
-        if not is_ours(self._fd, self._mark):
-            self._fd = -1
+        if not is_ours(self.fd, self._mark):
+            self.fd = -1
 
     def read(self) -> bytes:
         """Return the sidecar's content.  Call it with the lock held."""
         if WINDOWS:  # no pread() there
-            lseek(self._fd, 0, os.SEEK_SET)
-            content = os.read(self._fd, 64)
-            lseek(self._fd, self._mark, os.SEEK_SET)
+            lseek(self.fd, 0, os.SEEK_SET)
+            content = os.read(self.fd, 64)
+            lseek(self.fd, self._mark, os.SEEK_SET)
             return content
-        return os.pread(self._fd, 64, 0)
+        return os.pread(self.fd, 64, 0)
 
     def write(self, content: bytes) -> None:
         """Replace the sidecar's content.  Call it with the lock held."""
         if WINDOWS:
-            lseek(self._fd, 0, os.SEEK_SET)
-            os.write(self._fd, content)
-            lseek(self._fd, self._mark, os.SEEK_SET)
+            lseek(self.fd, 0, os.SEEK_SET)
+            os.write(self.fd, content)
+            lseek(self.fd, self._mark, os.SEEK_SET)
         else:
-            os.pwrite(self._fd, content, 0)
-        os.ftruncate(self._fd, len(content))
+            os.pwrite(self.fd, content, 0)
+        os.ftruncate(self.fd, len(content))
 
     def close(self) -> None:
         """Close the sidecar; the next `acquire` opens it again."""
@@ -198,7 +211,7 @@ class SidecarLock:
             timeout = 0.0
         try:
             for _ in range(100):
-                opened = not is_ours(self._fd, self._mark)
+                opened = not is_ours(self.fd, self._mark)
                 if opened:
                     self._open()
                 if not wait_for(self._burst, timeout):
@@ -219,7 +232,7 @@ class SidecarLock:
 
     def _burst(self) -> bool:
         """Try some times in a row, as fast as can be: the holder is usually done in microseconds."""
-        fd = self._fd
+        fd = self.fd
         for tries in range(TRIES):
             try:
                 flock(fd, EXCLUSIVE_NOW)
@@ -248,7 +261,7 @@ class SidecarLock:
         return (there.st_dev, there.st_ino) == self._identity
 
     def _open(self) -> None:
-        self._fd = -1
+        self.fd = -1
         fd = open_in_directory(self.path, self._open_path)
         try:
             found = os.fstat(fd)
@@ -258,7 +271,7 @@ class SidecarLock:
         except BaseException:
             os.close(fd)
             raise
-        self._fd = fd
+        self.fd = fd
 
     def _open_path(self) -> int:
         # A symbolic link here may be somebody's try to have us lock, or create, another file.
@@ -277,11 +290,11 @@ class SidecarLock:
 
     def _drop(self) -> None:
         # Unlocking comes first: an interrupt behind it leaves a descriptor, but no lock.
-        ours = is_ours(self._fd, self._mark)
+        ours = is_ours(self.fd, self._mark)
         if ours:
             with contextlib.suppress(Exception):
-                flock(self._fd, UNLOCK)
-        fd, self._fd = self._fd, -1
+                flock(self.fd, UNLOCK)
+        fd, self.fd = self.fd, -1
         if ours:
             close_quietly(fd)
 
@@ -293,7 +306,7 @@ class SidecarLock:
 
     def start_anew(self) -> None:
         """Begin in a forked child: no lock, no descriptor, no thread but this one."""
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if is_ours(fd, self._mark):
             close_quietly(fd)  # closing, not unlocking: the parent may hold it
         self.pid = os.getpid()
@@ -344,11 +357,9 @@ _taken = _TakenForFork()
 _logging_lock: Any = getattr(logging, "_lock", None)
 
 
-def _levels(thread: Any) -> int:
-    """Return how often the calling thread, which has the lock, has taken it."""
-    saved = thread._release_save()
-    thread._acquire_restore(saved)
-    return int(saved[0])
+def logging_is_locked_here() -> bool:
+    """Tell whether the calling thread holds the lock of the `logging` module, as `dictConfig` does."""
+    return _logging_lock is not None and bool(_logging_lock._is_owned())
 
 
 def _before_fork() -> None:
@@ -362,7 +373,8 @@ def _before_fork() -> None:
     locks = [lock for lock in (ref() for ref in _locks.valuerefs()) if lock is not None]
     for lock in sorted(locks, key=lambda lock: lock.path):
         # A thread that hangs may not keep the application from forking.
-        levels = _levels(lock.thread) if lock.mine() else 0
+        lock.levels = 0
+        levels = lock.depth() if lock.mine() else 0
         if lock.thread.acquire(True, max(0.0, until - monotonic())):
             lock.levels = levels
             _taken.locks.append(lock.thread)

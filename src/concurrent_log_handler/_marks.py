@@ -14,7 +14,7 @@ import os
 import re
 from typing import Dict, Iterable, List, Optional
 
-from ._files import WINDOWS, Access
+from ._files import WINDOWS, Access, hidden_prefix
 from ._flock import lock_file_now, unlock_file
 from ._rotation import GZ
 
@@ -50,8 +50,8 @@ class Marks:
     """The marks of the log at *path*, which lie beside it."""
 
     def __init__(self, path: str, access: Access) -> None:
-        self._folder, name = os.path.split(path)
-        self._prefix = f".__{name}."
+        self._folder = os.path.dirname(path)
+        self._prefix = hidden_prefix(path)
         self._pattern = re.compile(re.escape(self._prefix) + r"([0-9a-f]+)\.new")
         self._access = access
 

@@ -13,6 +13,7 @@ import math
 import operator
 import os
 import re
+import threading
 from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 Size = Union[int, float, str]
@@ -193,7 +194,7 @@ def seconds(value: Any, name: str) -> Optional[float]:
         raise TypeError(accepted) from None
     if math.isnan(number) or number < 0:
         raise ValueError(accepted)
-    return None if math.isinf(number) else number
+    return None if number > threading.TIMEOUT_MAX else number  # more than any clock of the system can tell
 
 
 def total_bytes(value: Optional[Size], max_bytes: int) -> Optional[int]:

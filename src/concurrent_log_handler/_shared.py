@@ -101,10 +101,10 @@ class SharedFileHandler(BaseRotatingHandler):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Take a `terminator` that a subclass sets as `StreamHandler` documents it: as a class attribute."""
         super().__init_subclass__(**arguments)
-        own = cls.__dict__.get("terminator")
-        if isinstance(own, str):
+        own = next(base.__dict__["terminator"] for base in cls.__mro__ if "terminator" in base.__dict__)
+        if isinstance(own, str):  # of the class, or of a mixin before us
             cls._class_terminator = own
-            del cls.terminator  # the property stays in force
+            cls.terminator = SharedFileHandler.__dict__["terminator"]  # type: ignore[method-assign]  # stays in force
 
     def _set_up(self) -> None:
         """Make what belongs to this process and is neither copied nor pickled."""
@@ -117,11 +117,10 @@ class SharedFileHandler(BaseRotatingHandler):
     @locked_step
     def _open_now(self) -> None:
         with self._exclusive() as held:
-            if not held:
-                raise self._lock.take_trouble()
-            self._live.look()
-            if self._close_each_time:
-                self._let_go()
+            if held:
+                self._live.look()
+            else:
+                self._live.create()  # the first record will tell why there was no lock
 
     def _let_go(self) -> None:
         """Close the files under the thread lock, between two records."""
@@ -148,9 +147,17 @@ class SharedFileHandler(BaseRotatingHandler):
     # -- locks and descriptors ------------------------------------------------
 
     @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[bool]:
-        """Hold the thread lock and the sidecar's, unless this thread has them already; yields whether it has."""
+    def _exclusive(self, patience: float = 0.0, keep_open: bool = False) -> Iterator[bool]:
+        """
+        Hold the thread lock and the sidecar's, unless this thread has them already; yields whether it has.
+
+        Args:
+            patience: Seconds to wait at least, also where `lock_timeout` is shorter.
+            keep_open: Leave the files open afterwards, whatever `keep_file_open` says.
+        """
         lock = self._lock
+        lock.notice_fork()
+        timeout = None if self.lock_timeout is None else max(self.lock_timeout, patience)
         mine = lock.mine()
         if mine and (lock.held or lock.entered):
             if self._inside() and lock.held:
@@ -159,11 +166,13 @@ class SharedFileHandler(BaseRotatingHandler):
             mine = lock.mine()
         try:
             try:
-                entered = mine or lock.enter(self.lock_timeout)
+                entered = mine or lock.enter(timeout)
                 if entered and not mine:
                     lock.entered = True
-                yield entered and lock.acquire(self.lock_timeout)
+                yield entered and lock.acquire(timeout)
             finally:
+                if self._close_each_time and lock.held and not keep_open:
+                    self._let_go()
                 lock.settle(mine)
         finally:
             if lock.mine() and (lock.held or not mine):
@@ -176,6 +185,7 @@ class SharedFileHandler(BaseRotatingHandler):
 
     def acquire(self) -> None:
         """Take the thread lock; gives up after `lock_timeout`, so that `logging.shutdown()` cannot hang."""
+        self._lock.notice_fork()
         self._lock.enter(self.lock_timeout)
 
     def release(self) -> None:
@@ -196,6 +206,7 @@ class SharedFileHandler(BaseRotatingHandler):
         A record that comes later opens them again.
         """
         lock = self._lock
+        lock.notice_fork()
         mine = lock.mine()
         if not (mine and lock.held):
             self._finish_afterwards(mine)
@@ -211,13 +222,16 @@ class SharedFileHandler(BaseRotatingHandler):
 
     def _finish_afterwards(self, mine: bool) -> None:
         """Do what is left to do outside the locks; `logging.shutdown()` comes here with the thread lock held."""
-        thread: Any = self._lock.thread
-        saved = thread._release_save() if mine else None  # noqa: SLF001 - as threading.Condition does
+        thread = self._lock.thread
+        levels = self._lock.depth() if mine else 0
+        for _ in range(levels):
+            thread.release()
         try:
             self._wait_for_afterwards()
         finally:
-            if mine:
-                thread._acquire_restore(saved)  # noqa: SLF001
+            for _ in range(levels):
+                if not self._lock.enter(self.lock_timeout):
+                    break  # a thread that hangs has it; `release` knows whether it is ours
 
     def _wait_for_afterwards(self) -> None:
         self._do_afterwards()
@@ -240,7 +254,7 @@ class SharedFileHandler(BaseRotatingHandler):
     @locked_step
     def _open(self) -> TextIOWrapper:
         """Open the live file and return a text stream on it (the standard library's hook)."""
-        with self._exclusive() as held:
+        with self._exclusive(keep_open=True) as held:
             if not held:
                 raise self._lock.take_trouble()
             self._live.look()
@@ -263,7 +277,7 @@ class SharedFileHandler(BaseRotatingHandler):
         """Return the sidecar's path; a *lock_file_directory* that is missing is made."""
         if not lock_file_directory:
             return sidecar_path(self.baseFilename)
-        directory = os.path.abspath(os.fspath(lock_file_directory))
+        directory = os.path.abspath(os.fsdecode(lock_file_directory))
         os.makedirs(directory, exist_ok=True)
         return sidecar_path(self.baseFilename, directory)
 

@@ -263,7 +263,8 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
     # -- rollover -------------------------------------------------------------
 
     def _asks_each_time(self) -> bool:
-        return type(self).shouldRollover is not ConcurrentTimedRotatingFileHandler.shouldRollover
+        own = ConcurrentTimedRotatingFileHandler.shouldRollover
+        return type(self).shouldRollover is not own or "shouldRollover" in vars(self)
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether a boundary has been reached, or *record* would make a non-empty file reach `maxBytes`."""

@@ -20,6 +20,7 @@ from typing import (
     Tuple,
 )
 
+from ._flock import UNLOCK, flock
 from ._livefile import LATE
 from ._lock import after_fork_in_child
 from ._shared import SharedFileHandler, locked_step
@@ -93,7 +94,6 @@ class RecordWriter(SharedFileHandler):
                     live.append(data, size)
                     if self._close_each_time:
                         self._make_sure(data, size)
-                        self._let_go()
                     else:
                         lock.release()
                         if monotonic() - looked > LATE:
@@ -101,6 +101,8 @@ class RecordWriter(SharedFileHandler):
                 else:
                     self._write_apart(data)
             finally:
+                if self._close_each_time and lock.held:
+                    self._let_go()
                 if self._afterwards and not mine:
                     afterwards = self._take_afterwards()
                 lock.settle(mine)
@@ -111,7 +113,18 @@ class RecordWriter(SharedFileHandler):
         finally:
             # An interrupt may have cut the `finally` above short.
             if lock.mine() and (lock.held or not mine):
-                lock.settle(mine, certainly=True)
+                try:
+                    lock.settle(mine, certainly=True)
+                except RecursionError:  # no frame is left for a call: the same in C's calls only
+                    lock.held = False
+                    try:
+                        flock(lock.fd, UNLOCK)
+                    except OSError:
+                        pass
+                    if not mine:
+                        lock.thread.release()
+                        lock.entered = False
+                    raise
         if afterwards:
             self._do(afterwards, record)
 
@@ -135,8 +148,7 @@ class RecordWriter(SharedFileHandler):
         as with `emit`.
         """
         lock = self._lock
-        if os.getpid() != lock.pid:
-            after_fork_in_child()
+        lock.notice_fork()
         mine = lock.mine()
         failed: List[Tuple[LogRecord, BaseException]] = []
         afterwards: Iterable[Callable[[LogRecord], None]] = ()
@@ -160,11 +172,11 @@ class RecordWriter(SharedFileHandler):
                         failed.append((last, error))
                 if entered and lines and lock.acquire(self.lock_timeout):
                     failed += self._write_lines(lines)
-                    if self._close_each_time:
-                        self._let_go()
                 elif lines:
                     failed += _each(lines, lambda _, data: self._write_apart(data))
             finally:
+                if self._close_each_time and lock.held:
+                    self._let_go()
                 if self._afterwards and not mine:
                     afterwards = self._take_afterwards()
                 lock.settle(mine)
@@ -221,7 +233,8 @@ class RecordWriter(SharedFileHandler):
         """
         try:
             self._lock.again()
-            self._live.append_apart(self._encode(self.format(record) + self._terminator))
+            data = self._encode(self.format(record) + self._terminator)
+            self._live.append_apart(data, self._is_missing)
         except RecursionError:
             raise
         except Exception:
@@ -229,9 +242,11 @@ class RecordWriter(SharedFileHandler):
 
     def _write_apart(self, data: bytes) -> None:
         """Append *data* without the lock, since it could not be had, and have that reported once."""
-        self._live.append_apart(data)
+        self._live.append_apart(data, self._is_missing)
         trouble, self._lock.trouble = self._lock.trouble, None
-        if trouble is not None:
+        if (
+            trouble is not None and self._live.is_file()
+        ):  # /dev/stdout and the like have no place for a sidecar
             self._later_report(trouble)
 
     def _make_sure(self, data: bytes, size: int) -> None:
@@ -242,10 +257,10 @@ class RecordWriter(SharedFileHandler):
         If we then come `LATE` with what `look` saw, the file may be a backup by now, or gone.
         """
         with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
-            if not self._live.linked() and self._is_missing(data, size):
-                self._live.append_apart(data)
+            if not self._live.linked() and self._is_missing(self._live.fd, data, size):
+                self._live.append_apart(data, self._is_missing)
 
-    def _is_missing(self, data: bytes, size: int) -> bool:  # noqa: ARG002
+    def _is_missing(self, fd: int, data: bytes, size: int) -> bool:  # noqa: ARG002
         return True
 
     def _time_is_up(self) -> bool:

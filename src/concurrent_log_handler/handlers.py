@@ -12,7 +12,7 @@ import os
 import stat
 import time
 import warnings
-from itertools import islice
+from itertools import count
 from logging import LogRecord
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Union
 
@@ -140,7 +140,8 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         )
 
     def _asks_each_time(self) -> bool:
-        return type(self).shouldRollover is not ConcurrentRotatingFileHandler.shouldRollover
+        own = ConcurrentRotatingFileHandler.shouldRollover
+        return type(self).shouldRollover is not own or "shouldRollover" in vars(self)
 
     def _wants_rotation(self) -> bool:
         return self._limits().any()
@@ -150,9 +151,7 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         return self._is_full(record)
 
     def _roll(self) -> bool:
-        names = list(islice(self._backups(), self._backup_count or None))
-        if not self._backup_count:
-            names.append(self._backup_name(len(names) + 1))  # room for one more
+        names = list(self._names_to_shift())
         check_names(self.baseFilename, names)
         present = _present_until_gap(names)
         self._carry_out(plan_shift(["", *names].__getitem__, present.__contains__, len(names)))
@@ -160,6 +159,18 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         if self._limits().need_status():
             self._enforce_limits()
         return True
+
+    def _names_to_shift(self) -> Iterator[str]:
+        """Yield the names from number 1 on: as many as may stay or, without a count, up to the first that is free."""
+        if self._backup_count:
+            yield from map(self._backup_name, range(1, self._backup_count + 1))
+            return
+        seen: Set[str] = set()
+        for name in map(self._backup_name, count(1)):
+            yield name
+            if name in seen or not (os.path.lexists(name) or os.path.lexists(name + GZ)):
+                return  # a namer that gives one name twice would go on for ever
+            seen.add(name)
 
     def _backup_name(self, number: int) -> str:
         return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
