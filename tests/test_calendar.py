@@ -112,7 +112,10 @@ def test_unknown_unit_is_a_value_error_that_names_the_known_ones(when: str) -> N
         ({"interval": 0}, ValueError),
         ({"interval": -1}, ValueError),
         ({"interval": 10**9}, ValueError),
-        ({"interval": 1.5}, TypeError),
+        ({"interval": 0.5}, ValueError),
+        ({"interval": 1.5}, ValueError),
+        ({"interval": float("inf")}, ValueError),
+        ({"interval": float("nan")}, ValueError),
         ({"interval": "1"}, TypeError),
         ({"interval": True}, TypeError),
         ({"interval": None}, TypeError),
@@ -125,6 +128,10 @@ def test_bad_arguments_are_refused_at_once(arguments: dict[str, object], error: 
     """The stdlib takes interval=0 and then rolls over with every record."""
     with pytest.raises(error, match=r"interval|atTime|when"):
         parse_calendar(**{"when": "D", **arguments})  # type: ignore[arg-type]
+
+
+def test_whole_number_of_units_may_be_a_float() -> None:
+    assert parse_calendar("H", 2.0) == parse_calendar("H", 2)
 
 
 def test_zone_and_microseconds_of_at_time_are_ignored() -> None:

@@ -23,6 +23,7 @@ from concurrent_log_handler._naming import (
     backup_directory,
     backup_path,
     default_ext_match,
+    first_free,
     list_backups,
     naming_for,
     next_number,
@@ -347,3 +348,57 @@ def test_pattern_of_a_custom_suffix_fits_what_it_produces() -> None:
     assert default_ext_match("%Y%%%b.%-d").fullmatch("2026%Nov.3")
     assert not default_ext_match("%Y-%m").search("12026-01")
     assert default_ext_match("%Y-%m") is default_ext_match("%Y-%m")
+
+
+@pytest.mark.parametrize("suffix", ["%F", "%F_%T", "%Y-%h-%d", "%FT%R"])
+def test_composite_directives_are_read_as_what_they_stand_for(suffix: str) -> None:
+    """Else `.1` and `.gz` would be taken for a part of the date, and the newest files for the oldest."""
+    naming = daily(suffix=suffix)
+    text = time.strftime(suffix, time.gmtime(utc("2026-11-23T10:00")))
+    listing = [f"app.log.{text}{more}" for more in (".10", ".2.gz", "", ".bak")]
+
+    backups = list_backups(naming, listing)
+
+    assert [(each.text, each.number) for each in backups] == [(text, 0), (text, 2), (text, 10)]
+    assert backups[0].stamp > 0
+
+
+def test_unknown_directive_takes_no_number_and_no_gz() -> None:
+    naming = daily(suffix="%B")
+
+    backups = list_backups(naming, ["app.log.November.1.gz", "app.log.November", "app.log.November.2"])
+
+    assert [(each.text, each.number) for each in backups] == [
+        ("November", 0),
+        ("November", 1),
+        ("November", 2),
+    ]
+
+
+@pytest.mark.parametrize("ext_match", [r"^\d{8}$", r"^\d{4}-\d{2}-\d{2}(\.\w+)?$", r"no such thing"])
+def test_namer_finds_its_files_whatever_the_ext_match_of_the_user(ext_match: str) -> None:
+    """It may be anchored for a name without a namer, and the namer itself verifies what is found."""
+    naming = naming_for(BASE, "%Y%m%d", ext_match, lambda name: f"{name}.bak")
+    listing = ["app.log.20261123.bak", "app.log.20261123.1.bak.gz", "app.log.20261124", "other.20261123.bak"]
+
+    assert names_of(list_backups(naming, listing)) == listing[:2]
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(0, 40))
+def test_first_free_number_is_free(taken: set[int], first: int) -> None:
+    number = first_free(taken.__contains__, first)
+
+    assert number is not None
+    assert number >= first
+    assert number not in taken
+    assert number == first or number - 1 in taken
+    row = next(each for each in range(first, 200) if each not in taken)
+    assert number == row or not set(range(row, number)) <= taken
+
+
+def test_first_free_number_asks_few_times() -> None:
+    asked: list[int] = []
+
+    assert first_free(lambda number: asked.append(number) or number < 100_000, 3) == 100_000  # type: ignore[func-returns-value]
+    assert len(asked) < 50
+    assert first_free(lambda number: True, 0) is None

@@ -19,6 +19,7 @@ from concurrent_log_handler._flock import lock_file_now, unlock_file
 from handler_support import SECONDS, Recording, Strict, a_record, contents, in_a_fork, open_paths, write
 from process_helpers import run_children, run_program
 
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX")
 LINE = "x" * 99
 told_here: list[str] = []
 
@@ -200,7 +201,7 @@ def test_mark_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     assert [name for name, _ in told.of] == ["app.log.1"]
     unlock_file(fd)
     write(handler, LINE)
-    assert [name for name, _ in told.of] == ["app.log.1", "app.log.1", "app.log.3"]
+    assert [name for name, _ in told.of] == ["app.log.1", "app.log.3", "app.log.1"]
     assert marks(tmp_path) == []
     handler.close()
 
@@ -397,3 +398,103 @@ def test_logging_config_gives_the_error_for_an_unknown_name(tmp_path: Path) -> N
             }
         )
     assert "on_rotated 'no.such.function' cannot be resolved" in str(caught.value.__cause__)
+
+
+def test_paths_are_those_of_the_moment_oldest_first(tmp_path: Path) -> None:
+    """A process died with two backups untold, and another one rotates during the first upload."""
+    quiet = Strict(tmp_path / "app.log", maxBytes=150, backupCount=50)
+    write(quiet, "first " + LINE, "second " + LINE, "live " + LINE)
+    for number in (1, 2):
+        inode = os.stat(tmp_path / f"app.log.{number}").st_ino
+        (tmp_path / f".__app.log.{inode:x}.new").touch()
+    told = []
+
+    def upload(path: str) -> None:
+        with open(path) as backup:
+            told.append((os.path.basename(path), backup.read().split()[0]))
+        if len(told) == 1:
+            quiet.doRollover()
+
+    handler = Strict(tmp_path / "app.log", maxBytes=1000, backupCount=50, on_rotated=upload)
+    write(handler, "begin")
+
+    assert told == [("app.log.2", "first"), ("app.log.2", "second")]
+    assert marks(tmp_path) == []
+
+
+def test_mark_of_another_handlers_backup_is_left_for_it(tmp_path: Path) -> None:
+    """A timed handler and a size handler on one log know each other's backups by no name."""
+    (tmp_path / "app.log.2026-01-01").write_text("timed\n")
+    mark = tmp_path / f".__app.log.{os.stat(tmp_path / 'app.log.2026-01-01').st_ino:x}.new"
+    mark.touch()
+    told = Told()
+
+    write(Strict(tmp_path / "app.log", maxBytes=1000, backupCount=5, on_rotated=told), "begin")
+    assert marks(tmp_path) == [mark.name]
+    (tmp_path / "app.log.2026-01-01").unlink()
+    write(Strict(tmp_path / "app.log", maxBytes=1000, backupCount=5, on_rotated=told), "again")
+
+    assert marks(tmp_path) == []
+    assert told.of == []
+
+
+@posix
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+def test_something_else_where_a_mark_belongs_is_neither_followed_nor_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
+    told = Told()
+    handler = Strict(tmp_path / "app.log", maxBytes=150, backupCount=5, chmod=0o666, on_rotated=told)
+    write(handler, LINE)
+    secret = tmp_path / "secret"
+    secret.write_text("")
+    secret.chmod(0o600)
+    for name in (f".__app.log.{os.stat(tmp_path / 'app.log').st_ino:x}.new", ".__app.log.1.new"):
+        if kind == "link":
+            (tmp_path / name).symlink_to(secret)
+        elif kind == "pipe":
+            os.mkfifo(tmp_path / name)
+    if kind == "directory":
+        (tmp_path / ".__app.log.1.new").mkdir()
+
+    write(handler, LINE)
+
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert [name for name, _ in told.of] == ["app.log.1"]
+
+
+@posix
+def test_forked_child_looks_at_the_limits_and_tells_with_its_first_record(tmp_path: Path) -> None:
+    """gunicorn --preload: the handler was used before the fork."""
+    handler = Strict(tmp_path / "app.log", maxBytes=1000, backupCount=5, max_age=3600)
+    write(handler, "parent")
+    old = tmp_path / "app.log.1"
+    old.write_text("old")
+    os.utime(old, (1, 1))
+
+    def child() -> None:
+        write(handler, "child")
+        assert not old.exists()
+
+    in_a_fork(child)
+
+
+@posix
+def test_child_forked_by_the_callback_tells_of_its_own(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+
+    def upload(path: str) -> None:
+        if len(told) == 0:
+            told.append(path)
+            in_a_fork(lambda: write(handler, LINE))
+        else:
+            os.write(theirs, b"told")
+
+    told: list[str] = []
+    handler = Strict(tmp_path / "app.log", maxBytes=150, backupCount=5, on_rotated=upload)
+    write(handler, LINE, LINE)
+
+    os.set_blocking(ours, False)
+    assert os.read(ours, 100) == b"told"
+    os.close(ours)
+    os.close(theirs)

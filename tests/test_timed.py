@@ -15,6 +15,7 @@ import pickle
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -856,3 +857,158 @@ def test_processes_roll_each_boundary_once(tmp_path: Path, max_bytes: int, packe
     assert "" not in found.values()
     if max_bytes:
         assert all(len(text.encode()) < max_bytes for text in found.values())
+
+
+# -- what loses the shared time, or the names -------------------------------------------
+
+
+@pytest.mark.parametrize("spoil", ["empty", "junk", "removed"])
+@pytest.mark.parametrize("when", ["H", "MIDNIGHT"])
+def test_sidecar_spoiled_again_and_again_keeps_the_boundaries(tmp_path: Path, when: str, spoil: str) -> None:
+    """What the process agreed on before still holds; else each loss would put the boundary off."""
+    handler = Timed(tmp_path / "app.log", when)
+    period = HOUR if when == "H" else 24 * HOUR
+    for step in range(8 * 6):
+        at(handler, START + step * period / 6, f"{step:02d}")
+        if step % 3 == 2:
+            lock = tmp_path / ".__app.lock"
+            if spoil == "removed":
+                lock.unlink(missing_ok=True)
+            else:
+                lock.write_text("" if spoil == "empty" else "junk")
+
+    assert handler.num_rollovers == (7 if when == "H" else 8)
+    assert all(text.count("\n") <= 6 for text in logs(tmp_path).values())
+    handler.close()
+
+
+def test_two_logs_with_one_sidecar_roll_both(tmp_path: Path) -> None:
+    """Logs of one name in two directories, and one directory for the lock files."""
+    handlers = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        handlers.append(Timed(tmp_path / name / "app.log", "H", lock_file_directory=tmp_path / "locks"))
+
+    for step in range(12):
+        for handler in handlers:
+            at(handler, START + step * HOUR / 2, f"{step:02d}")
+
+    assert [handler.num_rollovers for handler in handlers] == [5, 5]
+    for name in "ab":
+        assert sorted(logs(tmp_path / name).values()) == [f"{n:02d}\n{n + 1:02d}\n" for n in range(0, 12, 2)]
+    for handler in handlers:
+        handler.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs a second user")
+def test_sidecar_that_may_not_be_written_costs_one_rollover_per_boundary_not_one_per_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root ran the application once; since then its cron jobs run as somebody else."""
+    monkeypatch.chdir("/")
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    tmp_path.chmod(0o777)
+    handler = Timed(tmp_path / "app.log", "MIDNIGHT", backupCount=5)
+    at(handler, START, "root")
+    handler.close()
+    (tmp_path / "app.log").chmod(0o666)
+
+    def job(number: int) -> None:
+        os.setgid(65534)
+        os.setuid(65534)
+        os.umask(0)
+        mine = Recording(tmp_path / "app.log", "MIDNIGHT", backupCount=5)
+        at(mine, START + 24 * HOUR + number * 60, f"job {number}")
+        told = [str(each) for each in mine.failures]
+        assert all("cannot be written" in each for each in told), told
+        assert bool(told) == (number == 0)
+
+    for number in range(4):
+        in_a_fork(partial(job, number))
+
+    assert logs(tmp_path) == {"app.log.2025-11-25": "root\n", "app.log": "job 0\njob 1\njob 2\njob 3\n"}
+
+
+def test_backups_whose_names_show_no_order_go_by_their_time(tmp_path: Path) -> None:
+    handler = Timed(tmp_path / "app.log", "MIDNIGHT", backupCount=3)
+    handler.suffix = "%d"
+
+    for day in range(9):  # 25 to 30 November, 1 to 3 December
+        at(handler, START + day * 24 * HOUR, f"day {day}")
+
+    assert logs(tmp_path) == {
+        "app.log.30": "day 5\n",
+        "app.log.01": "day 6\n",
+        "app.log.02": "day 7\n",
+        "app.log": "day 8\n",
+    }
+    handler.close()
+
+
+def test_files_that_no_ext_match_finds_do_not_stop_rotation(tmp_path: Path) -> None:
+    """A number is found behind thousands of them."""
+    handler = Timed(tmp_path / "app.log", "MIDNIGHT", maxBytes=10)
+    handler.extMatch = re.compile("matches nothing")
+    write(handler, "x" * 8)
+    (tmp_path / "app.log.2025-11-25").touch()
+    for number in range(1, 1200):
+        (tmp_path / f"app.log.2025-11-25.{number}").touch()
+
+    write(handler, "new")
+
+    assert (tmp_path / "app.log.2025-11-25.1200").read_text() == "x" * 8 + "\n"
+    handler.close()
+
+
+def test_number_of_a_backup_that_was_uploaded_and_deleted_is_not_given_again(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def upload(path: str) -> None:
+        told.append(os.path.basename(path))
+        os.unlink(path)
+
+    handler = Timed(tmp_path / "app.log", "MIDNIGHT", maxBytes=10, on_rotated=upload)
+    write(handler, *["x" * 8] * 4)
+
+    assert told == ["app.log.2025-11-25", "app.log.2025-11-25.1", "app.log.2025-11-25.2"]
+    handler.close()
+
+
+def test_namer_with_a_directory_for_each_month(tmp_path: Path) -> None:
+    """Its backups are compressed and told of; how many stay is then up to the user."""
+    told: list[str] = []
+
+    def by_month(name: str) -> str:
+        return os.path.join(os.path.dirname(name), name.rpartition(".")[2][:7], os.path.basename(name))
+
+    def move(source: str, target: str) -> None:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.rename(source, target)
+
+    handler = Timed(tmp_path / "app.log", "MIDNIGHT", use_gzip=True, on_rotated=told.append)
+    handler.namer, handler.rotator = by_month, move
+    for day in range(3):
+        at(handler, START + day * 24 * HOUR, f"day {day}")
+
+    assert [os.path.relpath(path, tmp_path) for path in told] == [
+        "2025-11/app.log.2025-11-25.gz",
+        "2025-11/app.log.2025-11-26.gz",
+    ]
+    assert set(logs(tmp_path)) == {"app.log", *(os.path.relpath(path, tmp_path) for path in told)}
+    handler.close()
+
+
+def test_directory_that_may_be_written_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = Timed(tmp_path / "app.log", "H", backupCount=2)
+    write(handler, "a")
+
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(13, "not to be read", path)
+
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(os, "listdir", refuse)
+        at(handler, START + HOUR, "b")
+
+    assert logs(tmp_path) == {"app.log.2025-11-25_12": "a\n", "app.log": "b\n"}
+    handler.close()

@@ -54,7 +54,7 @@ class Calendar(NamedTuple):
 
 
 def parse_calendar(
-    when: str, interval: int = 1, utc: bool = False, at_time: Optional[dt.time] = None
+    when: str, interval: float = 1, utc: bool = False, at_time: Optional[dt.time] = None
 ) -> Calendar:
     """
     Check what the user asked for.
@@ -86,14 +86,13 @@ def parse_calendar(
     return Calendar(unit, period, suffix, default_ext_match(suffix), bool(utc), step, phase, day_of_week)
 
 
-def _checked_interval(interval: int) -> int:
-    if isinstance(interval, bool) or not isinstance(interval, int):
-        msg = f"interval must be a whole number, got {interval!r}"
-        raise TypeError(msg)
-    if interval < 1:
-        msg = f"interval must be 1 or more, got {interval}"
-        raise ValueError(msg)
-    return interval
+def _checked_interval(interval: float) -> int:
+    accepted = f"interval must be a whole number, 1 or more, got {interval!r}"
+    if isinstance(interval, bool) or not isinstance(interval, (int, float)):
+        raise TypeError(accepted)
+    if not (interval >= 1 and interval == interval // 1):  # nor infinite, nor no number at all
+        raise ValueError(accepted)
+    return int(interval)
 
 
 def _grid(unit: str, day_of_week: Optional[int], at_time: Optional[dt.time]) -> Tuple[int, int]:

@@ -12,7 +12,7 @@ import os
 import stat
 from logging import LogRecord
 from threading import get_ident
-from typing import Callable, Iterable, List, Optional, Set, Tuple, Union
+from typing import Callable, Iterable, Optional, Set, Tuple, Union
 
 from . import _options
 from ._base import ConcurrentHandler
@@ -25,7 +25,7 @@ from ._shared import locked_step
 OnRotated = Callable[[str], object]
 
 _ALWAYS = -1
-_PASSES = 8  # a callback that logs may cause the next rotation, and must not do so for ever
+_MOST_MORE = 7  # backups told of that come meanwhile: a callback that logs may cause a rotation each time
 
 
 class LimitedHandler(ConcurrentHandler):
@@ -59,8 +59,13 @@ class LimitedHandler(ConcurrentHandler):
         self._marks = Marks(self.baseFilename, self._access)
         self._tellers: Set[int] = set()
         self._deleting_in_trouble = False
-        self._begun = False  # a copy begins anew
+        self.after_fork()  # a copy begins anew, too
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self._begun = False
         self._look_closer_at = _ALWAYS  # until the first record
+        self._tellers.clear()
 
     # -- the limits as attributes ---------------------------------------------
 
@@ -247,37 +252,30 @@ class LimitedHandler(ConcurrentHandler):
             return  # the callback logs, and that rotated: the outer call goes on with it
         self._tellers.add(me)
         try:
-            for _ in range(_PASSES):
-                claims = self._claim_marks()
-                if not claims:
+            for _ in range(self._marks.count() + _MOST_MORE):
+                claim = self._claim_mark()
+                if claim is None:
                     return
-                self._tell_of(claims, record)
+                told = False
+                try:
+                    told = self._call_back(claim.backup, record)
+                finally:
+                    claim.settle(told)  # after an interrupt the mark stays, for somebody who has more time
         except Exception as error:
             self._report(record, error)
         finally:
             self._tellers.discard(me)
 
     @locked_step
-    def _claim_marks(self) -> List[Claim]:
+    def _claim_mark(self) -> Optional[Claim]:
+        """Take on one mark only: others rotate during the callback, and then the paths are different."""
         if self._on_rotated is None:
-            return []
+            return None
         with self._chain() as held:
             if not held:
-                return []
+                return None
             live = _status(self.baseFilename)
             return self._marks.claim(self._backups(), live.st_ino if live else -1, wait_for_gz=self.use_gzip)
-
-    def _tell_of(self, claims: List[Claim], record: LogRecord) -> None:
-        while claims:
-            claim = claims[0]
-            told = False
-            try:
-                told = self._call_back(claim.backup, record)
-            finally:
-                # After an interrupt the marks stay, for somebody who has more time.
-                for each in claims[:1] if told else claims:
-                    each.settle(told)
-            del claims[0]
 
     def _call_back(self, path: str, record: LogRecord) -> bool:
         callback = self._on_rotated

@@ -22,7 +22,7 @@ import weakref
 from os import lseek
 from threading import RLock, local
 from time import monotonic
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Protocol
 
 from ._files import WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
 from ._flock import (
@@ -42,6 +42,13 @@ class LockTimeoutError(TimeoutError):
     """The lock was not free within `lock_timeout`; the record was written without it."""
 
 
+class LockUser(Protocol):
+    """Who works under a lock, and begins anew in a forked child, too."""
+
+    def after_fork(self) -> None:
+        """Forget what belongs to the parent.  No other thread is there yet."""
+
+
 class SidecarLock:
     """
     The lock of one log in this process.
@@ -59,8 +66,10 @@ class SidecarLock:
         entered: The thread lock was taken by a step of ours, and not by `handler.acquire()`.
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
         fd: The open sidecar, or -1.
+        writable: Whether this user may write into it.
         pid: The process that the lock belongs to.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
+        users: The handlers on this log.
     """
 
     def __init__(self, path: str, access: Access) -> None:
@@ -72,8 +81,10 @@ class SidecarLock:
         self.levels = 0
         self.stuck = False
         self.trouble: Optional[BaseException] = None
+        self.users: weakref.WeakSet[LockUser] = weakref.WeakSet()
         self._access = access
         self.fd = -1
+        self.writable = True
         self._mark = -2
         self._identity = (-1, -1)
         self.pid = os.getpid()
@@ -185,7 +196,10 @@ class SidecarLock:
         return os.pread(self.fd, 64, 0)
 
     def write(self, content: bytes) -> None:
-        """Replace the sidecar's content.  Call it with the lock held."""
+        """Replace the sidecar's content, or raise `OSError`.  Call it with the lock held."""
+        if not self.writable:
+            msg = "the next rollover time cannot be written into the lock file, for other processes to see"
+            raise PermissionError(errno.EACCES, msg, self.path)
         if WINDOWS:
             lseek(self.fd, 0, os.SEEK_SET)
             os.write(self.fd, content)
@@ -277,9 +291,11 @@ class SidecarLock:
         # A symbolic link here may be somebody's try to have us lock, or create, another file.
         flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
+            self.writable = True
             return self._access.open(self.path, os.O_RDWR | flags)
         except PermissionError as error:
             try:
+                self.writable = False
                 return self._access.open(self.path, os.O_RDONLY | flags, create=False)
             except FileNotFoundError:
                 raise error from None
@@ -316,6 +332,8 @@ class SidecarLock:
         self.levels = 0
         self.held = self.entered = self.stuck = False
         self.trouble = None
+        for user in list(self.users):
+            user.after_fork()
 
 
 def _not_regular(path: str, number: int) -> OSError:

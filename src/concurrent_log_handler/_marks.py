@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import Dict, Iterable, List, Optional
+import stat
+from typing import Dict, Iterable, List, Optional, Tuple
 
 from ._files import WINDOWS, Access, hidden_prefix
 from ._flock import lock_file_now, unlock_file
@@ -24,6 +25,7 @@ _FLAGS = (
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a pipe that somebody has put there must not stop us
 )
 
 
@@ -57,16 +59,23 @@ class Marks:
 
     def put(self, inode: int) -> None:
         """Mark the file *inode*, which is about to become a backup; raises `OSError`."""
-        os.close(self._access.open(self._path(inode), os.O_RDWR))
+        path = self._path(inode)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # of another file that had this inode, or a link that somebody has put there
+        self._access.create(path)
+
+    def count(self) -> int:
+        """Return how many marks there are."""
+        return len(self._read())
 
     def drop(self, inode: int) -> None:
         """Remove the mark of *inode*, whose place a marked file has taken."""
         with contextlib.suppress(OSError):
             os.unlink(self._path(inode))
 
-    def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> List[Claim]:
+    def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> Optional[Claim]:
         """
-        Take on the marks of all complete backups.  Marks of backups that are gone are removed.
+        Take on the mark of the oldest complete backup that has one.  Marks of files that are gone are removed.
 
         Args:
             backups: Plain names of all backups, newest first.
@@ -74,7 +83,7 @@ class Marks:
             wait_for_gz: A plain backup is not complete yet.
         """
         wanted = self._read()
-        claims: List[Claim] = []
+        found: List[Tuple[str, str]] = []
         for name in backups:
             if not wanted:
                 break
@@ -82,12 +91,24 @@ class Marks:
                 inode = _inode(path)
                 mark = None if inode is None else wanted.pop(inode, None)
                 if mark is not None and not (wait_for_gz and path == name):
-                    claims += self._claim_one(mark, path)
+                    found.append((mark, path))
         wanted.pop(live, None)
-        for mark in wanted.values():
-            for abandoned in self._claim_one(mark, ""):
-                abandoned.settle(told=True)
-        return claims
+        if wanted:
+            self._remove_abandoned(wanted)
+        for mark, path in reversed(found):
+            claim = self._claim_one(mark, path)
+            if claim is not None:
+                return claim
+        return None
+
+    def _remove_abandoned(self, marks: Dict[int, str]) -> None:
+        """Remove those of *marks* whose files are gone; another handler on this log may have made the others."""
+        with os.scandir(self._folder) as entries:
+            there = {entry.inode() for entry in entries}
+        for inode, mark in marks.items():
+            claim = None if inode in there else self._claim_one(mark, "")
+            if claim is not None:
+                claim.settle(told=True)
 
     def _read(self) -> Dict[int, str]:
         """Return the marks by inode."""
@@ -99,15 +120,17 @@ class Marks:
         matches = [match for match in map(self._pattern.fullmatch, names) if match is not None]
         return {int(match[1], 16): os.path.join(self._folder, match[0]) for match in matches}
 
-    def _claim_one(self, mark: str, backup: str) -> List[Claim]:
+    def _claim_one(self, mark: str, backup: str) -> Optional[Claim]:
         try:
             fd = os.open(mark, _FLAGS)
         except OSError:
-            return []
-        if lock_file_now(fd) is not False and _inode(mark) == os.fstat(fd).st_ino:
-            return [Claim(fd, mark, backup)]
+            return None
+        there = os.fstat(fd)
+        free = stat.S_ISREG(there.st_mode) and lock_file_now(fd) is not False
+        if free and _inode(mark) == there.st_ino:
+            return Claim(fd, mark, backup)
         unlock_file(fd)
-        return []
+        return None
 
     def _path(self, inode: int) -> str:
         return os.path.join(self._folder, f"{self._prefix}{inode:x}.new")

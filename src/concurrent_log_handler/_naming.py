@@ -42,6 +42,8 @@ _DIRECTIVES = {
     "s": r"\d+",
     "%": "%",
 }
+# Short for others; without them, nobody could read the date back.
+_COMPOSITES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", "h": "%b"}
 _SAMPLE = time.gmtime(1_234_567_890)  # 2009-02-13 23:31:30, a Friday
 _NUMBERED = re.compile(r"(.+)\.([1-9][0-9]*)", re.DOTALL)
 _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
@@ -56,7 +58,8 @@ class Naming(NamedTuple):
     directory: str
     base: str
     suffix: str
-    pattern: Pattern[str]  # what the text of a period looks like
+    pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
+    produced: Pattern[str]  # what it looks like as *suffix* makes it
     reading: Optional[Tuple[str, Sequence[str]]]  # strptime format and what to add to the text; None: no date
     lenient: bool  # a user's extMatch may find dates that a namer has written in another way
     namer: Optional[Namer]
@@ -79,13 +82,40 @@ def next_number(backups: Iterable[Backup], text: str) -> int:
     return max((backup.number + 1 for backup in backups if backup.text == text), default=0)
 
 
+def _spelled_out(suffix: str) -> str:
+    """Return *suffix* with each composite directive, such as `%F`, as those that it stands for."""
+    return re.sub(r"%([%FTRDh])", lambda found: _COMPOSITES.get(found[1], found[0]), suffix)
+
+
+def first_free(taken: Callable[[int], bool], first: int) -> Optional[int]:
+    """
+    Return a number from *first* on that is not *taken*, and before it no long row that is free.
+
+    Where files lie that no pattern finds, it may be far above *first*; so few are asked for.
+    None if there is none below a billion.
+    """
+    step = 1
+    while taken(first + step - 1):
+        step *= 2
+        if step > 10**9:
+            return None
+    low, high = first + step // 2, first + step - 1  # all below `low` count as taken, and `high` is free
+    while low < high:
+        middle = (low + high) // 2
+        if taken(middle):
+            low = middle + 1
+        else:
+            high = middle
+    return high
+
+
 @lru_cache(maxsize=64)
 def default_ext_match(suffix: str) -> Pattern[str]:
     """A pattern for what *suffix* can produce; for the five standard ones it is CPython 3.13's `extMatch`."""
-    parts = re.split(r"%([-#_0^]?)(.)", suffix, flags=re.DOTALL)
+    parts = re.split(r"%([-#_0^]?)(.)", _spelled_out(suffix), flags=re.DOTALL)
     pattern = re.escape(parts[0]).replace(r"\-", "-")
     for flag, letter, literal in zip(parts[1::3], parts[2::3], parts[3::3]):
-        one = _DIRECTIVES.get(letter, r"[^/\\]+?")
+        one = _DIRECTIVES.get(letter, r"[^/\\.]+?")
         pattern += r"\d+" if flag and one.startswith(r"\d") else one
         pattern += re.escape(literal).replace(r"\-", "-")
     return re.compile(rf"(?<!\d){pattern}(?!\d)", re.ASCII)
@@ -107,8 +137,9 @@ def naming_for(
     directory, base = os.path.split(base_path)
     given = re.compile(ext_match)
     standard = given.pattern in _STANDARD_MATCHES
-    pattern = default_ext_match(suffix) if standard else given
-    return Naming(directory, base, suffix, pattern, _reading(suffix), not standard, namer, {})
+    produced = default_ext_match(suffix)
+    pattern = produced if standard else given
+    return Naming(directory, base, suffix, pattern, produced, _reading(suffix), not standard, namer, {})
 
 
 def backup_path(naming: Naming, text: str, number: int) -> str:
@@ -183,15 +214,17 @@ def _parse_plain(naming: Naming, name: str, _where: str) -> Optional[Tuple[int, 
 
 def _parse_named(naming: Naming, name: str, where: str) -> Optional[Tuple[int, str, int]]:
     for stem in _with_and_without_gz(name):
-        match = naming.pattern.search(stem)
-        while match:
-            text = match[0]
-            stamp = _stamp(text, naming.suffix) if naming.reading else 0
-            if stamp is not None or naming.lenient:
-                for number in _possible_numbers(stem, match):
-                    if _makes(naming, text, number, stem, where):
-                        return stamp or 0, text, number
-            match = naming.pattern.search(stem, match.start() + 1)
+        # The user's own may be anchored to the end of a name that goes on here.
+        for pattern in {naming.pattern: None, naming.produced: None}:
+            match = pattern.search(stem)
+            while match:
+                text = match[0]
+                stamp = _stamp(text, naming.suffix) if naming.reading else 0
+                if stamp is not None or naming.lenient:
+                    for number in _possible_numbers(stem, match):
+                        if _makes(naming, text, number, stem, where):
+                            return stamp or 0, text, number
+                match = pattern.search(stem, match.start() + 1)
     return None
 
 
@@ -220,9 +253,12 @@ def _makes(naming: Naming, text: str, number: int, stem: str, where: str) -> boo
 @lru_cache(maxsize=64)
 def _reading(suffix: str) -> Optional[Tuple[str, Sequence[str]]]:
     # A format without a year warns in CPython 3.13; and without one there is no order in time.
-    if not re.search(r"%[-#]?[YyG]", suffix):
+    if suffix in _STANDARD_SUFFIXES:
+        return suffix, ("",)
+    spelled_out = _spelled_out(suffix)
+    if not re.search(r"%[-#]?[YyG]", spelled_out):
         return None
-    plain = re.sub(r"%[-#]", "%", suffix)
+    plain = re.sub(r"%[-#]", "%", spelled_out)
     text = time.strftime(suffix, _SAMPLE)
     # Weeks (%W, %V) can be read only together with a day.
     for reading in ((plain, ("",)), (plain + " %u", tuple("1234567"))):

@@ -109,6 +109,7 @@ class SharedFileHandler(BaseRotatingHandler):
     def _set_up(self) -> None:
         """Make what belongs to this process and is neither copied nor pickled."""
         self._lock = lock_for(self.lockFilename, self._access)
+        self._lock.users.add(self)
         self._live = LiveFile(self.baseFilename, self._access, self._text)
         self._afterwards: Deque[Callable[[LogRecord], None]] = deque()
         self._quick_format = QuickFormat()
@@ -121,6 +122,9 @@ class SharedFileHandler(BaseRotatingHandler):
                 self._live.look()
             else:
                 self._live.create()  # the first record will tell why there was no lock
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, what was the parent's."""
 
     def _let_go(self) -> None:
         """Close the files under the thread lock, between two records."""

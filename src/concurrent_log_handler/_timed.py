@@ -31,13 +31,21 @@ from ._calendar import (
     read_rollover,
 )
 from ._limits import LimitedHandler, OnRotated
-from ._naming import Backup, Naming, backup_directory, backup_path, list_backups, naming_for, next_number
+from ._naming import (
+    Backup,
+    Naming,
+    backup_directory,
+    backup_path,
+    first_free,
+    list_backups,
+    naming_for,
+    next_number,
+)
 from ._retention import surplus
 from ._rotation import GZ
 from ._shared import LogFilenameType
 
 _AT_ONCE = 1.0  # any time long past
-_NUMBERS_TRIED = 1000
 
 
 class _Timed(TimedRotatingFileHandler):
@@ -91,7 +99,7 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         self,
         filename: LogFilenameType,
         when: str = "h",
-        interval: int = 1,
+        interval: float = 1,
         backupCount: int = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
@@ -157,6 +165,9 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         self._names_known: Optional[Tuple[Any, Naming]] = None
         self._own_time = False  # the user has set `rolloverAt` in this process
         self._asked_at = 0.0
+        self._file_then: Optional[Tuple[int, int]] = None
+        self._given: Tuple[str, int] = ("", -1)
+        self._newest = ""
         self._wake_at = _AT_ONCE  # the first record asks
 
     def finalize_handler_configuration(self) -> None:
@@ -210,6 +221,13 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         self._rollover_at = at
         self._asked_at = now
         self._wake_at = max(at, _AT_ONCE)
+        self._file_then = None if self._rolling else self._live.identity()
+
+    def _consider(self, record: LogRecord, length: int) -> int:
+        size = super()._consider(record, length)
+        if self._file_then is None:
+            self._file_then = self._live.identity()  # the one after the rollover
+        return size
 
     def _share(self, at: int, now: float) -> None:
         """Make *at* everybody's rollover time.  Lock held."""
@@ -226,7 +244,7 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
             return self._rollover_at
         content = self._lock.read()
         at = self._agreed(content, now)
-        if content == format_rollover(at).encode("ascii"):
+        if content == format_rollover(at).encode("ascii") or not self._lock.writable:
             self._know(at, now)
         else:
             self._share(at, now)
@@ -237,15 +255,34 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         calendar, compute = self._calendar(), self.computeRollover
         at = read_rollover(content, calendar, now, compute)
         modified = self._last_write()
+        known = self._known_before(now)
+        if at is None or (
+            known is not None and known <= now < at and self._nobody_rolled_at(known, modified)
+        ):
+            # Lost, or written for another log of the same name that shares this sidecar.
+            at = known
         if at is None:
             return first_boundary(calendar, now, modified, compute)
-        if modified is not None and at < modified <= now and not self._retry_pause:
+        if modified is not None and at < modified <= now:
+            boundary = compute(int(modified))
+            if not self._lock.writable:
+                return boundary  # somebody has rolled over, and could not write the next time down
             # Written for a whole period without a rollover: another program, or an older
             # handler, had the log meanwhile, and the time is from before that.
-            boundary = compute(int(modified))
-            if boundary >= compute(compute(at)):
+            if not self._retry_pause and boundary >= compute(compute(at)):
                 return boundary
         return at
+
+    def _known_before(self, now: float) -> Optional[int]:
+        """Return the time that this process and the others agreed on, if it may still be believed *now*."""
+        if not self._asked_at:
+            return None
+        known = format_rollover(int(self._rollover_at))
+        return read_rollover(known, self._calendar(), now, self.computeRollover)
+
+    def _nobody_rolled_at(self, known: int, modified: Optional[float]) -> bool:
+        """Tell whether the live file is the one from before *known*, with nothing in it from after that."""
+        return modified is not None and modified < known and self._live.identity() == self._file_then
 
     def _peek(self) -> bytes:
         with contextlib.suppress(OSError), open(self.lockFilename, "rb") as sidecar:
@@ -284,7 +321,9 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         due = now >= at
         moved = by_hand or self._last_write() is not None
         if moved:
-            self._move_live_to(self._target(at, now))
+            text, number, path = self._target(at, now)
+            self._move_live_to(path)
+            self._given, self._newest = (text, number), path
         if due or by_hand:
             # After the move: a kill in between leaves an empty file and a time gone by, and no
             # data under the name of another period.
@@ -293,20 +332,27 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
             self._enforce_limits()
         return moved
 
-    def _target(self, at: float, now: float) -> str:
-        """Return a free path for the backup of the period that ends at *at*."""
+    def _target(self, at: float, now: float) -> Tuple[str, int, str]:
+        """Return text, number and path, which is free, for the backup of the period that ends at *at*."""
         calendar = self._calendar()
         if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
             at = first_boundary(calendar, now, self._last_write(), self.computeRollover)
         naming = self._naming()
         text = period_text(calendar, int(at), self.suffix)
         first = next_number(self._listed(naming), text)
-        for number in range(first, first + _NUMBERS_TRIED):
+        if self._given[0] == text:  # also if it was uploaded and deleted since
+            first = max(first, self._given[1] + 1)
+
+        def taken(number: int) -> bool:
             path = backup_path(naming, text, number)
-            if path != self.baseFilename and not os.path.lexists(path) and not os.path.lexists(path + GZ):
-                return path
-        msg = f"no free name for a backup of {self.baseFilename!r}: {path!r} and those before it are taken"
-        raise FileExistsError(msg)
+            return path == self.baseFilename or os.path.lexists(path) or os.path.lexists(path + GZ)
+
+        number = first_free(taken, first)
+        if number is None:
+            path = backup_path(naming, text, first)
+            msg = f"no free name for a backup of {self.baseFilename!r}: {path!r} and those after it are taken"
+            raise FileExistsError(msg)
+        return text, number, backup_path(naming, text, number)
 
     def _naming(self) -> Naming:
         overridden = type(self).rotation_filename is not BaseRotatingHandler.rotation_filename
@@ -320,21 +366,31 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         directory = backup_directory(naming)
         try:
             names = os.listdir(directory)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # a directory may be written and not read
             return []
-        return list_backups(naming, names, directory)
+        backups = list_backups(naming, names, directory)
+        if naming.reading is None:  # the names show no order
+            backups.sort(key=lambda backup: _last_modified(directory, backup))
+        return backups
 
     def _backups(self) -> Iterator[str]:
         naming = self._naming()
-        for backup in reversed(self._listed(naming)):
-            yield backup_path(naming, backup.text, backup.number)
+        paths = [backup_path(naming, each.text, each.number) for each in reversed(self._listed(naming))]
+        return self._with_newest(paths)
 
     def _plain_backups(self) -> Iterator[str]:
         naming = self._naming()
-        for backup in reversed(self._listed(naming)):
-            path = backup_path(naming, backup.text, backup.number)
-            if os.path.basename(path) in backup.names:
-                yield path
+        backups = [
+            (backup_path(naming, each.text, each.number), each.names)
+            for each in reversed(self._listed(naming))
+        ]
+        return self._with_newest([path for path, names in backups if os.path.basename(path) in names])
+
+    def _with_newest(self, listed: List[str]) -> Iterator[str]:
+        # A namer may have put it where the listing does not look, into a directory for each month say.
+        if self._newest and self._newest not in listed:
+            yield self._newest
+        yield from listed
 
     def _surplus(self) -> Iterable[str]:
         return self.getFilesToDelete()
@@ -356,6 +412,13 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         ]
         going = surplus(backups, self._limits(), self._clock(), self._weight_besides())
         return [path for backup in going for path in backup.paths]
+
+
+def _last_modified(directory: str, backup: Backup) -> float:
+    try:
+        return os.stat(os.path.join(directory, backup.names[0])).st_mtime
+    except OSError:
+        return 0.0
 
 
 # `class = handlers.ConcurrentTimedRotatingFileHandler` in an ini: fileConfig evaluates it here.
