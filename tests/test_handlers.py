@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import faulthandler
@@ -1661,3 +1662,41 @@ def test_recursion_error_in_a_thread_that_ends_leaves_no_lock(tmp_path: Path) ->
         """,
         tmp_path,
     )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_batch_counts_the_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    batch = Strict(tmp_path / "batch.log", maxBytes=50, backupCount=9, encoding=encoding)
+    single = Strict(tmp_path / "single.log", maxBytes=50, backupCount=9, encoding=encoding)
+    texts = ["x" * 5] * 8
+
+    batch.emit_batch([a_record(text) for text in texts])
+    write(single, *texts)
+
+    sizes = {path.name: path.stat().st_size for path in tmp_path.glob("*.log*")}
+    assert max(sizes.values()) < 50
+    assert {name.replace("batch", "single"): size for name, size in sizes.items()} == {
+        name: size for name, size in sizes.items() if name.startswith("single")
+    }
+
+
+def test_batch_from_a_deque_takes_what_it_has_dealt_with(tmp_path: Path) -> None:
+    """So a caller that is interrupted knows what is left."""
+    handler = Strict(tmp_path / "app.log", maxBytes=20, backupCount=9)
+    records = collections.deque(a_record("record %d", number) for number in range(6))
+    moves = []
+
+    def interrupted(source: str, target: str) -> None:
+        moves.append(source)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        os.rename(source, target)
+
+    handler.rotator = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        handler.emit_batch(records)
+    assert [record.getMessage() for record in records] == ["record 4", "record 5"]
+    handler.emit_batch(records)
+
+    assert not records
+    assert sorted("".join(contents(tmp_path).values()).splitlines()) == [f"record {n}" for n in range(6)]

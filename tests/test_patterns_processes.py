@@ -378,3 +378,43 @@ def test_fork_while_another_thread_starts_the_listener(tmp_path: Path) -> None:
     )
 
     assert numbers(chain(tmp_path)) == once(51)
+
+
+def test_child_whose_fork_hook_logs_writes_everything(tmp_path: Path) -> None:
+    """multiprocessing forgets all finalizers of a child just after that."""
+    run_program(
+        program("""
+        import multiprocessing
+        setup_non_blocking_logging("app.log")
+        os.register_at_fork(after_in_child=lambda: log.info("forked"))
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=write, args=(1000 * number, 1000)) for number in range(3)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+            assert child.exitcode == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(3000)
+
+
+def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
+    """It tells nobody of its records, so the thread must be there before them."""
+    run_program(
+        program("""
+        import logging.handlers, multiprocessing
+        records = queue.Queue(1000)
+        log.addHandler(logging.handlers.QueueHandler(records))
+        with managed_listener(records, ConcurrentRotatingFileHandler("app.log")):
+            write(0, 10)
+            child = multiprocessing.get_context("fork").Process(target=write, args=(10, 10))
+            child.start()
+            child.join()
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(20)

@@ -410,3 +410,58 @@ def test_first_process_of_a_container_ends_too(tmp_path: Path) -> None:
 
     assert done.returncode == 128 + signal.SIGTERM
     assert numbers(chain(tmp_path)) == once(300)
+
+
+def test_full_queue_of_a_standard_listener_is_written(tmp_path: Path) -> None:
+    """Its `stop()` needs room in the queue for an end mark; the guide's own pairing."""
+    process = start(
+        """
+import logging.handlers
+records = queue.Queue(200)
+listener = logging.handlers.QueueListener(records, Slow("app.log"))
+listener.start()
+handler = GracefulQueueHandler(records, overflow="block")
+log.addHandler(handler)
+GracefulLoggingShutdown(listener, timeout=20)
+write(0, 250)
+"""
+        + SLEEP,
+        tmp_path,
+    )
+
+    process.send_signal(signal.SIGTERM)
+
+    end(process, -signal.SIGTERM)
+    assert numbers(chain(tmp_path)) == once(250)
+
+
+def test_stop_in_a_signal_handler_inside_a_multiprocessing_queue_does_not_deadlock(tmp_path: Path) -> None:
+    process = start(
+        """
+import collections, multiprocessing
+records = multiprocessing.Queue(100)
+log.addHandler(FastQueueHandler(records))
+listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+listener.start()
+armed = []
+class Interrupting(collections.deque):
+    def append(self, item):
+        if armed:
+            armed.clear()
+            os.kill(os.getpid(), signal.SIGALRM)
+            time.sleep(0)
+        super().append(item)
+records._buffer = Interrupting()  # before its own thread has been given the other one
+write(0, 1)
+listener.flush()
+signal.signal(signal.SIGALRM, lambda *_: listener.stop(1))
+armed.append(1)
+write(1, 1)
+assert not armed
+ready()
+""",
+        tmp_path,
+    )
+
+    end(process, 0)
+    assert numbers(chain(tmp_path)) == once(2)

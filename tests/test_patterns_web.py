@@ -8,6 +8,7 @@ import logging.config
 import logging.handlers
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,3 +180,24 @@ def test_lifespan_leaves_a_set_up_by_hand_in_force(tmp_path: Path) -> None:
     assert not listener.stopped
     assert listener.stop() == 0
     assert numbers(chain(tmp_path)) == once(2)
+
+
+def test_nested_lifespans_give_the_logger_back(tmp_path: Path) -> None:
+    """Also to a set-up that was there before the first of them."""
+    setup_non_blocking_logging("outer.log", use_gzip=False, format="%(message)s")
+
+    async def run() -> None:
+        options: dict[str, Any] = {"use_gzip": False, "format": "%(message)s"}
+        async with logging_lifespan("a.log", **options)(None):
+            logging.info("a1")
+            async with logging_lifespan("b.log", **options)(None):
+                logging.info("b1")
+            logging.info("a2")
+
+    logging.info("before")
+    asyncio.run(run())
+    logging.info("after")
+    setup_non_blocking_logging("other.log")  # which ends it
+
+    texts = {path.name: path.read_text().split() for path in tmp_path.glob("[abo]*.log")}
+    assert texts == {"outer.log": ["before", "after"], "a.log": ["a1", "a2"], "b.log": ["b1"]}

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections import deque
 from logging import LogRecord
 from time import monotonic
 from typing import (
     Any,
     Callable,
+    Deque,
     Iterable,
     List,
     Optional,
@@ -146,7 +148,12 @@ class RecordWriter(SharedFileHandler):
         Every record has `emit`'s guarantees; one that cannot be formatted or written goes to
         `handleError` and leaves the others alone.  Level and filters are the caller's business,
         as with `emit`.
+
+        From a `collections.deque`, records are taken as they are dealt with: after an interrupt,
+        what is left in it was not written.
         """
+        queued = records if isinstance(records, deque) else None
+        records = tuple(records)
         lock = self._lock
         lock.notice_fork()
         mine = lock.mine()
@@ -171,9 +178,9 @@ class RecordWriter(SharedFileHandler):
                     except Exception as error:
                         failed.append((last, error))
                 if entered and lines and lock.acquire(self.lock_timeout):
-                    failed += self._write_lines(lines)
+                    failed += self._write_lines(lines, queued)
                 elif lines:
-                    failed += _each(lines, lambda _, data: self._write_apart(data))
+                    failed += _each(lines, self._write_apart, queued)
             finally:
                 if self._close_each_time and lock.held:
                     self._let_go()
@@ -183,11 +190,15 @@ class RecordWriter(SharedFileHandler):
         finally:
             if lock.mine() and (lock.held or not mine):
                 lock.settle(mine, certainly=True)
+        if queued is not None:
+            queued.clear()
         for record, cause in failed:
             self._report(record, cause)
         self._do(afterwards, last or self._notice("after a rotation"))
 
-    def _write_lines(self, lines: List[Tuple[LogRecord, bytes]]) -> List[Tuple[LogRecord, BaseException]]:
+    def _write_lines(
+        self, lines: List[Tuple[LogRecord, bytes]], queued: Optional[Deque[LogRecord]]
+    ) -> List[Tuple[LogRecord, BaseException]]:
         """Write *lines* with the lock held, many in one write; return those that could not be written."""
         failed: List[Tuple[LogRecord, BaseException]] = []
         chunk: List[Tuple[LogRecord, bytes]] = []
@@ -200,19 +211,21 @@ class RecordWriter(SharedFileHandler):
                 if size + pending + len(data) >= self._look_closer_at or (
                     self._wake_at and self._time_is_up()
                 ):
-                    failed += self._write_chunk(chunk, size)
+                    failed += self._write_chunk(chunk, size, queued)
                     chunk, pending = [], 0
                     size = self._consider(record, len(data))
             except Exception as error:
                 failed.append((record, error))
                 looked = False
             else:
+                if not chunk and not size and self._live.regular:
+                    pending = len(self._text.bom)
                 chunk.append((record, data))
                 pending += len(data)
-        return failed + self._write_chunk(chunk, size)
+        return failed + self._write_chunk(chunk, size, queued)
 
     def _write_chunk(
-        self, chunk: List[Tuple[LogRecord, bytes]], size: int
+        self, chunk: List[Tuple[LogRecord, bytes]], size: int, queued: Optional[Deque[LogRecord]]
     ) -> List[Tuple[LogRecord, BaseException]]:
         if not chunk:
             return []
@@ -221,7 +234,8 @@ class RecordWriter(SharedFileHandler):
             self._live.append(whole, size)
         except OSError:
             # What fits is still written: the disk may have room for some of them.
-            return _each(chunk, lambda _, data: self._live.append(data, self._live.look()))
+            return _each(chunk, lambda data: self._live.append(data, self._live.look()), queued)
+        _forget(queued, chunk[-1][0])
         self._make_sure(whole, size)
         return []
 
@@ -272,12 +286,19 @@ class RecordWriter(SharedFileHandler):
 
 
 def _each(
-    lines: List[Tuple[LogRecord, bytes]], write: Callable[[LogRecord, bytes], None]
+    lines: List[Tuple[LogRecord, bytes]], write: Callable[[bytes], None], queued: Optional[Deque[LogRecord]]
 ) -> List[Tuple[LogRecord, BaseException]]:
     failed: List[Tuple[LogRecord, BaseException]] = []
     for record, data in lines:
         try:
-            write(record, data)
+            write(data)
         except Exception as error:
             failed.append((record, error))
+        _forget(queued, record)
     return failed
+
+
+def _forget(queued: Optional[Deque[LogRecord]], last: LogRecord) -> None:
+    """Take out of *queued* what comes before *last*, and that record itself."""
+    while queued and queued.popleft() is not last:
+        pass

@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._handout import unreadable_report
-from concurrent_log_handler.patterns._ports import TELL_EVERY, Port, nobody
+from concurrent_log_handler.patterns._ports import TELL_EVERY, Port, move, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +53,11 @@ class _Guarded(Port):
             raise queue.Full
         self._aside.append(record)
 
-    def _take_aside(self, taken: list[Any], limit: int) -> list[Any]:
-        while self._aside and len(taken) < limit:
-            taken.append(self._aside.popleft())
-        return taken
+    def keep(self, record: Any) -> None:
+        self._put_aside(record)
+
+    def _take_aside(self, limit: int, into: deque[Any]) -> None:
+        move(self._aside, limit - len(into), into)
 
     def capacity(self) -> int:
         limit = getattr(self.target, "maxsize", getattr(self.target, "_maxsize", 0))
@@ -110,17 +111,19 @@ class ThreadPort(_Guarded):
             self._inside.discard(me)
         return True
 
-    def take(self, limit: int) -> list[Any]:
-        taken: list[Any] = []
-        self._locked(self._take, taken, limit)
-        return self._take_aside(taken, limit)
+    def take(self, limit: int, into: deque[Any]) -> None:
+        self._locked(self._take, limit, into)
+        self._take_aside(limit, into)
 
-    def _take(self, taken: list[Any], limit: int) -> None:
+    def _take(self, limit: int, into: deque[Any]) -> None:
         target = self.target
-        for _ in range(min(limit, target._qsize())):
-            taken.append(target._get())  # noqa: PERF401 - the caller keeps what was taken
-        if taken:
-            target.not_full.notify(len(taken))
+        if type(target) is queue.Queue:
+            move(target.queue, limit, into)
+        else:
+            for _ in range(min(limit, target._qsize())):
+                into.append(target._get())
+        if into:
+            target.not_full.notify(len(into))
 
     def done(self, count: int) -> None:
         self._owed += count
@@ -170,7 +173,7 @@ class ForeignPort(_Guarded):
         self.crosses_processes = not isinstance(target, queue.SimpleQueue)
         self._first: deque[Any] = deque()
         self._unreadable, self._unreadable_told = 0, -TELL_EVERY
-        self._marks = 0
+        self._marks = self._marks_inside = 0
         self._mark: tuple[str, int, int] | None = None
         self._mark_deadline: float | None = None
 
@@ -188,7 +191,9 @@ class ForeignPort(_Guarded):
             self._put_what_is_aside()
         finally:
             self._inside.discard(me)
-        if not self.attentive:
+        if self.crosses_processes and self.reader is not None and self.reader.stopped:
+            self.reader.write_latecomer()  # stopped while we were inside
+        elif not self.attentive:
             self.attend()
 
     def _put(self, record: Any) -> None:
@@ -207,24 +212,26 @@ class ForeignPort(_Guarded):
                 self._aside.appendleft(record)
                 return
 
-    def take(self, limit: int) -> list[Any]:
-        taken: list[Any] = []
+    def take(self, limit: int, into: deque[Any]) -> None:
         me = threading.get_ident()
         if me in self._inside:
-            return self._take_aside(taken, limit)
+            self._take_aside(limit, into)
+            return
         self._inside.add(me)
         try:
-            while len(taken) < limit:
+            while len(into) < limit:
                 item = self._first.popleft() if self._first else self._get_whole(0.0)
                 if not isinstance(item, tuple) or item[:1] != (_MARK,):
-                    taken.append(item)
-                elif item == self._mark:  # any other one came too late for its `stop()`
+                    into.append(item)
+                    continue
+                self._marks_inside -= item[1] == os.getpid()
+                if item == self._mark:  # any other one came too late for its `stop()`
                     self._mark = None
         except (queue.Empty, *_GONE):
             pass
         finally:
             self._inside.discard(me)
-        return self._take_aside(taken, limit)
+        self._take_aside(limit, into)
 
     def _get_whole(self, timeout: float) -> Any:
         try:
@@ -269,6 +276,7 @@ class ForeignPort(_Guarded):
         while not self.settled():
             try:
                 self.target.put(mark, True, _PATIENCE)
+                self._marks_inside += 1
                 return
             except queue.Full:
                 continue
@@ -281,17 +289,23 @@ class ForeignPort(_Guarded):
         )
 
     def depth(self) -> int | None:
+        me = threading.get_ident()
+        if me in self._inside:
+            return None  # we are in a signal handler: a manager's queue must not be asked now
+        self._inside.add(me)
         try:
-            return int(self.target.qsize()) + len(self._first) + len(self._aside)
+            return max(0, int(self.target.qsize()) + len(self._first) + len(self._aside) - self._marks_inside)
         except (NotImplementedError, AttributeError, OSError, EOFError):
             return None
+        finally:
+            self._inside.discard(me)
 
     def reset(self) -> None:
         super().reset()
         self._first.clear()
-        self._mark = None
+        self._mark, self._marks_inside = None, 0
         if not self.crosses_processes:
-            self.take(sys.maxsize)
+            self.take(sys.maxsize, deque())
             return
         # The parent reads: this process only puts in, and nobody here needs to be called.
         self.attend, self.reader, self.attentive = nobody, None, True

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._callers import all_ports, reset_ports
 from concurrent_log_handler.patterns._handout import complain
@@ -58,24 +58,31 @@ def _let_exit_pass(handler: logging.Handler) -> None:
 def _nothing() -> None: ...
 
 
-_hooked: int | None = None  # the process; PyPy 3.9 wants it before the function that changes it
-
-
 def hook_exit_of_children() -> None:
     """A child of multiprocessing ends by `os._exit`, without atexit; only its own finalizers run."""
-    global _hooked
-    if _hooked == os.getpid():
-        return
-    _hooked = os.getpid()
-    for name in ("multiprocessing.util", "billiard.util"):
-        util = sys.modules.get(name)
-        if util is not None:
-            # The lowest priority runs last, after whatever still logs.
-            util.Finalize(None, finish_all, exitpriority=-100)
+    for util in _utils():
+        _hook(util)
+
+
+def _utils() -> list[Any]:
+    return [sys.modules[name] for name in ("multiprocessing.util", "billiard.util") if name in sys.modules]
+
+
+def _hook(util: Any) -> None:
+    known = _hooks.get(util.__name__)
+    if known is None or not known.still_active():
+        # The lowest priority runs last, after whatever still logs.
+        _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=-100)
+
+
+_hooks: dict[str, Any] = {}
 
 
 def _after_fork_in_child() -> None:
     _given_up.clear()
+    for util in _utils():
+        # Such a child drops all finalizers when it begins, also one made in a hook like this.
+        util.register_after_fork(util, _hook)
     for listener, parent_reads in reset_ports():
         listener.after_fork(parent_reads)
 

@@ -12,14 +12,17 @@ import logging.handlers
 import os
 import pickle
 import queue as queue_module
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._counter import Counter
-from concurrent_log_handler.patterns._handout import drop_report
+from concurrent_log_handler.patterns._handout import drop_report, filters_itself
 from concurrent_log_handler.patterns._ports import patiently
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from concurrent_log_handler.patterns._listener import BatchingQueueListener
 
 _POLICIES = ("drop", "fallback", "block")
@@ -49,6 +52,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._port = port_of(queue)
         self._put = self._port.put_nowait
         self._pickled = self._port.crosses_processes
+        self._filters_itself = filters_itself(self)
         self._dropped = Counter()
 
     @property
@@ -57,7 +61,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         return self._dropped.value()
 
     def handle(self, record: logging.LogRecord) -> Any:
-        if self.filters:
+        if self.filters or self._filters_itself:
             verdict: Any = self.filter(record)
             if not verdict:
                 return verdict
@@ -205,11 +209,16 @@ class GracefulQueueHandler(FastQueueHandler):
         if handler is None or record.levelno < handler.level:
             return False
         listener: BatchingQueueListener | None = self._port.reader
+        write: Callable[[logging.LogRecord], Any]
         if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
-            verdict = listener.write_after_queued(record, handler)
+            write = partial(listener.write_after_queued, handler=handler)
         else:
-            verdict = handler.handle(record)
-        return verdict is not False  # a handler of its own kind may return nothing at all
+            write = handler.handle
+        try:
+            return write(record) is not False  # a handler of its own kind may return nothing at all
+        except Exception:  # noqa: BLE001 - the standard library's rule for handlers
+            self.handleError(record)
+            return False
 
 
 def level_number(level: int | str) -> int:

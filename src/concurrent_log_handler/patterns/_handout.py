@@ -54,8 +54,15 @@ def takes_batches(handler: logging.Handler) -> bool:
     return known and "emit" not in handler.__dict__ and "handle" not in handler.__dict__
 
 
+def filters_itself(handler: logging.Handler) -> bool:
+    """The class of *handler* has a `filter` of its own, which is asked although no filter was added."""
+    return type(handler).filter is not logging.Filterer.filter
+
+
 def filtered(handler: logging.Handler, batch: Sequence[logging.LogRecord]) -> Sequence[logging.LogRecord]:
     """What the filters of *handler* let through; from Python 3.12 on they may replace a record."""
+    if not handler.filters and not filters_itself(handler):
+        return batch
     passed = []
     for record in batch:
         try:

@@ -1,38 +1,36 @@
 """Who writes what the application queued: one listener per queue, its thread, its end.
 
 It owns the thread (started in each process with the first record that needs it), stopping within a
-bound, writing in the caller's thread once nobody else will, and the report of dropped records.  The
-queue itself is `_ports`'; what happens to listeners at a fork and at the process's end, `_exit`'s; the
-order, rotation and safety of a write are the handlers'.
+bound, which handler gets which record, and the report of dropped records.  The queue itself is
+`_ports`'; whose turn it is to write, `_turns`'; what happens to listeners at a fork and at the
+process's end, `_exit`'s; the order, rotation and safety of a write are the handlers'.
 """
 
 from __future__ import annotations
 
 import logging
 import logging.handlers
-import sys
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
 from concurrent_log_handler.patterns._handout import complain, drop_report, filtered, takes_batches
 from concurrent_log_handler.patterns._ports import TELL_EVERY
+from concurrent_log_handler.patterns._turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-#: Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
-#: is what another thread may have to wait for its turn.
-BATCH = 200
+    from concurrent_log_handler.patterns._turns import Task
+
 # After the queue ran empty, records gather for this long (seconds) before the thread looks again: an
 # application that logs all the time then never pays for waking it.
 _LINGER = 0.01
 # Other processes' records may be on their way for this long after the last one came, in seconds.
 _LATECOMERS = 0.5
-# How long a thread that has to write by itself waits for the one that is writing, in seconds.
-_TURN = 1.0
 
 _NEW, _RUNNING, _STOPPED = "new", "running", "stopped"
 
@@ -68,20 +66,20 @@ class BatchingQueueListener(logging.handlers.QueueListener):
     def _begin_afresh(self) -> None:
         """No thread, nothing in hand, and locks that are free: at the start, and in a forked child."""
         self._thread: threading.Thread | None = None
-        self._in_hand = 0
-        self._written = self._holding = 0
-        self._out_of_turn = self._give_way = self._starting = self._left_behind = False
-        # Re-entrant, both of them: a signal handler may log, start or stop in the middle of either.
+        self._starting = False
+        self._turns = Turns(self._port, self._share, self._hand_to)
+        # Re-entrant: a signal handler may log, start or stop in the middle of it.
         self._gate = threading.RLock()
-        self._writing = threading.RLock()
-        self._writer: int | None = None
 
     def after_fork(self, parent_reads: bool) -> None:
         """In a forked child: begin without a thread; if *parent_reads* the queue, it was not started here."""
+        busy = self._thread is not None
         self._begin_afresh()
         if parent_reads:
             self._state = _NEW
             running.discard(self)
+        elif busy and self._state == _RUNNING and not self._port.rings:
+            self._start_thread()  # a standard QueueHandler tells nobody of its first record
 
     def _adopt_port(self) -> None:
         self._port.reader = self
@@ -106,7 +104,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             running.add(self)
             # A queue that rings gets its thread with the first record: none is there to be lost in a
             # fork() that comes before.
-            if not self._port.rings or self._port.depth():
+            if not self._port.rings or self.left():
                 self._start_thread()
 
     def stop(self, timeout: float | None = 30.0) -> int:  # type: ignore[override]
@@ -133,19 +131,19 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             self._state = _STOPPED
             running.discard(self)
             thread = self._thread
-            if first and thread is None and self._port.depth():
+            if first and thread is None and (self._port.depth() or self._turns.in_hand()):
                 thread = self._start_thread()
         self._port.attentive = False
-        if first and thread is not None:
+        if first and thread is not None and not interrupts:
             self._port.finish(deadline)
         self._port.wake()
         if interrupts:
             pass  # we are in a signal handler: the thread may not get on before the interrupted code does
-        elif thread is not None and thread is not threading.current_thread() and not self._is_writer():
+        elif thread is not None and thread is not threading.current_thread() and not self._turns.mine():
             self._join(thread, deadline)
-        elif first or self._left_behind:
-            self._write_here()
-        if self._thread is None and not self._left_behind and not self._is_writer():
+        elif first or self._turns.left_behind or self._turns.in_hand():
+            self._write_here(deadline)
+        if self._thread is None and not self._turns.left_behind and not self._turns.mine():
             return 0  # what is queued by now is in the hands of the threads that bring it
         return self.left()
 
@@ -161,10 +159,10 @@ class BatchingQueueListener(logging.handlers.QueueListener):
     def left(self) -> int:
         """Number of records that are queued or being written at this moment."""
         if self._port.crosses_processes and self._thread is None:
-            return self._in_hand  # what other processes still put in is not for this listener
+            return self._turns.in_hand()  # what other processes still put in is not for this listener
         left = 0
         for _ in range(100):  # a batch that changes hands between two looks would count twice, or not at all
-            before, left = left, (self._port.depth() or 0) + self._in_hand
+            before, left = left, (self._port.depth() or 0) + self._turns.in_hand()
             if left == before:
                 break
         return left
@@ -224,6 +222,11 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             gate.release()
 
     def _run(self) -> None:
+        me = threading.current_thread()
+        with self._gate:
+            if self._thread not in (None, me):
+                return  # whoever started this one was interrupted, and another one was started meanwhile
+            self._thread = me
         while True:
             try:
                 self._run_until_stopped()
@@ -233,22 +236,22 @@ class BatchingQueueListener(logging.handlers.QueueListener):
                 time.sleep(0.01)  # what only fails must not take the whole processor
 
     def _run_until_stopped(self) -> None:
-        port = self._port
+        port, turns = self._port, self._turns
         self._look_out()
         lingering, last = False, time.monotonic()
         due: int | None = None
         while True:
             # Not for long: who else writes may do so for ever, and locks know no queue.
-            wrote = self._write_chunk(_LINGER)
+            wrote = turns.in_turn(turns.chunk, _LINGER)
             if wrote:
                 lingering, last = True, time.monotonic()
                 self._tell_of_drops()
-                if self._give_way:
+                if turns.waited_for():
                     time.sleep(0.001)
             if self._state == _STOPPED:
-                if due is None or self._left_behind:
-                    due = self._due()
-                if not wrote or (self._written >= due and not port.crosses_processes):
+                if due is None or turns.left_behind:
+                    due = turns.due()
+                if not wrote or (turns.dealt() >= due and not port.crosses_processes):
                     self._tell_of_drops(at_once=True)
                     if self._leave(due, time.monotonic() - last):
                         return
@@ -263,7 +266,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
                 port.linger(_LINGER)
             else:
                 port.attentive = False
-                if not port.depth() and self._state == _RUNNING:
+                if not port.depth() and not turns.in_hand() and self._state == _RUNNING:
                     port.wait(self._untold_for())
                 self._look_out()
                 self._tell_of_drops()
@@ -275,98 +278,40 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         if self._state != _RUNNING:  # asked last: `stop()` sets the state first
             port.attentive = False
 
-    def _due(self) -> int:
-        """
-        What `_written` will be, at most, when all that is queued or being written at this moment is written.
-
-        After a stop that is what has to be waited for.  Later records are written by the threads that
-        bring them, for as long as these like.
-        """
-        self._port.attentive = False
-        self._left_behind = False
-        depth = (
-            self._port.depth()
-        )  # asked first: what changes hands meanwhile may count twice, but never not at all
-        return sys.maxsize if depth is None else depth + self._holding + self._written
-
     def _leave(self, due: int, quiet_for: float) -> bool:
         with self._gate:  # nothing that may take long in here: a signal handler may want to stop again
             port = self._port
             # A process that was killed may have counted a record that never comes.
-            waits = quiet_for < _LATECOMERS if port.crosses_processes else self._written < due
-            expected = (port.depth() or self._holding) and (waits or self._left_behind)
+            waits = quiet_for < _LATECOMERS if port.crosses_processes else self._turns.dealt() < due
+            expected = (port.depth() or self._turns.in_hand()) and (waits or self._turns.left_behind)
             if self._state != _STOPPED or expected or not port.settled():
                 return False
             port.attentive = False
             self._thread = None
             return True
 
-    def _write_chunk(self, patience: float = -1) -> int:
-        """Take at most one batch and write it; returns its size, 0 also after *patience* seconds without a turn."""
-        writing = self._writing
-        if not writing.acquire(timeout=patience):
-            return 0
-        outer, outer_hand = self._writer, self._in_hand  # set if a signal handler interrupts a write
-        self._writer = threading.get_ident()
-        batch: Sequence[Any] = ()
-        try:
-            # Before the queue gives it up, so that nobody misses it in between.
-            self._in_hand = 1
-            self._holding += BATCH
-            batch = self._port.take(BATCH)
-            self._in_hand = len(batch)
-            if batch:
-                self._write([record for record in batch if record is not None])
-                self._port.done(len(batch))
-            return len(batch)
-        finally:
-            self._written += len(batch)
-            self._holding -= BATCH
-            self._in_hand = outer_hand
-            self._writer = outer
-            writing.release()
-
-    def _is_writer(self) -> bool:
-        return self._writer == threading.get_ident()
-
     def busy_here(self) -> bool:
         """This thread is inside a write or the queue: for a signal handler, which must not wait for it."""
-        return self._is_writer() or self._port.entered_here()
+        return self._turns.mine() or self._port.entered_here()
 
-    def _take_turn(self) -> threading.RLock | None:
-        """The lock of who writes, acquired; None if a writer hangs, which is waited for only once."""
-        writing = self._writing
-        self._give_way = True
-        got = writing.acquire(timeout=0 if self._out_of_turn else _TURN)
-        self._give_way = False
-        self._out_of_turn = not got
-        return writing if got else None
-
-    def _write_here(self) -> None:
-        """See that what is queued at this moment is written, in turn with whoever else is writing."""
-        due = self._due()
-        while self._written < due and (self._port.depth() != 0 or self._holding):
-            writing = self._take_turn()
-            if writing is None:
-                self._left_behind = True
-                # Whoever writes now sees that when he is done, or was done before it was said.
-                if not self._writing.acquire(False):
-                    return
-                writing = self._writing
-            try:
-                if self._left_behind:
-                    due = self._due()
-                if not self._write_chunk():
-                    break
-            finally:
-                writing.release()
+    def _write_here(self, deadline: float | None = None) -> None:
+        """See that what is queued at this moment is written, and that drops are told of, in this thread."""
+        self._turns.write_due(deadline)
         self._tell_of_drops(at_once=True)
-        self._go_on()
+        if deadline is None:
+            self._go_on()
 
     def _go_on(self) -> None:
         """After a write in this thread: write what another thread left behind because it took so long."""
-        if self._left_behind and self._thread is None:
-            self._write_here()
+        if self._turns.left_behind and self._thread is None:
+            self._turns.write_due()
+
+    def write_latecomer(self) -> None:
+        """See that a record of this thread is written which came into the queue just behind a `stop()`."""
+        self._port.finish(time.monotonic() + _LATECOMERS)
+        while not self._port.settled():
+            if not self._turns.in_turn(self._turns.chunk):
+                time.sleep(0.001)
 
     def write_after_queued(self, record: logging.LogRecord, handler: logging.Handler) -> Any:
         """
@@ -375,18 +320,19 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         If another thread hangs in a write, *record* overtakes what is queued.  Returns what
         `handler.handle` does.
         """
-        writing = self._take_turn()
-        if writing is None:
-            return handler.handle(record)
-        try:
+
+        def write(nested: bool) -> tuple[Any]:
             queued = self._port.depth() or 0
             while queued > 0:
-                wrote = self._write_chunk()
+                wrote = self._turns.chunk(nested)
                 queued = queued - wrote if wrote else 0
+            return (handler.handle(record),)
+
+        verdict = self._turns.in_turn(write)
+        if verdict is None:
             return handler.handle(record)
-        finally:
-            writing.release()
-            self._go_on()
+        self._go_on()
+        return verdict[0]
 
     # --- what is written --------------------------------------------------------------------------
 
@@ -396,50 +342,74 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         return self._state == _STOPPED
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Give one record to the handlers, in this thread."""
-        with self._writing:
+        """Give one record to the handlers, in this thread; if another one hangs in a write, it has to follow."""
+
+        def write(nested: bool) -> bool:
+            del nested
             self._hand_out([self.prepare(record)])
+            return True
+
+        if self._turns.in_turn(write) is None:
+            self._port.keep(record)
+            self._turns.left_behind = True
         self._go_on()
 
-    def _write(self, batch: list[logging.LogRecord]) -> None:
+    def _share(self, batch: Sequence[logging.LogRecord]) -> list[Task]:
+        """Tasks for what came out of the queue."""
         kind = type(self)
-        if kind.handle in _KNOWN_HANDLES and "handle" not in self.__dict__:
-            if kind.prepare is not logging.handlers.QueueListener.prepare:
-                batch = [self.prepare(record) for record in batch]
-            self._hand_out(batch)
-            return
-        for record in batch:  # a subclass has its own idea of one record
-            try:
-                self.handle(record)
-            except Exception as error:  # noqa: BLE001 - nothing may end the thread
-                self._failed(None, record, error)
+        if kind.handle not in _KNOWN_HANDLES or "handle" in self.__dict__:
+            return [(None, deque(batch))]  # a subclass has its own idea of one record
+        if kind.prepare is not logging.handlers.QueueListener.prepare:
+            batch = [self.prepare(record) for record in batch]
+        return self._tasks(batch)
 
-    def _hand_out(self, batch: Sequence[logging.LogRecord]) -> None:
-        handlers = self.handlers
-        for position, handler in enumerate(handlers, 1):
+    def _tasks(self, batch: Sequence[logging.LogRecord]) -> list[Task]:
+        tasks: list[Task] = []
+        for handler in self.handlers:
             level = handler.level if self.respect_handler_level else 0
             mine = [record for record in batch if record.levelno >= level] if level else batch
             if takes_batches(handler):
-                self._hand_batch(handler, mine)
-                continue
-            for record in mine:
-                try:
-                    handler.handle(record)
-                except Exception as error:  # noqa: BLE001 - one handler must not cost the others the record
-                    self._failed(handler, record, error)
-                if position == len(handlers):
-                    self._in_hand = max(0, self._in_hand - 1)
+                mine = filtered(handler, mine)
+            tasks.append((handler, deque(mine)))
+        return tasks
 
-    def _hand_batch(self, handler: Any, batch: Sequence[logging.LogRecord]) -> None:
-        if handler.filters:
-            batch = filtered(handler, batch)
+    def _hand_out(self, batch: Sequence[logging.LogRecord]) -> None:
+        for task in self._tasks(batch):
+            self._hand_to(*task)
+
+    def _hand_to(self, handler: Any, records: deque[logging.LogRecord]) -> None:
+        """Give *handler* all of *records* (None: `handle`, which a subclass overrides); none is left then."""
+        if handler is None or not takes_batches(handler):
+            self._hand_each(handler, records)
+            return
         try:
-            if batch:
-                handler.emit_batch(batch)
-        except Exception as error:  # noqa: BLE001 - as above
-            self._failed(handler, batch[0], error)
+            if records:
+                first = records[0]
+                handler.emit_batch(records)
+        except Exception as error:  # noqa: BLE001 - one handler must not cost the others the records
+            self._failed(handler, records[0] if records else first, error)
+        except BaseException as error:
+            if _is_interrupt(error):
+                raise  # what is left stays for whoever writes next
+            self._hand_each(handler, records)
+        records.clear()
 
-    def _failed(self, handler: logging.Handler | None, record: logging.LogRecord, error: Exception) -> None:
+    def _hand_each(self, handler: Any, records: deque[logging.LogRecord]) -> None:
+        handle: Callable[[logging.LogRecord], Any] = self.handle if handler is None else handler.handle
+        while records:
+            try:
+                handle(records[0])
+            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
+                self._failed(handler, records[0], error)
+            except BaseException as error:
+                if _is_interrupt(error):
+                    raise
+                self._failed(handler, records[0], error)  # a handler that exits
+            records.popleft()
+
+    def _failed(
+        self, handler: logging.Handler | None, record: logging.LogRecord, error: BaseException
+    ) -> None:
         """Called inside the `except` of a handler that raised."""
         try:
             if handler is not None:
@@ -460,9 +430,19 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         port = self._port
         if port.untold_since is None or not (at_once or port.due()):
             return
-        with self._writing:
+
+        def tell(nested: bool) -> None:
+            del nested
             if port.untold_since is not None:
                 self._hand_out([drop_report(port)])
+
+        self._turns.in_turn(tell)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Only the main thread is interrupted; anywhere else a handler has raised *error* itself."""
+    here = threading.current_thread() is threading.main_thread()
+    return here and isinstance(error, KeyboardInterrupt)
 
 
 _KNOWN_HANDLES = {BatchingQueueListener.handle}

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._counter import Counter
@@ -51,8 +52,12 @@ class Port:
         """Take *record* in, or raise `queue.Full`."""
         raise NotImplementedError
 
-    def take(self, limit: int) -> list[Any]:
-        """Hand out at most *limit* of what is there, at once."""
+    def take(self, limit: int, into: deque[Any]) -> None:
+        """Move at most *limit* of what is there, at once, to the end of *into*."""
+        raise NotImplementedError
+
+    def keep(self, record: Any) -> None:
+        """Take *record* in, although nobody may wait for its turn now; or raise `queue.Full`."""
         raise NotImplementedError
 
     def wait(self, timeout: float | None) -> None:
@@ -160,15 +165,11 @@ class RecordQueue(Port):
         except IndexError:
             raise queue.Empty from None
 
-    def take(self, limit: int) -> list[Any]:
-        pop = self._items.popleft
-        taken: list[Any] = []
-        try:
-            for _ in range(min(limit, len(self._items))):
-                taken.append(pop())  # noqa: PERF401 - an IndexError must keep what was popped
-        except IndexError:
-            pass  # another thread was faster
-        return taken
+    def take(self, limit: int, into: deque[Any]) -> None:
+        move(self._items, limit, into)
+
+    def keep(self, record: Any) -> None:
+        self._items.append(record)
 
     def wait(self, timeout: float | None) -> None:
         self._bell.acquire(timeout=-1 if timeout is None else timeout)
@@ -202,6 +203,14 @@ def patiently(step: Callable[[], Any], refusal: type[Exception], timeout: float 
             if deadline is not None and time.monotonic() >= deadline:
                 raise
         time.sleep(0.001)
+
+
+def move(source: deque[Any], limit: int, into: deque[Any]) -> None:
+    """Move at most *limit* records; no interrupt finds one of them in neither place, since C does it."""
+    try:
+        into.extend(starmap(source.popleft, repeat((), min(limit, len(source)))))
+    except IndexError:
+        pass  # another thread was faster
 
 
 def nobody() -> None:

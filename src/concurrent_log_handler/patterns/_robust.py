@@ -14,6 +14,7 @@ from concurrent_log_handler.patterns._handout import complain
 from concurrent_log_handler.patterns._listener import _KNOWN_HANDLES, BatchingQueueListener
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterator, Sequence
 
     ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
@@ -60,15 +61,17 @@ class RobustQueueListener(BatchingQueueListener):
             self._last_line = now
             complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
-    def _hand_out(self, batch: Sequence[logging.LogRecord]) -> None:
-        with _errors_come_to(self._swallowed, self.handlers):
-            super()._hand_out(batch)
+    def _hand_to(self, handler: Any, records: deque[logging.LogRecord]) -> None:
+        with _errors_come_to(self._swallowed, [] if handler is None else [handler]):
+            super()._hand_to(handler, records)
 
     def _swallowed(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         self._report(record, error if error is not None else RuntimeError("handleError was called"))
 
-    def _failed(self, handler: logging.Handler | None, record: logging.LogRecord, error: Exception) -> None:
+    def _failed(
+        self, handler: logging.Handler | None, record: logging.LogRecord, error: BaseException
+    ) -> None:
         del handler
         self._report(record, error)
 

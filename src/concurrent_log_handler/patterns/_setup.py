@@ -134,9 +134,10 @@ class _Setup:
         self.handlers = handlers
         self.listener = listener
         #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
-        #: another call, too.
+        #: another call, too; then the one that it replaced comes back.
         self.users = 0
         self.lasting = False
+        self.replaced: _Setup | None = None
 
     def in_force(self) -> bool:
         return not self.listener.stopped and all(one in self.logger.handlers for one in self.handlers)
@@ -161,24 +162,35 @@ class _Setup:
             handler.close()
 
 
-def installed(logger: logging.Logger | str | None, level: int | str | None, wish: Any, make: Any) -> _Setup:
+def installed(
+    logger: logging.Logger | str | None,
+    level: int | str | None,
+    wish: Any,
+    make: Any,
+    *,
+    lasting: bool = True,
+) -> _Setup:
     """
     The set-up of *logger*: the one in force if it is what is wished for, else a new one in its place.
 
-    *make()* returns the handlers to add and the listener.
+    *make()* returns the handlers to add and the listener.  What is not *lasting* ends with its last user.
     """
     target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
     threshold = None if level is None else level_number(level)
     with _changing:
         current = _in_force.get(target.name)
         if current is not None and current.logger is target and current.wish == wish and current.in_force():
+            current.lasting = current.lasting or lasting
             return current
         # First of all: a bad argument leaves the old set-up as it is.
         setup = _Setup(target, wish, *make())
+        setup.lasting = lasting
         if current is not None and current.logger is not target:
             current.remove()
             current = None
+        still_there = current is not None and current.in_force()
         setup.put_in_place_of(current)
+        setup.replaced = current if not lasting and still_there else None
         _in_force[target.name] = setup
         if threshold is not None:
             target.setLevel(threshold)
@@ -188,11 +200,22 @@ def installed(logger: logging.Logger | str | None, level: int | str | None, wish
 
 
 def uninstall(setup: _Setup) -> None:
-    """Take *setup* off its logger and write what it has queued."""
+    """Take *setup* off its logger, put back the one that it replaced, and write what it has queued."""
     with _changing:
-        if _in_force.get(setup.logger.name) is setup:
-            del _in_force[setup.logger.name]
-        setup.remove()
+        if _in_force.get(setup.logger.name) is not setup:
+            setup.remove()
+            return
+        del _in_force[setup.logger.name]
+        earlier = setup.replaced
+        while earlier is not None and not (earlier.lasting or earlier.users):
+            earlier = earlier.replaced
+        if earlier is None:
+            setup.remove()
+            return
+        earlier.listener.start()
+        earlier.put_in_place_of(setup)
+        _in_force[setup.logger.name] = earlier
+        setup.end()
 
 
 def setup_non_blocking_logging(
@@ -237,7 +260,7 @@ def install_file(
     *,
     lasting: bool = True,
 ) -> _Setup:
-    """The work of `setup_non_blocking_logging`; what is not *lasting* ends with its last user."""
+    """The work of `setup_non_blocking_logging`; *lasting* as for `installed`."""
 
     def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
         place = None if "handler" in options else filename
@@ -247,9 +270,7 @@ def install_file(
         return [handler], handler.listener
 
     wish = ("file", _path(filename), max_bytes, level, _alike(formatter), options)
-    setup = installed(logger, level, wish, make)
-    setup.lasting = setup.lasting or lasting
-    return setup
+    return installed(logger, level, wish, make, lasting=lasting)
 
 
 def setup_critical_and_background_logging(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import queue
 import signal
 import threading
 import time
@@ -178,7 +179,7 @@ class _Drain:
                 left = self.deadline and max(0.0, self.deadline - time.monotonic())
                 self.listener.stop(left)
             else:
-                self.listener.stop()
+                self._stop_patiently()
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
         with self._settling:
@@ -186,6 +187,17 @@ class _Drain:
             kill_by = self.detached
         if kill_by is not None:
             _die_by(kill_by)
+
+    def _stop_patiently(self) -> None:
+        """Stop a listener whose `stop()` wants room in the queue for its end mark, as the standard library's does."""
+        while True:
+            try:
+                self.listener.stop()
+                return
+            except queue.Full:
+                if self.deadline is not None and time.monotonic() >= self.deadline:
+                    raise
+            time.sleep(_LOOK_EVERY)
 
 
 def _die_by(signum: int) -> None:
