@@ -667,7 +667,7 @@ def test_35_signal_that_interrupts_the_queue_in_its_own_lock(tmp_path: Path, kin
         handler = GracefulQueueHandler(records)
         log.setLevel(logging.INFO)
         log.addHandler(handler)
-        shutdown = GracefulLoggingShutdown(listener, timeout=20)
+        shutdown = GracefulLoggingShutdown(listener, timeout=2)
         lock = getattr(records, "mutex", None) or threading.Lock()
         write(0, 3)
         listener.flush()

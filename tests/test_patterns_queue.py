@@ -819,7 +819,7 @@ class Sleepy(Keep):
         super().emit(record)
 
 
-@pytest.mark.parametrize("make", QUEUES[:3], ids=QUEUE_NAMES[:3])
+@pytest.mark.parametrize("make", QUEUES[:2], ids=QUEUE_NAMES[:2])  # with a limit: what is queued is soon written
 def test_stop_ends_while_threads_log_into_a_slow_handler(make) -> None:
     """Threads that wait for their turn behind a slow one are not waiting for one that hangs."""
     records = make(300)
