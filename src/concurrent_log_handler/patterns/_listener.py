@@ -204,22 +204,34 @@ class BatchingQueueListener(logging.handlers.QueueListener):
     def _start_thread(self) -> threading.Thread | None:
         # Not to be waited for, nor entered twice: a signal handler that logs may come in the middle of it.
         gate = self._gate
-        if self._starting or not gate.acquire(False):
+        mine: bool = gate._is_owned()  # type: ignore[attr-defined]
+        if mine and self._starting:
             return self._thread
         try:
-            self._starting = True
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="log listener", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is shutting down, or there is no room for threads
-                    return None
-                self._thread = thread
-                hook_exit_of_children()
-            return self._thread
+            try:
+                if mine or gate.acquire(False):
+                    self._starting = True
+                    self._start_thread_unless_there_is_one()
+                return self._thread
+            finally:
+                self._starting = False
+                if not mine and gate._is_owned():  # type: ignore[attr-defined]
+                    gate.release()
         finally:
-            self._starting = False
-            gate.release()
+            # An interrupt may have cut the `finally` above short.
+            while not mine and gate._is_owned():  # type: ignore[attr-defined]
+                gate.release()
+
+    def _start_thread_unless_there_is_one(self) -> None:
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="log listener", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down, or there is no room for threads
+            return
+        self._thread = thread
+        hook_exit_of_children()
 
     def _run(self) -> None:
         me = threading.current_thread()
