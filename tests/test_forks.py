@@ -304,6 +304,7 @@ def test_levels_of_an_earlier_fork_are_forgotten(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="needs a call that keeps CPython's lock")
 @pytest.mark.parametrize("what", ["handler.close()", "handler.doRollover()", "handler.acquire()"])
 def test_fork_in_c_leaves_the_parent_its_lock(tmp_path: Path, what: str) -> None:
     """uWSGI forks without telling Python; the first thing that the child does need not be a record."""
