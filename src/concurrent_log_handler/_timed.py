@@ -213,10 +213,6 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
             self._known_calendar = key, calendar._replace(interval=self.interval)
         return self._known_calendar[1]
 
-    def _time_is_up(self) -> bool:
-        # A clock that was set back to before we asked may have made the known time meaningless.
-        return not self._asked_at <= self._clock() < self._wake_at
-
     def _know(self, at: float, now: float) -> None:
         self._rollover_at = at
         self._asked_at = now

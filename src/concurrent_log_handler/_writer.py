@@ -11,7 +11,7 @@ import os
 import sys
 from collections import deque
 from logging import LogRecord
-from time import monotonic
+from time import monotonic, time
 from typing import (
     Any,
     Callable,
@@ -40,7 +40,9 @@ class RecordWriter(SharedFileHandler):
 
     # Filled on the way through `emit`, so plain attributes: the fewest bytecodes.
     _look_closer_at = _NEVER  # size of the live file from which `_consider` is asked
-    _wake_at: float = 0.0  # time from which `_consider` is asked; 0 never
+    _wake_at: float = 0.0  # `_clock`'s time from which `_consider` is asked, as before `_asked_at`; 0 never
+    _asked_at: float = 0.0
+    _clock: Callable[[], float] = time
 
     def handle(self, record: LogRecord) -> Any:
         """
@@ -86,12 +88,16 @@ class RecordWriter(SharedFileHandler):
                 entered = mine or lock.thread.acquire(False) or lock.enter(self.lock_timeout)
                 if entered and not mine:
                     lock.entered = True
-                data = self._encode(self.format(record) + self._terminator)
+                form = self._text
+                text = self.format(record) + self._terminator
+                data = text.encode(form.codec, form.errors) if form.newline == "\n" else form.encode(text)
                 if entered and lock.acquire(self.lock_timeout):
                     live = self._live
                     looked = monotonic()
                     size = live.look()
-                    if size + len(data) >= self._look_closer_at or (self._wake_at and self._time_is_up()):
+                    if size + len(data) >= self._look_closer_at or (
+                        self._wake_at and not self._asked_at <= self._clock() < self._wake_at
+                    ):
                         size = self._consider(record, len(data))
                     live.append(data, size)
                     if self._close_each_time:
@@ -135,10 +141,7 @@ class RecordWriter(SharedFileHandler):
         return self._quick_format.text(self.formatter, record)
 
     def _encode(self, text: str) -> bytes:
-        form = self._text
-        if form.newline != "\n":
-            return form.encode(text)
-        return text.encode(form.codec, form.errors)
+        return self._text.encode(text)
 
     @locked_step
     def emit_batch(self, records: Iterable[LogRecord]) -> None:
@@ -208,9 +211,7 @@ class RecordWriter(SharedFileHandler):
             try:
                 if not looked:
                     size, looked = self._live.look(), True
-                if size + pending + len(data) >= self._look_closer_at or (
-                    self._wake_at and self._time_is_up()
-                ):
+                if size + pending + len(data) >= self._look_closer_at or self._time_is_up():
                     failed += self._write_chunk(chunk, size, queued)
                     chunk, pending = [], 0
                     size = self._consider(record, len(data))
@@ -278,7 +279,9 @@ class RecordWriter(SharedFileHandler):
         return True
 
     def _time_is_up(self) -> bool:
-        return False
+        """Tell whether `_consider` is to be asked because of the time; the same stands in `emit`, for speed."""
+        # A clock that was set back to before it was asked may have made the known time meaningless.
+        return bool(self._wake_at) and not self._asked_at <= self._clock() < self._wake_at
 
     def _consider(self, record: LogRecord, length: int) -> int:  # noqa: ARG002
         """Make room for *record* of *length* bytes, if that is due; return the live file's size.  Lock held."""
