@@ -1640,7 +1640,8 @@ def test_recursion_error_in_a_thread_that_ends_leaves_no_lock(tmp_path: Path) ->
         """
         import logging, sys, threading
         from concurrent_log_handler import ConcurrentRotatingFileHandler
-        handler = ConcurrentRotatingFileHandler("app.log", maxBytes=200, backupCount=3, lock_timeout=0.5)
+        options = dict(maxBytes=200, backupCount=3, lock_timeout=0.5)
+        handler = ConcurrentRotatingFileHandler("app.log", **options)
         handler.handleError = lambda record: None
         log = logging.getLogger("deep")
         log.setLevel(10)
@@ -1659,9 +1660,12 @@ def test_recursion_error_in_a_thread_that_ends_leaves_no_lock(tmp_path: Path) ->
             if handler._lock.mine():
                 owners.append(levels)
         for levels in range(220, 300):
-            thread = threading.Thread(target=work, args=(levels,))
-            thread.start()
-            thread.join()
+            for cold in (False, True):
+                if cold:  # the lock file is not open yet
+                    handler.close()
+                thread = threading.Thread(target=work, args=(levels,))
+                thread.start()
+                thread.join()
         assert not owners, owners
         """,
         tmp_path,

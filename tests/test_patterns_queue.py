@@ -1115,3 +1115,136 @@ def test_monitored_manager_queue_is_not_asked_in_a_signal_handler() -> None:
         assert listener.stop(SECONDS) == 0
 
         assert len(kept.records) == 1000 + len(signals)
+
+
+# --- one bad record ------------------------------------------------------------------------------
+
+
+class Refusing(BatchingQueueListener):
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        if record.getMessage() == "bad":
+            raise ValueError("not prepared")
+        return record
+
+
+class Exits:
+    """A filter that exits at one record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage() == "bad":
+            sys.exit(1)
+        return True
+
+
+class Worse(ConcurrentRotatingFileHandler):
+    """Reporting an error exits as well."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.getMessage() == "bad":
+            raise ValueError("not formatted")
+        return super().format(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("trouble", ["prepare", "no record", "filter", "handleError"])
+def test_one_bad_record_costs_only_itself_whatever_is_wrong_with_it(
+    tmp_path: Path, trouble: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    records = RecordQueue(100)
+    target = (Worse if trouble == "handleError" else ConcurrentRotatingFileHandler)(tmp_path / "app.log")
+    target.setLevel(logging.INFO)
+    listener = (Refusing if trouble == "prepare" else BatchingQueueListener)(records, target)
+    if trouble == "filter":
+        target.addFilter(Exits())  # type: ignore[arg-type]
+    for text in ("before", "bad", "after"):
+        records.put_nowait(text if trouble == "no record" and text == "bad" else a_record(text))
+    listener.start()
+
+    assert listener.stop(SECONDS) == 0
+    assert (tmp_path / "app.log").read_text().split() == ["before", "after"]
+    assert capfd.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_signal_handler_that_exits_ends_the_process_though_it_interrupts_a_write(tmp_path: Path) -> None:
+    """After `stop()` the main thread writes by itself; an orderly SIGTERM must not be taken for its handler's."""
+    run_program(
+        """
+        import logging, os, signal, sys
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import *
+        class Slow(ConcurrentRotatingFileHandler):
+            def format(self, record):
+                if record.getMessage() == "first" and not sent:
+                    sent.append(1)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    for _ in range(1000):
+                        pass
+                return super().format(record)
+        sent = []
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+        records = RecordQueue(10)
+        handler, listener = FastQueueHandler(records), BatchingQueueListener(records, Slow("app.log"))
+        listener.start()
+        listener.stop()
+        handler.handle(logging.makeLogRecord({"msg": "first"}))
+        """,
+        tmp_path,
+        status=3,
+    )
+
+    assert (tmp_path / "app.log").read_text() == "first\n"
+
+
+def test_filter_that_changes_the_record_leaves_earlier_handlers_theirs(tmp_path: Path) -> None:
+    """As with the standard library's listener, and its errors come to the error handler."""
+
+    def redact(record: logging.LogRecord) -> bool:
+        if record.msg == "bad":
+            raise ValueError("no filter for that")
+        record.msg = "REDACTED"
+        return True
+
+    plain, redacted = (
+        ConcurrentRotatingFileHandler(tmp_path / name) for name in ("plain.log", "redacted.log")
+    )
+    redacted.addFilter(redact)
+    records = RecordQueue(10)
+    with RobustQueueListener(records, plain, redacted, error_handler=lambda record, error: None) as listener:
+        for text in ("secret", "bad"):
+            FastQueueHandler(records).handle(a_record(text))
+
+    assert (tmp_path / "plain.log").read_text() == "secret\nbad\n"
+    assert (tmp_path / "redacted.log").read_text() == "REDACTED\n"
+    assert listener.error_count == 1
+
+
+def test_callers_wait_for_others_that_get_on_also_with_a_queue_between_processes() -> None:
+    class Slow(Keep):
+        def emit(self, record: logging.LogRecord) -> None:
+            time.sleep(0.2)
+            super().emit(record)
+
+    records = multiprocessing.Queue(100)
+    kept = Slow()
+    handler, listener = FastQueueHandler(records), BatchingQueueListener(records, kept)
+    listener.start()
+    listener.stop()
+    late: list[str] = []
+
+    def work(me: int) -> None:
+        handler.handle(a_record(f"thread {me}"))
+        if f"thread {me}" not in kept.texts:
+            late.append(f"thread {me}")
+
+    threads = [threading.Thread(target=work, args=(me,), daemon=True) for me in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+
+    assert not late
+    records.close()
+    records.join_thread()

@@ -318,3 +318,12 @@ def test_limit_of_a_file_stays_below_that_of_all(tmp_path: Path) -> None:
         handler.maxBytes = 101
 
     assert handler.maxBytes == 10
+
+
+def test_namer_with_one_name_for_all_ends_though_there_is_no_count(tmp_path: Path) -> None:
+    handler = Recording(tmp_path / "app.log", maxBytes=10, max_total_bytes=1000)
+    handler.namer = lambda name: str(tmp_path / "one")
+
+    write(handler, "aaaa", "bbbb", "cccc", "dddd")
+
+    assert sorted("".join(contents(tmp_path).values()).split()) == ["aaaa", "bbbb", "cccc", "dddd"]

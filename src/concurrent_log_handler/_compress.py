@@ -108,8 +108,9 @@ class Job:
         whole = self._written
         try:
             self.compress()
-        except OSError:
-            os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
+        except BaseException:
+            if identity(self._part) == self._part_identity:
+                os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
             raise
 
     def foreign(self) -> bool:

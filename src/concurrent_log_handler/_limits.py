@@ -250,8 +250,8 @@ class LimitedHandler(ConcurrentHandler):
         me = get_ident()
         if me in self._tellers:
             return  # the callback logs, and that rotated: the outer call goes on with it
-        self._tellers.add(me)
         try:
+            self._tellers.add(me)
             for _ in range(self._marks.count() + _MOST_MORE):
                 claim = self._claim_mark()
                 if claim is None:

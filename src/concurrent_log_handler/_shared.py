@@ -95,6 +95,7 @@ class SharedFileHandler(BaseRotatingHandler):
             self._live.empty_when_opened()
         if mode == "x":
             self._access.create(self.baseFilename)
+        self._lock.users.add(self)
         if not self.delay:
             self._open_now()
 
@@ -109,7 +110,6 @@ class SharedFileHandler(BaseRotatingHandler):
     def _set_up(self) -> None:
         """Make what belongs to this process and is neither copied nor pickled."""
         self._lock = lock_for(self.lockFilename, self._access)
-        self._lock.users.add(self)
         self._live = LiveFile(self.baseFilename, self._access, self._text)
         self._afterwards: Deque[Callable[[LogRecord], None]] = deque()
         self._quick_format = QuickFormat()
@@ -215,7 +215,7 @@ class SharedFileHandler(BaseRotatingHandler):
         if not (mine and lock.held):
             self._finish_afterwards(mine)
         try:
-            if mine or lock.enter(self.lock_timeout):
+            if lock.mine() or lock.enter(self.lock_timeout):
                 self._live.close()
                 if not lock.held:
                     lock.close()
@@ -310,6 +310,7 @@ class SharedFileHandler(BaseRotatingHandler):
         self.__dict__.update(state)
         self._set_up()
         self.createLock()
+        self._lock.users.add(self)
         logging._addHandlerRef(self)  # type: ignore[attr-defined]  # noqa: SLF001 - for logging.shutdown()
 
     # -- afterwards, outside every lock ---------------------------------------

@@ -45,6 +45,7 @@ from ._retention import surplus
 from ._rotation import GZ
 from ._shared import LogFilenameType
 
+_TICK = 0.02  # the time of a file's last change may lag the clock by this much
 _AT_ONCE = 1.0  # any time long past
 
 
@@ -278,7 +279,7 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
 
     def _nobody_rolled_at(self, known: int, modified: Optional[float]) -> bool:
         """Tell whether the live file is the one from before *known*, with nothing in it from after that."""
-        return modified is not None and modified < known and self._live.identity() == self._file_then
+        return modified is not None and modified < known - _TICK and self._live.identity() == self._file_then
 
     def _peek(self) -> bytes:
         with contextlib.suppress(OSError), open(self.lockFilename, "rb") as sidecar:

@@ -127,7 +127,7 @@ class RecordWriter(SharedFileHandler):
                     lock.held = False
                     try:
                         flock(lock.fd, UNLOCK)
-                    except OSError:
+                    except (OSError, ValueError):  # it may be closed: -1
                         pass
                     if not mine:
                         lock.thread.release()
@@ -167,6 +167,7 @@ class RecordWriter(SharedFileHandler):
             if self._inside() and lock.held:
                 for record in records:
                     self._emit_inside(record)
+                    _forget(queued, record)
                 return
             mine = lock.mine()
         try:

@@ -180,10 +180,14 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         while number < self._backup_count:
             number += 1
             yield self._backup_name(number)
+        seen: Set[str] = set()
         missing = 0
         while self._limits().need_status() and missing < _WIDEST_GAP:
             number += 1
             name = self._backup_name(number)
+            if name in seen:
+                return  # a namer that gives one name twice would go on for ever
+            seen.add(name)
             missing = 0 if os.path.lexists(name) or os.path.lexists(name + GZ) else missing + 1
             if not missing:
                 yield name

@@ -183,7 +183,7 @@ class ForeignPort(_Guarded):
             return
         me = threading.get_ident()
         if me in self._inside:
-            self._put_aside(record)  # the interrupted call below puts it in
+            self._put_aside(record)  # the interrupted call below, or the listener, sees to it
             return
         self._inside.add(me)
         try:
@@ -297,6 +297,17 @@ class ForeignPort(_Guarded):
             return max(0, int(self.target.qsize()) + len(self._first) + len(self._aside) - self._marks_inside)
         except (NotImplementedError, AttributeError, OSError, EOFError):
             return None
+        finally:
+            self._inside.discard(me)
+            if self._aside and self.reader is None:
+                self._put_late()
+
+    def _put_late(self) -> None:
+        """Put in what a signal handler could not, where no listener of this process will look."""
+        me = threading.get_ident()
+        self._inside.add(me)
+        try:
+            self._put_what_is_aside()
         finally:
             self._inside.discard(me)
 

@@ -27,8 +27,8 @@ _given_up: set[BatchingQueueListener] = set()
 
 
 def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
-    """Stop every listener of this process, also one that was never started but has records waiting."""
-    waiting = {port.reader for port in all_ports() if port.reader is not None and port.depth()}
+    """Stop every listener of this process, also one that was never started but has records waiting or in hand."""
+    waiting = {port.reader for port in all_ports() if port.reader and (port.depth() or port.reader.left())}
     to_stop = {*running, *waiting} - _given_up
     deadline, left = time.monotonic() + timeout, 0
     while to_stop:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from concurrent_log_handler.patterns._ports import Port
 
 _LOGGER_NAME = "concurrent_log_handler.patterns"
@@ -59,11 +58,11 @@ def filters_itself(handler: logging.Handler) -> bool:
     return type(handler).filter is not logging.Filterer.filter
 
 
-def filtered(handler: logging.Handler, batch: Sequence[logging.LogRecord]) -> Sequence[logging.LogRecord]:
+def filtered(handler: logging.Handler, batch: deque[logging.LogRecord]) -> deque[logging.LogRecord]:
     """What the filters of *handler* let through; from Python 3.12 on they may replace a record."""
     if not handler.filters and not filters_itself(handler):
         return batch
-    passed = []
+    passed: deque[logging.LogRecord] = deque()
     for record in batch:
         try:
             verdict: Any = handler.filter(record)

@@ -67,6 +67,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         """No thread, nothing in hand, and locks that are free: at the start, and in a forked child."""
         self._thread: threading.Thread | None = None
         self._starting = False
+        self._suspect: logging.LogRecord | None = None
         self._turns = Turns(self._port, self._share, self._hand_to)
         # Re-entrant: a signal handler may log, start or stop in the middle of it.
         self._gate = threading.RLock()
@@ -111,7 +112,8 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         """
         Write what is queued; from then on each record is written by the thread that logs it.
 
-        Never raises, needs no room in the queue, and does nothing the second time.
+        Never raises and needs no room in the queue.  The second time there is nothing left to do, unless
+        something cut the first one short.
 
         Args:
             timeout: Seconds to wait; None waits until all is written.
@@ -141,7 +143,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             pass  # we are in a signal handler: the thread may not get on before the interrupted code does
         elif thread is not None and thread is not threading.current_thread() and not self._turns.mine():
             self._join(thread, deadline)
-        elif first or self._turns.left_behind or self._turns.in_hand():
+        elif first or self._turns.left_behind or self.left():
             self._write_here(deadline)
         if self._thread is None and not self._turns.left_behind and not self._turns.mine():
             return 0  # what is queued by now is in the hands of the threads that bring it
@@ -214,7 +216,8 @@ class BatchingQueueListener(logging.handlers.QueueListener):
                     self._start_thread_unless_there_is_one()
                 return self._thread
             finally:
-                self._starting = False
+                if gate._is_owned():  # type: ignore[attr-defined]  # else another thread is in here
+                    self._starting = False
                 if not mine and gate._is_owned():  # type: ignore[attr-defined]
                     gate.release()
         finally:
@@ -278,7 +281,11 @@ class BatchingQueueListener(logging.handlers.QueueListener):
                 port.linger(_LINGER)
             else:
                 port.attentive = False
-                if not port.depth() and not turns.in_hand() and self._state == _RUNNING:
+                if port.depth() or turns.in_hand():
+                    port.linger(
+                        _LINGER
+                    )  # a sender that was killed may have counted a record that never comes
+                elif self._state == _RUNNING:
                     port.wait(self._untold_for())
                 self._look_out()
                 self._tell_of_drops()
@@ -320,7 +327,10 @@ class BatchingQueueListener(logging.handlers.QueueListener):
 
     def write_latecomer(self) -> None:
         """See that a record of this thread is written which came into the queue just behind a `stop()`."""
-        self._port.finish(time.monotonic() + _LATECOMERS)
+        until = time.monotonic() + _LATECOMERS
+        while self._thread is not None and time.monotonic() < until:
+            time.sleep(0.001)  # the thread still reads
+        self._port.finish(until + _LATECOMERS)
         while not self._port.settled():
             if not self._turns.in_turn(self._turns.chunk):
                 time.sleep(0.001)
@@ -372,16 +382,26 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         if kind.handle not in _KNOWN_HANDLES or "handle" in self.__dict__:
             return [(None, deque(batch))]  # a subclass has its own idea of one record
         if kind.prepare is not logging.handlers.QueueListener.prepare:
-            batch = [self.prepare(record) for record in batch]
+            batch = self._prepared(batch)
         return self._tasks(batch)
+
+    def _prepared(self, batch: Sequence[logging.LogRecord]) -> list[logging.LogRecord]:
+        prepared = []
+        for record in batch:
+            try:
+                prepared.append(self.prepare(record))
+            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
+                self._failed(None, record, error)
+        return prepared
 
     def _tasks(self, batch: Sequence[logging.LogRecord]) -> list[Task]:
         tasks: list[Task] = []
         for handler in self.handlers:
             level = handler.level if self.respect_handler_level else 0
-            mine = [record for record in batch if record.levelno >= level] if level else batch
-            if takes_batches(handler):
-                mine = filtered(handler, mine)
+            # What is no record, but was put into the queue all the same, is the handler's to complain of.
+            mine = (
+                [record for record in batch if getattr(record, "levelno", level) >= level] if level else batch
+            )
             tasks.append((handler, deque(mine)))
         return tasks
 
@@ -394,41 +414,56 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         if handler is None or not takes_batches(handler):
             self._hand_each(handler, records)
             return
+        if not records:
+            return
+        first, passed = records[0], records
         try:
-            if records:
-                first = records[0]
-                handler.emit_batch(records)
+            passed = filtered(handler, records)
+            if passed:
+                handler.emit_batch(passed)
         except Exception as error:  # noqa: BLE001 - one handler must not cost the others the records
-            self._failed(handler, records[0] if records else first, error)
+            self._failed(handler, passed[0] if passed else first, error)
         except BaseException as error:
-            if _is_interrupt(error):
+            if passed is not records:
+                records.clear()
+                records.extend(passed)
+            if threading.current_thread() is threading.main_thread():
                 raise  # what is left stays for whoever writes next
+            if not records:
+                self._failed(handler, first, error)
             self._hand_each(handler, records)
         records.clear()
 
     def _hand_each(self, handler: Any, records: deque[logging.LogRecord]) -> None:
         handle: Callable[[logging.LogRecord], Any] = self.handle if handler is None else handler.handle
         while records:
+            record = records[0]
             try:
-                handle(records[0])
+                handle(record)
             except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-                self._failed(handler, records[0], error)
+                self._failed(handler, record, error)
             except BaseException as error:
-                if _is_interrupt(error):
+                # Only the main thread is interrupted, by Ctrl-C or a signal handler that exits.  If it
+                # comes with the same record again, the handler itself exits, as it does in any other thread.
+                again = self._suspect is record and not isinstance(error, KeyboardInterrupt)
+                self._suspect = record
+                if threading.current_thread() is threading.main_thread() and not again:
                     raise
-                self._failed(handler, records[0], error)  # a handler that exits
+                self._failed(handler, record, error)
             records.popleft()
 
     def _failed(
         self, handler: logging.Handler | None, record: logging.LogRecord, error: BaseException
     ) -> None:
-        """Called inside the `except` of a handler that raised."""
+        """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
         try:
             if handler is not None:
                 handler.handleError(record)
             elif logging.raiseExceptions:
                 complain(f"cannot log {record.getMessage()!r}: {error!r}")
-        except Exception as worse:  # noqa: BLE001 - reporting must not cost the records that follow
+        except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
+            if threading.current_thread() is threading.main_thread() and not isinstance(worse, Exception):
+                raise
             complain(f"concurrent_log_handler: reporting {error!r} failed: {worse!r}")
 
     # --- dropped records --------------------------------------------------------------------------
@@ -449,12 +484,6 @@ class BatchingQueueListener(logging.handlers.QueueListener):
                 self._hand_out([drop_report(port)])
 
         self._turns.in_turn(tell)
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Only the main thread is interrupted; anywhere else a handler has raised *error* itself."""
-    here = threading.current_thread() is threading.main_thread()
-    return here and isinstance(error, KeyboardInterrupt)
 
 
 _KNOWN_HANDLES = {BatchingQueueListener.handle}

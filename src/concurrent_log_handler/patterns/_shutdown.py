@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._handout import complain
 from concurrent_log_handler.patterns._listener import BatchingQueueListener
+from concurrent_log_handler.patterns._ports import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -179,7 +180,9 @@ class _Drain:
                 left = self.deadline and max(0.0, self.deadline - time.monotonic())
                 self.listener.stop(left)
             else:
-                self._stop_patiently()
+                # The standard library's stop() wants room in the queue for its end mark.
+                left = self.deadline and max(0.0, self.deadline - time.monotonic())
+                patiently(self.listener.stop, queue.Full, left)
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
         with self._settling:
@@ -187,17 +190,6 @@ class _Drain:
             kill_by = self.detached
         if kill_by is not None:
             _die_by(kill_by)
-
-    def _stop_patiently(self) -> None:
-        """Stop a listener whose `stop()` wants room in the queue for its end mark, as the standard library's does."""
-        while True:
-            try:
-                self.listener.stop()
-                return
-            except queue.Full:
-                if self.deadline is not None and time.monotonic() >= self.deadline:
-                    raise
-            time.sleep(_LOOK_EVERY)
 
 
 def _die_by(signum: int) -> None:

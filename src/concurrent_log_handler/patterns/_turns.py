@@ -1,4 +1,4 @@
-"""Who writes: one thread at a time, and what an interrupt cuts off is finished by whoever comes next.
+"""Who writes: one thread at a time; what an interrupt cuts off stays in hand for whoever writes next.
 
 It owns the turn, the records that are out of the queue and not written yet, and how far the writing
 has come.  Which handlers get what is the listener's; the queue is `_ports`'.
@@ -11,6 +11,8 @@ import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
+
+from concurrent_log_handler.patterns._handout import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +68,7 @@ class Turns:
         self._hands = [_Hand()]  # more than one where a write was interrupted by another of the same thread
         self._taken = 0
         self._taking = 0
+        self._steps = 0
         self._waiting: set[int] = set()
         self._hangs = False
 
@@ -113,6 +116,7 @@ class Turns:
                 return step(False) if self._wait(patience) else None
             finally:
                 if self.mine():
+                    self._steps += 1
                     self._lock.release()
         finally:
             # An interrupt may have cut the `finally` above short.
@@ -123,18 +127,21 @@ class Turns:
         if patience is not None:
             return self._lock.acquire(timeout=patience)
         me = threading.get_ident()
-        self._waiting.add(me)
         try:
+            self._waiting.add(me)
             while True:
-                before = self._taken, self.in_hand()
+                before = self._progress()
                 if self._lock.acquire(timeout=0 if self._hangs else _TURN):
                     self._hangs = False
                     return True
-                if self._hangs or before == (self._taken, self.in_hand()):
+                if self._hangs or before == self._progress():
                     self._hangs = True  # waited for only once
                     return False
         finally:
             self._waiting.discard(me)
+
+    def _progress(self) -> tuple[int, int, int]:
+        return self._steps, self._taken, self.in_hand()
 
     def chunk(self, nested: bool) -> int:
         """Finish what was interrupted, take at most one batch and write it; returns the size of the batch."""
@@ -175,7 +182,14 @@ class Turns:
             tasks = [*tasks, *self._share([record for record in taken if record is not None])]
             hand.state = deque(), tasks
         while tasks:
-            self._hand(*tasks[0])
+            handler, records = tasks[0]
+            try:
+                self._hand(handler, records)
+            except Exception as error:  # noqa: BLE001 - not even reporting worked; those behind it still have to be written
+                complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
+                if records:
+                    records.popleft()
+                    continue
             del tasks[0]
         if hand.owed:
             self._port.done(hand.owed)
