@@ -445,9 +445,10 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             except BaseException as error:
                 # Only the main thread is interrupted, by Ctrl-C or a signal handler that exits.  If it
                 # comes with the same record again, the handler itself exits, as it does in any other thread.
-                again = self._suspect is record and not isinstance(error, KeyboardInterrupt)
-                self._suspect = record
+                pressed = isinstance(error, KeyboardInterrupt)
+                again = self._suspect is record and not pressed
                 if threading.current_thread() is threading.main_thread() and not again:
+                    self._suspect = None if pressed else record
                     raise
                 self._failed(handler, record, error)
             records.popleft()
