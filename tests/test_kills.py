@@ -235,7 +235,7 @@ def test_killed_at_random_many_times(tmp_path: Path, options: dict[str, object])
                     acknowledged += chunk
                 os.close(reader)
                 os.write(1, b"%s\\n" % json.dumps([name, acknowledged.count(b"\\n"), True]).encode())
-        children = [start(lambda place=place: one_after_another(place, 25)) for place in range(2)]
+        children = [start(lambda place=place: one_after_another(place, 16)) for place in range(2)]
         healthy = start(steady)
         assert join(*children) == [0, 0]
         os.write(stopped, b"x")
@@ -258,4 +258,4 @@ def test_killed_at_random_many_times(tmp_path: Path, options: dict[str, object])
 
     expected["last"] = range(100)
     check(tmp_path / "logs", expected, perhaps=perhaps, max_bytes=2000, torn=len(perhaps))
-    assert len(expected) == 52
+    assert len(expected) == 34

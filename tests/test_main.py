@@ -471,7 +471,7 @@ def test_failure_is_in_the_table(tmp_path: Path, driver: list[str]) -> None:
 @pytest.mark.parametrize("packing", ["--gzip", "--no-gzip", "--background-gzip"])
 def test_chaos_loses_nothing_that_was_acknowledged(tmp_path: Path, packing: str) -> None:
     """Writers killed and replaced, the sidecar deleted, the live file moved away, all at once."""
-    result = run("--dir", str(tmp_path), "--json", "--chaos", "--seconds", "4", packing)
+    result = run("--dir", str(tmp_path), "--json", "--chaos", "--seconds", "3", packing)
 
     report = json.loads(result.stdout)
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
