@@ -1,7 +1,7 @@
 """Who writes what the application queued: one listener per queue, its thread, its end.
 
 It owns the thread (started in each process with the first record that needs it), stopping within a
-bound, which handler gets which record, and the report of dropped records.  The queue itself is
+bound, and the report of dropped records.  Which handler gets which record is `_handing`'s; the queue itself is
 `_ports`'; whose turn it is to write, `_turns`'; what happens to listeners at a fork and at the
 process's end, `_exit`'s; the order, rotation and safety of a write are the handlers'.
 """
@@ -12,19 +12,17 @@ import logging
 import logging.handlers
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
-from concurrent_log_handler.patterns._handout import complain, drop_report, filtered, takes_batches
+from concurrent_log_handler.patterns._handing import HandingListener, known_handles
+from concurrent_log_handler.patterns._handout import complain, drop_report
 from concurrent_log_handler.patterns._ports import TELL_EVERY
 from concurrent_log_handler.patterns._turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from concurrent_log_handler.patterns._turns import Task
+    pass
 
 # After the queue ran empty, records gather for this long (seconds) before the thread looks again: an
 # application that logs all the time then never pays for waking it.
@@ -35,7 +33,7 @@ _LATECOMERS = 0.5
 _NEW, _RUNNING, _STOPPED = "new", "running", "stopped"
 
 
-class BatchingQueueListener(logging.handlers.QueueListener):
+class BatchingQueueListener(HandingListener):
     """
     A `logging.handlers.QueueListener` that takes all that is queued at once and survives `fork()`.
 
@@ -67,7 +65,7 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         """No thread, nothing in hand, and locks that are free: at the start, and in a forked child."""
         self._thread: threading.Thread | None = None
         self._starting = False
-        self._suspect: logging.LogRecord | None = None
+        self._suspect = None
         self._turns = Turns(self._port, self._share, self._hand_to)
         # Re-entrant: a signal handler may log, start or stop in the middle of it.
         self._gate = threading.RLock()
@@ -376,97 +374,6 @@ class BatchingQueueListener(logging.handlers.QueueListener):
             self._turns.left_behind = True
         self._go_on()
 
-    def _share(self, batch: Sequence[logging.LogRecord]) -> list[Task]:
-        """Tasks for what came out of the queue."""
-        kind = type(self)
-        if kind.handle not in _KNOWN_HANDLES or "handle" in self.__dict__:
-            return [(None, deque(batch))]  # a subclass has its own idea of one record
-        if kind.prepare is not logging.handlers.QueueListener.prepare:
-            batch = self._prepared(batch)
-        return self._tasks(batch)
-
-    def _prepared(self, batch: Sequence[logging.LogRecord]) -> list[logging.LogRecord]:
-        prepared = []
-        for record in batch:
-            try:
-                prepared.append(self.prepare(record))
-            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-                self._failed(None, record, error)
-        return prepared
-
-    def _tasks(self, batch: Sequence[logging.LogRecord]) -> list[Task]:
-        tasks: list[Task] = []
-        for handler in self.handlers:
-            level = handler.level if self.respect_handler_level else 0
-            # What is no record, but was put into the queue all the same, is the handler's to complain of.
-            mine = (
-                [record for record in batch if getattr(record, "levelno", level) >= level] if level else batch
-            )
-            tasks.append((handler, deque(mine)))
-        return tasks
-
-    def _hand_out(self, batch: Sequence[logging.LogRecord]) -> None:
-        for task in self._tasks(batch):
-            self._hand_to(*task)
-
-    def _hand_to(self, handler: Any, records: deque[logging.LogRecord]) -> None:
-        """Give *handler* all of *records* (None: `handle`, which a subclass overrides); none is left then."""
-        if handler is None or not takes_batches(handler):
-            self._hand_each(handler, records)
-            return
-        if not records:
-            return
-        first, passed = records[0], records
-        try:
-            passed = filtered(handler, records)
-            if passed:
-                handler.emit_batch(passed)
-        except Exception as error:  # noqa: BLE001 - one handler must not cost the others the records
-            self._failed(handler, passed[0] if passed else first, error)
-        except BaseException as error:
-            if passed is not records:
-                records.clear()
-                records.extend(passed)
-            if threading.current_thread() is threading.main_thread():
-                raise  # what is left stays for whoever writes next
-            if not records:
-                self._failed(handler, first, error)
-            self._hand_each(handler, records)
-        records.clear()
-
-    def _hand_each(self, handler: Any, records: deque[logging.LogRecord]) -> None:
-        handle: Callable[[logging.LogRecord], Any] = self.handle if handler is None else handler.handle
-        while records:
-            record = records[0]
-            try:
-                handle(record)
-            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-                self._failed(handler, record, error)
-            except BaseException as error:
-                # Only the main thread is interrupted, by Ctrl-C or a signal handler that exits.  If it
-                # comes with the same record again, the handler itself exits, as it does in any other thread.
-                pressed = isinstance(error, KeyboardInterrupt)
-                again = self._suspect is record and not pressed
-                if threading.current_thread() is threading.main_thread() and not again:
-                    self._suspect = None if pressed else record
-                    raise
-                self._failed(handler, record, error)
-            records.popleft()
-
-    def _failed(
-        self, handler: logging.Handler | None, record: logging.LogRecord, error: BaseException
-    ) -> None:
-        """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
-        try:
-            if handler is not None:
-                handler.handleError(record)
-            elif logging.raiseExceptions:
-                complain(f"cannot log {record.getMessage()!r}: {error!r}")
-        except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
-            if threading.current_thread() is threading.main_thread() and not isinstance(worse, Exception):
-                raise
-            complain(f"concurrent_log_handler: reporting {error!r} failed: {worse!r}")
-
     # --- dropped records --------------------------------------------------------------------------
 
     def _untold_for(self) -> float | None:
@@ -487,4 +394,4 @@ class BatchingQueueListener(logging.handlers.QueueListener):
         self._turns.in_turn(tell)
 
 
-_KNOWN_HANDLES = {BatchingQueueListener.handle}
+known_handles.add(BatchingQueueListener.handle)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._counter import Counter
+from concurrent_log_handler.patterns._handing import known_handles
 from concurrent_log_handler.patterns._handout import complain
-from concurrent_log_handler.patterns._listener import _KNOWN_HANDLES, BatchingQueueListener
+from concurrent_log_handler.patterns._listener import BatchingQueueListener
 
 if TYPE_CHECKING:
     from collections import deque
@@ -83,7 +84,7 @@ class RobustQueueListener(BatchingQueueListener):
             complain(f"the error handler raised {worse!r} while reporting {error!r}")
 
 
-_KNOWN_HANDLES.add(RobustQueueListener.handle)
+known_handles.add(RobustQueueListener.handle)
 
 
 class _Tap:
