@@ -12,7 +12,7 @@ import logging
 import logging.handlers
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
@@ -20,9 +20,6 @@ from concurrent_log_handler.patterns._handing import HandingListener, known_hand
 from concurrent_log_handler.patterns._handout import complain, drop_report
 from concurrent_log_handler.patterns._ports import TELL_EVERY
 from concurrent_log_handler.patterns._turns import Turns
-
-if TYPE_CHECKING:
-    pass
 
 # After the queue ran empty, records gather for this long (seconds) before the thread looks again: an
 # application that logs all the time then never pays for waking it.
