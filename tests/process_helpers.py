@@ -34,7 +34,7 @@ Key = Tuple[str, int]
 
 # Every program starts with this; what hangs shows where.
 PRELUDE = """\
-import faulthandler, logging, os, random, signal, sys, threading, time
+import ctypes, faulthandler, functools, logging, os, random, signal, sys, threading, time, traceback
 faulthandler.register(signal.SIGUSR1)
 from process_helpers import *
 """

@@ -18,6 +18,11 @@ each_form = pytest.mark.parametrize(
     ids=["plain", "gzip", "background"],
 )
 
+# uWSGI forks so: no hook of Python's is called.
+in_c = pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="needs a call that keeps CPython's lock"
+)
+
 
 @pytest.mark.slow
 @each_form
@@ -304,13 +309,13 @@ def test_levels_of_an_earlier_fork_are_forgotten(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="needs a call that keeps CPython's lock")
+@in_c
 @pytest.mark.parametrize("what", ["handler.close()", "handler.doRollover()", "handler.acquire()"])
 def test_fork_in_c_leaves_the_parent_its_lock(tmp_path: Path, what: str) -> None:
     """uWSGI forks without telling Python; the first thing that the child does need not be a record."""
     run_program(
         f"""
-        import ctypes, fcntl
+        import fcntl
         handler = open_log()
         write(handler, "parent", range(3))
         inside, go_on = threading.Event(), threading.Event()
@@ -343,3 +348,91 @@ def test_fork_in_c_leaves_the_parent_its_lock(tmp_path: Path, what: str) -> None
         """,
         tmp_path,
     )
+
+
+@in_c
+def test_threads_that_notice_a_fork_in_c_together_begin_anew_once(tmp_path: Path) -> None:
+    """uWSGI's workers have several threads; what the first of them has begun, the second must not undo."""
+    run_program(
+        """
+        sys.setswitchinterval(1e-6)
+        handler = open_log(maxBytes=400, use_gzip=True)
+        write(handler, "parent", range(3))
+        for each in range(40):
+            child = ctypes.PyDLL(None).fork()
+            if not child:
+                barrier = threading.Barrier(4)
+                def log(thread):
+                    barrier.wait(20)
+                    write(handler, f"{each}-{thread}", range(4))
+                try:
+                    run_threads(*(functools.partial(log, thread) for thread in range(4)))
+                    assert not handler.failures, handler.failures
+                    handler.close()
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            assert join(child) == [0]
+        """,
+        tmp_path,
+    )
+
+    writers = {f"{each}-{thread}": range(4) for each in range(40) for thread in range(4)}
+    check(tmp_path / "logs", {"parent": range(3), **writers}, max_bytes=400)
+
+
+@in_c
+def test_fork_in_c_after_one_by_a_formatter(tmp_path: Path) -> None:
+    """The levels of the thread lock that were meant for the first child are not given to the second one's thread."""
+    run_program(
+        """
+        handler = open_log()
+        class Forking(logging.Formatter):
+            def format(self, record):
+                if record.msg == "fork":
+                    run_children(lambda: None)
+                return super().format(record)
+        handler.setFormatter(Forking())
+        handler.handle(a_record("fork"))
+        child = ctypes.PyDLL(None).fork()
+        if not child:
+            write(handler, "child", [0])
+            os._exit(handler._lock.mine())
+        assert join(child) == [0]
+        """,
+        tmp_path,
+    )
+
+
+def test_a_child_forked_while_a_namer_hangs_rotates(tmp_path: Path) -> None:
+    """Whoever was in the middle of a rotation is the parent's thread, and not in the child."""
+    run_program(
+        """
+        handler = open_log(maxBytes=400, lock_timeout=0.2)
+        named, go_on = threading.Event(), threading.Event()
+        def namer(name):
+            if threading.current_thread() is not threading.main_thread():
+                named.set()
+                go_on.wait(30)
+            return name
+        handler.namer = namer
+        write(handler, "parent", range(3))
+        thread = threading.Thread(target=handler.doRollover)
+        thread.start()
+        assert named.wait(20)
+        ready, told = os.pipe()
+        def child():
+            os.read(ready, 1)
+            write(handler, "child", range(40))
+            assert handler.num_rollovers > 3, handler.num_rollovers
+        forked = start(child)
+        go_on.set()
+        thread.join(20)
+        os.write(told, b"x")
+        assert join(forked) == [0]
+        """,
+        tmp_path,
+    )
+
+    check(tmp_path / "logs", {"parent": range(3), "child": range(40)}, max_bytes=400)

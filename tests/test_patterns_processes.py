@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -418,3 +419,78 @@ def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
     )
 
     assert numbers(chain(tmp_path)) == once(20)
+
+
+# CPython itself, untold of the fork, does not survive one while another thread waits for its lock.
+FORK_IN_C = """
+        import ctypes
+        def asleep():
+            frame = sys._current_frames().get(listener._thread.ident) if listener._thread else None
+            return frame is not None and frame.f_code is RecordQueue.wait.__code__
+        def fork_in_c():
+            until = time.monotonic() + 20
+            seen = 0
+            while seen < 3 and time.monotonic() < until:
+                seen = seen + 1 if asleep() else 0
+                time.sleep(0.02)
+            return ctypes.PyDLL(None).fork()
+"""
+in_c = pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="needs a call that keeps CPython's lock"
+)
+
+
+@in_c
+@pytest.mark.parametrize(
+    "end", ["sys.exit(0)", "listener.stop(); os._exit(0)", "listener.flush(); os._exit(0)"]
+)
+def test_child_forked_in_c_writes_everything(tmp_path: Path, end: str) -> None:
+    """uWSGI tells Python nothing of its forks; the listener's thread, and what is queued, are the parent's."""
+    run_program(
+        program(f"""
+        {FORK_IN_C}
+        listener = setup_non_blocking_logging("app.log", 50_000, backup_count=500)
+        for child in range(10):
+            write(1000 * child, 100)
+            if fork_in_c() == 0:
+                sys.setswitchinterval(1e-6)
+                barrier = threading.Barrier(3)
+                def together(start):
+                    barrier.wait(20)
+                    write(start, 100)
+                threads = [
+                    threading.Thread(target=together, args=(100_000 + 1000 * child + 100 * each,))
+                    for each in range(3)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(20)
+                {end}
+            assert os.wait()[1] == 0
+        """),
+        tmp_path,
+    )
+
+    expected = Counter(1000 * child + number for child in range(10) for number in range(100))
+    expected += Counter(100_000 + 1000 * child + number for child in range(10) for number in range(300))
+    assert numbers(chain(tmp_path)) == expected
+
+
+@in_c
+def test_child_forked_in_c_that_logs_nothing_ends(tmp_path: Path) -> None:
+    """Its copy of the parent's thread is dead, and the parent writes what was queued."""
+    run_program(
+        program(f"""
+        {FORK_IN_C}
+        listener = setup_non_blocking_logging("app.log")
+        for child in range(10):
+            write(100 * child, 100)
+            if fork_in_c() == 0:
+                sys.exit(0)
+            assert os.wait()[1] == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(1000)

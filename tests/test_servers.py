@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,10 +126,24 @@ if int(importlib.metadata.version("gunicorn").split(".")[0]) >= 25:
 UVICORN = ["uvicorn", "--workers", "2", "--host", "127.0.0.1", "--port", "{port}", "app:app"]
 
 
+LOADED = """
+import sys
+sys.stderr.write("application loaded\\n")
+sys.stderr.flush()
+"""
+
+
+def started(command: list[str]) -> Counter[str]:
+    """What stands on stderr how often when every worker is up: SIGTERM ends one that is not in its own way."""
+    if command[0] == "uvicorn":
+        return Counter({"Application startup complete": 2})
+    return Counter({"Booting worker": 4, "application loaded": 1 if "--preload" in command else 4})
+
+
 @contextmanager
 def server(source: str, command: list[str], directory: Path) -> Iterator[int]:
     """A running server; at the end SIGTERM, a bounded wait, and no traceback on stderr."""
-    (directory / "app.py").write_text(source, encoding="utf-8")
+    (directory / "app.py").write_text(source + LOADED, encoding="utf-8")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -142,7 +157,7 @@ def server(source: str, command: list[str], directory: Path) -> Iterator[int]:
             start_new_session=True,
         )
     try:
-        wait_for(port, process, err)
+        wait_for(started(command), process, err)
         yield port
         process.send_signal(signal.SIGTERM)
         process.wait(SECONDS)
@@ -156,21 +171,17 @@ def server(source: str, command: list[str], directory: Path) -> Iterator[int]:
     assert process.returncode in (0, -signal.SIGTERM), said
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], err: Path) -> None:
+def wait_for(expected: Counter[str], process: subprocess.Popen[bytes], err: Path) -> None:
+    """Until *err*, the server's own words, holds each text as often as that."""
     last = time.monotonic() + SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert process.poll() is None, err.read_text()
-            assert time.monotonic() < last, err.read_text()
-            time.sleep(0.02)
-        else:
-            return
+    while any(err.read_text().count(text) < count for text, count in expected.items()):
+        assert process.poll() is None, err.read_text()
+        assert time.monotonic() < last, err.read_text()
+        time.sleep(0.02)
 
 
 def load(port: int) -> None:
-    """Each number is requested once; a worker that is just starting may refuse, then it is asked again."""
+    """Each number is requested once."""
     failed: list[object] = []
 
     def client(first: int) -> None:

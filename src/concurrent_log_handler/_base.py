@@ -36,18 +36,25 @@ class ConcurrentHandler(RecordWriter):
     backups there are (`_backups`).
     """
 
+    _worker: Optional[Worker] = None  # on the instance once there is one
     _OF_THIS_PROCESS = (*RecordWriter._OF_THIS_PROCESS, "_compression", "_worker", "_incoming")
 
     def _set_up(self) -> None:
         super()._set_up()
         self._compression = Compression(self.baseFilename, self._access)
-        self._worker: Optional[Worker] = None
         self._given_up: Set[Inode] = set()
         self._gzip_in_trouble = False
         self._rolling = False
         self._incoming: Tuple[Optional[LogRecord], int] = (None, 0)
         self._retry_at = 0.0
         self._retry_pause = 0.0
+
+    def after_fork(self) -> None:
+        super().after_fork()
+        self.__dict__.pop("_worker", None)  # its thread is the parent's
+        if not self._lock.mine():  # else the child goes on in the step that forked
+            self._rolling = False
+            self._incoming = (None, 0)
 
     # -- rotation -------------------------------------------------------------
 
@@ -209,9 +216,10 @@ class ConcurrentHandler(RecordWriter):
 
     def _compress_later(self, _: LogRecord) -> None:
         """Have it done in the background; made only here, as the worker refers to us and we to it."""
-        if self._worker is None:
-            self._worker = Worker(self._compress_in_background)
-        self._worker.poke()
+        worker = self._worker
+        if worker is None:  # two threads may come here at once
+            worker = self.__dict__.setdefault("_worker", Worker(self._compress_in_background))
+        worker.poke()
 
     def _compress(self, jobs: List[Job], waiting: Set[Inode], record: Optional[LogRecord]) -> None:
         """Compress the backups of *jobs*, and those of *waiting*, which were too many to be claimed at once."""
@@ -303,8 +311,9 @@ class ConcurrentHandler(RecordWriter):
 
     def _wait_for_afterwards(self) -> None:
         super()._wait_for_afterwards()
-        if self._worker is not None:
+        worker = self._worker
+        if worker is not None:
             # dictConfig() closes handlers under logging's own lock, for which the user's code in
             # the worker may wait.  The interpreter's exit still waits for the thread.
             patience = _CONFIG_PATIENCE if self.lock_timeout is None else self.lock_timeout
-            self._worker.wait(patience if logging_is_locked_here() else None)
+            worker.wait(patience if logging_is_locked_here() else None)

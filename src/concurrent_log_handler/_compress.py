@@ -20,6 +20,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
 
 from ._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
 from ._flock import lock_file_now, unlock_file
+from ._forks import threads_work
 from ._rotation import GZ
 
 _CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
@@ -324,7 +325,7 @@ def _same_content(path: str, source: int) -> bool:
 
 class Worker:
     """
-    A thread that lives while there is something to do.
+    A thread that lives while there is something to do.  A forked child needs a new one.
 
     Args:
         step: Does some of it; returns whether there was any.
@@ -332,18 +333,18 @@ class Worker:
 
     def __init__(self, step: Callable[[], bool]) -> None:
         self._step = step
+        self._guard = threading.RLock()
         self._thread: Optional[threading.Thread] = None
-        self._start_anew()
+        self._wanted = False
+        self._somebody_waits = False
 
     def poke(self) -> None:
         """Have *step* called until it returns False, in the thread or, where none can be started, here."""
-        if os.getpid() != self._pid:
-            self._start_anew()
         with self._guard:
             self._wanted = True
             if self._thread is not None:
                 return
-            started = threading.main_thread().is_alive() and self._start()
+            started = threading.main_thread().is_alive() and threads_work() and self._start()
         if not started:
             self._run()
 
@@ -363,7 +364,7 @@ class Worker:
 
         What others add meanwhile is not waited for.
         """
-        if os.getpid() != self._pid or not self._guard.acquire(timeout=_START_PATIENCE):
+        if not self._guard.acquire(timeout=_START_PATIENCE):
             return
         try:
             thread = self._thread  # started by now: `poke` holds the guard until it is
@@ -373,14 +374,6 @@ class Worker:
         if thread is not None and thread is not threading.current_thread():
             with contextlib.suppress(RuntimeError):  # we are in a signal handler that interrupts its start
                 thread.join(timeout)
-
-    def _start_anew(self) -> None:
-        """A forked child has neither the thread nor the lock in a known state."""
-        self._pid = os.getpid()
-        self._guard = threading.RLock()
-        self._thread = None
-        self._wanted = False
-        self._somebody_waits = False
 
     def _run(self) -> None:
         steps_left = _LAST_STEPS

@@ -15,6 +15,7 @@ import portalocker
 import portalocker.portalocker
 
 from ._files import WINDOWS, close_quietly, identity
+from ._forks import in_child
 
 EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
@@ -72,8 +73,8 @@ def wait_for(attempt: Callable[[], bool], timeout: Optional[float]) -> bool:
     return True
 
 
-# Descriptors that carry a lock, with what they had open when it was taken.
-_locked: Dict[int, Optional[Tuple[int, int]]] = {}
+# Descriptors that carry a lock, with the process that took it and what they had open then.
+_locked: Dict[int, Tuple[int, Optional[Tuple[int, int]]]] = {}
 
 
 def lock_file_now(fd: int) -> Optional[bool]:
@@ -83,7 +84,7 @@ def lock_file_now(fd: int) -> Optional[bool]:
     Returns True (locked), False (somebody else has it) or None (this file system does not lock such
     files).  A forked child closes its copy of *fd*.
     """
-    _locked[fd] = identity(fd)
+    _locked[fd] = os.getpid(), identity(fd)
     try:
         flock(fd, EXCLUSIVE_NOW)
     except OSError as error:
@@ -97,7 +98,7 @@ def unlock_file(fd: int) -> None:
 
     A descriptor that was closed under us, and is somebody else's by now, is left alone.
     """
-    if _is_foreign(fd, _locked.pop(fd, None)):
+    if _is_foreign(fd, *_locked.pop(fd, (0, None))[1:]):
         return
     # Unlocking, not only closing: a copy in a child that another thread is starting may live longer.
     with contextlib.suppress(Exception):
@@ -105,12 +106,14 @@ def unlock_file(fd: int) -> None:
     close_quietly(fd)
 
 
-def close_inherited() -> None:
-    """Close the parent's locked descriptors in a forked child; an idle copy would keep the lock."""
-    while _locked:
-        fd, opened = _locked.popitem()
-        if not _is_foreign(fd, opened):
-            close_quietly(fd)
+@in_child
+def _close_inherited() -> None:
+    """Close the parent's locked descriptors; an idle copy would keep the lock."""
+    for fd, (pid, opened) in list(_locked.items()):
+        if pid != os.getpid():
+            del _locked[fd]
+            if not _is_foreign(fd, opened):
+                close_quietly(fd)
 
 
 def _is_foreign(fd: int, opened: Optional[Tuple[int, int]]) -> bool:

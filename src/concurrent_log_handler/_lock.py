@@ -30,12 +30,12 @@ from ._flock import (
     TRIES,
     TRIES_BEFORE_YIELDING,
     UNLOCK,
-    close_inherited,
     contended,
     flock,
     wait_for,
     yield_processor,
 )
+from ._forks import in_child, notice_fork
 
 
 class LockTimeoutError(TimeoutError):
@@ -46,7 +46,7 @@ class LockUser(Protocol):
     """Who works under a lock, and begins anew in a forked child, too."""
 
     def after_fork(self) -> None:
-        """Forget what belongs to the parent.  No other thread is there yet."""
+        """Forget what belongs to the parent.  No other thread is in here yet."""
 
 
 class SidecarLock:
@@ -67,7 +67,6 @@ class SidecarLock:
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
         fd: The open sidecar, or -1.
         writable: Whether this user may write into it.
-        pid: The process that the lock belongs to.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
         users: The handlers on this log.
     """
@@ -87,12 +86,7 @@ class SidecarLock:
         self.writable = True
         self._mark = -2
         self._identity = (-1, -1)
-        self.pid = os.getpid()
-
-    def notice_fork(self) -> None:
-        """Begin anew if this process was forked without Python's knowledge, as uWSGI does."""
-        if os.getpid() != self.pid:
-            after_fork_in_child()
+        self._pid = os.getpid()
 
     # -- the thread lock ------------------------------------------------------
 
@@ -321,11 +315,13 @@ class SidecarLock:
     # -- fork -----------------------------------------------------------------
 
     def start_anew(self) -> None:
-        """Begin in a forked child: no lock, no descriptor, no thread but this one."""
+        """Begin in a forked child, once: no lock, no descriptor, and nobody but this thread in here."""
+        pid = os.getpid()
+        if self._pid == pid:
+            return
         fd, self.fd = self.fd, -1
         if is_ours(fd, self._mark):
             close_quietly(fd)  # closing, not unlocking: the parent may hold it
-        self.pid = os.getpid()
         self.thread._at_fork_reinit()  # type: ignore[attr-defined]
         for _ in range(self.levels):
             self.thread.acquire()  # forked from inside a step, by a formatter say, that goes on here, too
@@ -334,6 +330,7 @@ class SidecarLock:
         self.trouble = None
         for user in list(self.users):
             user.after_fork()
+        self._pid = pid
 
 
 def _not_regular(path: str, number: int) -> OSError:
@@ -353,6 +350,7 @@ _locks_guard = RLock()  # a signal handler may make a handler, too
 
 def lock_for(path: str, access: Access) -> SidecarLock:
     """Return this process's lock for the sidecar at *path*, the same one for every caller."""
+    notice_fork()
     folder, name = os.path.split(path)
     key = os.path.join(os.path.realpath(folder), name)
     with _locks_guard:
@@ -399,23 +397,22 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
+    for lock in list(_locks.values()):
+        lock.levels = 0  # meant for that child; the next may be forked in C, and by another thread
     while _taken.locks:
         _taken.locks.pop().release()
 
 
-def after_fork_in_child() -> None:
-    """Have every lock begin anew: called by `os.fork()`, and for forks by C code that knows nothing of it."""
+@in_child
+def _locks_begin_anew() -> None:
     _locks_guard._at_fork_reinit()  # type: ignore[attr-defined]
     _taken.locks.clear()
     for lock in list(_locks.values()):
         lock.start_anew()
-    close_inherited()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 
 
 def sidecar_path(log: str, directory: Optional[str] = None) -> str:

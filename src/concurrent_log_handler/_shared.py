@@ -19,6 +19,7 @@ from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optiona
 
 from . import _options
 from ._files import WINDOWS, Access
+from ._forks import notice_fork
 from ._format import QuickFormat
 from ._livefile import LiveFile
 from ._lock import lock_for, sidecar_path
@@ -160,7 +161,7 @@ class SharedFileHandler(BaseRotatingHandler):
             keep_open: Leave the files open afterwards, whatever `keep_file_open` says.
         """
         lock = self._lock
-        lock.notice_fork()
+        notice_fork()
         timeout = None if self.lock_timeout is None else max(self.lock_timeout, patience)
         mine = lock.mine()
         if mine and (lock.held or lock.entered):
@@ -189,7 +190,7 @@ class SharedFileHandler(BaseRotatingHandler):
 
     def acquire(self) -> None:
         """Take the thread lock; gives up after `lock_timeout`, so that `logging.shutdown()` cannot hang."""
-        self._lock.notice_fork()
+        notice_fork()
         self._lock.enter(self.lock_timeout)
 
     def release(self) -> None:
@@ -210,7 +211,7 @@ class SharedFileHandler(BaseRotatingHandler):
         A record that comes later opens them again.
         """
         lock = self._lock
-        lock.notice_fork()
+        notice_fork()
         mine = lock.mine()
         if not (mine and lock.held):
             self._finish_afterwards(mine)

@@ -7,7 +7,6 @@ is done is left to the rooms below, and what happens in brackets, to `_base` abo
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections import deque
 from logging import LogRecord
@@ -23,8 +22,8 @@ from typing import (
 )
 
 from ._flock import UNLOCK, flock
+from ._forks import home, notice_fork
 from ._livefile import LATE
-from ._lock import after_fork_in_child
 from ._shared import SharedFileHandler, locked_step
 
 _NEVER = sys.maxsize
@@ -74,8 +73,8 @@ class RecordWriter(SharedFileHandler):
         Safe from any thread or process, from a signal handler, and from inside itself.
         """
         lock = self._lock
-        if record.process != lock.pid and os.getpid() != lock.pid:
-            after_fork_in_child()  # forked without Python's knowledge, as uWSGI does
+        if record.process != home.pid:
+            notice_fork()
         mine = lock.mine()
         if mine and (lock.held or lock.entered):
             if self._inside() and lock.held:
@@ -158,7 +157,7 @@ class RecordWriter(SharedFileHandler):
         queued = records if isinstance(records, deque) else None
         records = tuple(records)
         lock = self._lock
-        lock.notice_fork()
+        notice_fork()
         mine = lock.mine()
         failed: List[Tuple[LogRecord, BaseException]] = []
         afterwards: Iterable[Callable[[LogRecord], None]] = ()

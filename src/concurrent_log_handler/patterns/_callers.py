@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler.patterns._handout import unreadable_report
 from concurrent_log_handler.patterns._ports import TELL_EVERY, Port, move, nobody
 
@@ -329,6 +330,7 @@ class ForeignPort(_Guarded):
 
 def port_of(target: Any) -> Port:
     """The one port of *target* in this process: handlers and listeners find each other through it."""
+    notice_fork()
     if isinstance(target, Port):
         _ports[id(target)] = target
         return target

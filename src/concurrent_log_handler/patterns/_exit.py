@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler.patterns._callers import all_ports, reset_ports
 from concurrent_log_handler.patterns._handout import complain
 
@@ -28,6 +28,7 @@ _given_up: set[BatchingQueueListener] = set()
 
 def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
     """Stop every listener of this process, also one that was never started but has records waiting or in hand."""
+    notice_fork()
     waiting = {port.reader for port in all_ports() if port.reader and (port.depth() or port.reader.left())}
     to_stop = {*running, *waiting} - _given_up
     deadline, left = time.monotonic() + timeout, 0
@@ -78,7 +79,8 @@ def _hook(util: Any) -> None:
 _hooks: dict[str, Any] = {}
 
 
-def _after_fork_in_child() -> None:
+@in_child
+def _begin_anew() -> None:
     _given_up.clear()
     for util in _utils():
         # Such a child drops all finalizers when it begins, also one made in a hook like this.
@@ -87,7 +89,5 @@ def _after_fork_in_child() -> None:
         listener.after_fork(parent_reads)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 # Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.
 atexit.register(finish_all)

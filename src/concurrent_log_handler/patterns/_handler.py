@@ -15,6 +15,7 @@ import queue as queue_module
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._counter import Counter
 from concurrent_log_handler.patterns._handout import drop_report, filters_itself
@@ -71,6 +72,8 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.process != home.pid:
+            notice_fork()
         try:
             self.enqueue(self.prepare(record))
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
 from concurrent_log_handler.patterns._handing import HandingListener, known_handles
@@ -85,6 +86,7 @@ class BatchingQueueListener(HandingListener):
 
     def start(self) -> None:
         """Begin to write.  Does nothing if it is running; may follow `stop()`."""
+        notice_fork()
         with self._gate:
             if self._state == _RUNNING:
                 return
@@ -119,6 +121,7 @@ class BatchingQueueListener(HandingListener):
             inside a queue of yours, or inside `start()` or `stop()`, does not wait: the thread may need
             what the interrupted code holds.
         """
+        notice_fork()
         if self._port.reader is not self:
             return 0  # it never started, or the parent reads: nothing here is this one's to write
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -166,6 +169,7 @@ class BatchingQueueListener(HandingListener):
 
     def flush(self, timeout: float | None = 30.0) -> int:
         """Wait until nothing is left to write, at most *timeout* seconds; returns the number of records left."""
+        notice_fork()
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._port.reader is self and self.left():
             if self._state != _RUNNING and (self._thread is None or not self._thread.is_alive()):
@@ -221,7 +225,7 @@ class BatchingQueueListener(HandingListener):
                 gate.release()
 
     def _start_thread_unless_there_is_one(self) -> None:
-        if self._thread is not None:
+        if self._thread is not None or not threads_work():
             return
         thread = threading.Thread(target=self._run, name="log listener", daemon=True)
         try:

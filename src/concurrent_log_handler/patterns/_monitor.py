@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -9,6 +10,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._forks import home, threads_work
 from concurrent_log_handler.patterns._counter import Counter
 from concurrent_log_handler.patterns._handler import GracefulQueueHandler
 from concurrent_log_handler.patterns._handout import complain
@@ -83,7 +85,9 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self._total = Counter()
         self._monitor: threading.Thread | None = None
         self._ended = threading.Event()
-        self._lives_in = os.getpid()
+        self._monitored = False
+        self._lives_in = 0
+        self._starting: dict[int, object] = {}
         if monitor:
             self.start_monitoring()
 
@@ -98,8 +102,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         depth = self._port.depth()
         if depth is not None and depth > self.max_depth_seen:
             self.max_depth_seen = depth
-        if self._monitor is not None and self._lives_in != os.getpid():
-            self._monitor = None
+        if self._monitored and self._lives_in != home.pid:
             self.start_monitoring()
 
     def figures(self) -> QueueFigures:
@@ -111,24 +114,34 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         )
 
     def start_monitoring(self) -> None:
-        """Start the monitor's thread, unless it runs."""
-        if self._monitor is not None and self._monitor.is_alive():
-            return
-        self._lives_in = os.getpid()
+        """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
+        self._monitored = True
+        mine, pid = object(), os.getpid()
+        if not threads_work() or self._starting.setdefault(pid, mine) is not mine:
+            return  # another thread of a forked child is at it
+        try:
+            if self._monitor is None or self._lives_in != pid or not self._monitor.is_alive():
+                self._start_thread()
+            self._lives_in = pid
+        finally:
+            self._starting.clear()
+
+    def _start_thread(self) -> None:
         self._ended = ended = threading.Event()
-        self._monitor = threading.Thread(
+        monitor = threading.Thread(
             target=_watch,
             args=(weakref.ref(self, lambda _: ended.set()), ended, self.interval),
             name="log queue monitor",
             daemon=True,
         )
-        try:
-            self._monitor.start()
-        except RuntimeError:  # the interpreter is shutting down
-            self._monitor = None
+        self._monitor = None
+        with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+            monitor.start()
+            self._monitor = monitor
 
     def stop_monitoring(self) -> None:
         """End the monitor's thread, unless it has ended."""
+        self._monitored = False
         monitor, self._monitor = self._monitor, None
         self._ended.set()
         if monitor is not None and monitor is not threading.current_thread() and monitor.is_alive():

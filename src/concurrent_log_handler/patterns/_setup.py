@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler.patterns._filters import CriticalOnlyFilter, NonCriticalFilter
 from concurrent_log_handler.patterns._handler import GracefulQueueHandler, level_number
 from concurrent_log_handler.patterns._listener import BatchingQueueListener
@@ -177,6 +178,7 @@ def installed(
     """
     target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
     threshold = None if level is None else level_number(level)
+    notice_fork()
     with _changing:
         current = _in_force.get(target.name)
         if current is not None and current.logger is target and current.wish == wish and current.in_force():
@@ -201,6 +203,7 @@ def installed(
 
 def uninstall(setup: _Setup) -> None:
     """Take *setup* off its logger, put back the one that it replaced, and write what it has queued."""
+    notice_fork()
     with _changing:
         if _in_force.get(setup.logger.name) is not setup:
             setup.remove()
@@ -352,7 +355,8 @@ def _path(filename: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(filename))
 
 
-def _after_fork_in_child() -> None:
+@in_child
+def _begin_anew() -> None:
     global _changing
     _changing = threading.RLock()
 
@@ -361,5 +365,3 @@ _CRITICAL_FILE: dict[str, Any] = {"max_bytes": 100 * MIB, "backup_count": 20, "u
 _BACKGROUND_FILE: dict[str, Any] = {"max_bytes": 50 * MIB, "backup_count": 10}
 _in_force: dict[str, _Setup] = {}
 _changing = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

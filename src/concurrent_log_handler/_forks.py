@@ -1,0 +1,81 @@
+"""The process that we are in, and what begins anew in a forked child.
+
+`os.fork()` tells us.  A program that forks in C, as uWSGI does, does not; then the first record, or
+the first call that minds, notices that the process is another one.  Threads may be running by then,
+and several may notice at once: one of them does the work, and the others wait for it.  What begins anew,
+and how, is the business of the rooms that register here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from threading import RLock
+from typing import Any, Callable, Dict, List
+
+
+class _Home:
+    pid = os.getpid()
+
+
+#: `pid` is the process in which everything has begun.  A record whose `process` is another one is a hint only.
+home = _Home()
+_steps: List[Callable[[], None]] = []
+_gates: Dict[int, Any] = {}
+# The options with which uWSGI lets threads run, as its own documentation has it.
+_THREADED = frozenset({"enable-threads", "threads"})
+
+
+def in_child(step: Callable[[], None]) -> Callable[[], None]:
+    """
+    Have *step* called in each forked child, after those that were registered before it.
+
+    It may be cut short by a signal handler that raises, and is then called again.
+    """
+    _steps.append(step)
+    return step
+
+
+def notice_fork() -> None:
+    """Begin anew if this is a child that was forked without Python's knowledge."""
+    if os.getpid() != home.pid:
+        begin_anew()
+
+
+def begin_anew() -> None:
+    """Take every step, once in this process; returns when that is done, whoever did it."""
+    pid = os.getpid()
+    # A gate of the parent's may have been copied while somebody stood in it.  Re-entrant: a signal
+    # handler that logs in the middle of a step takes all of them itself.
+    gate = _gates.setdefault(pid, RLock())
+    with gate:
+        for step in _steps:
+            if home.pid == pid:
+                return
+            step()
+        home.pid = pid
+    for other in list(_gates):
+        if other != pid:
+            _gates.pop(other, None)
+
+
+def threads_work() -> bool:
+    """
+    Tell whether a thread may be started here.
+
+    uWSGI's master loads the application, then forks its workers in C: a thread that it has by then
+    can leave them without the interpreter's lock for ever.  And without `--enable-threads` it keeps that
+    lock between two requests.
+    """
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None:
+        return True
+    try:
+        enabled = not _THREADED.isdisjoint(uwsgi.opt)
+        return enabled and (uwsgi.worker_id() != 0 or uwsgi.mule_id() != 0)
+    except AttributeError:
+        return True  # only called alike
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=begin_anew)
