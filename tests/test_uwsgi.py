@@ -7,6 +7,7 @@ the workers without the interpreter's lock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,11 +51,19 @@ for number in range({LOADED}):
     logging.info("master %d", number)
 
 def app(environ, start_response):
-    if environ["PATH_INFO"] != "/up":
+    if environ["PATH_INFO"] == "/up":
+        meet()
+    else:
         for half in (1, 2):
             logging.info("half%d %s %s", half, environ["PATH_INFO"].strip("/"), "x" * 60)
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [str(os.getpid()).encode()]
+    return [b"ok"]
+
+def meet():
+    pathlib.Path("up.%d" % os.getpid()).touch()
+    until = time.monotonic() + {SECONDS}
+    while len(list(pathlib.Path().glob("up.*"))) < {WORKERS} and time.monotonic() < until:
+        time.sleep(0.005)
 """
 
 LAZY = "--lazy-apps"
@@ -84,7 +94,7 @@ THREADS = ("--enable-threads", "--threads", "3")
 def test_workers_forked_in_c_lose_nothing(logging_: str, flags: list[str], tmp_path: Path) -> None:
     """Each record of the master and of every worker is in the chain once, though all of them rotate."""
     assert UWSGI is not None
-    (tmp_path / "app.py").write_text(f"import logging, os\n{logging_}{APP}", encoding="utf-8")
+    (tmp_path / "app.py").write_text(f"import logging, os, pathlib, time\n{logging_}{APP}", encoding="utf-8")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -103,13 +113,18 @@ def test_workers_forked_in_c_lose_nothing(logging_: str, flags: list[str], tmp_p
         )
     try:
         wait_for(Counter({"spawned uWSGI worker": WORKERS}), process, said)
-        meet(port)
+        meet(port, WORKERS * (3 if "--threads" in flags else 1))
         load(port)
         if logging_ is PATTERNS and flags:
             # uWSGI ends a worker that it takes for busy without any hook; what is queued then is lost.
             wait_until(lambda: numbers(whole(tmp_path), "half2") == once(REQUESTS), what="the last record")
         process.send_signal(signal.SIGTERM)
-        process.wait(SECONDS)
+        if "--threads" in flags:
+            # uWSGI may leave such a worker at accept() for ever, also one that never logs; killing it costs nothing.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+        else:
+            process.wait(SECONDS)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -124,16 +139,15 @@ def test_workers_forked_in_c_lose_nothing(logging_: str, flags: list[str], tmp_p
     assert list(tmp_path.glob("app.log.*.gz")), "it never rotated"
 
 
-def meet(port: int) -> None:
-    """Wait until each worker has answered: one that is still starting does not hear SIGTERM."""
-    answered: set[bytes] = set()
+def meet(port: int, cores: int) -> None:
+    """Have every core of every worker answer at once: a worker that is still starting does not hear SIGTERM."""
 
-    def one_more() -> bool:
+    def ask(_: int) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/up", timeout=SECONDS) as answer:
-            answered.add(answer.read())
-        return len(answered) == WORKERS
+            answer.read()
 
-    wait_until(one_more, what="an answer of each worker")
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(ask, range(cores)))
 
 
 def whole(directory: Path) -> str:
