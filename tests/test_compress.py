@@ -839,7 +839,7 @@ def test_configuring_again_does_not_wait_for_a_callback_that_waits_for_logging(t
     assert sorted("".join(found.values()).replace("x" * 600, "").split()) == ["0", "1", "after", "uploaded"]
 
 
-def test_late_record_that_cannot_be_added_leaves_the_gz_readable(
+def test_late_record_that_cannot_be_added_keeps_the_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full just when a writer without the lock has added to a backup that is compressed already."""
@@ -862,5 +862,48 @@ def test_late_record_that_cannot_be_added_leaves_the_gz_readable(
     monkeypatch.setattr(os, "fsync", no_room)
     write(handler, "aaaa", "bbbb")
 
+    assert contents(tmp_path) == {"app.log": "bbbb\n", "app.log.1": "aaaa\nlate\n"}
+    assert len(handler.failures) == 1  # type: ignore[attr-defined]
+
+
+def test_late_record_that_cannot_be_added_any_more_leaves_the_gz_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came with the very last step, and the disk is full by then."""
+    handler = a_handler(tmp_path, Recording)
+    unlink, fsync = os.unlink, os.fsync
+    late: list[int] = []
+
+    def unlink_and_add(path: str) -> None:
+        if path == str(tmp_path / "app.log.1"):
+            with open(path, "a") as backup:
+                backup.write("late\n")
+            late.append(1)
+        unlink(path)
+
+    def no_room(fd: int) -> None:
+        if late:
+            raise OSError(28, "no space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "unlink", unlink_and_add)
+    monkeypatch.setattr(os, "fsync", no_room)
+    write(handler, "aaaa", "bbbb")
+
     assert contents(tmp_path) == {"app.log": "bbbb\n", "app.log.1.gz": "aaaa\n"}
     assert len(handler.failures) == 1  # type: ignore[attr-defined]
+
+
+def test_killed_with_a_late_record_beside_the_finished_gz(tmp_path: Path) -> None:
+    """The plain file has more than the `.gz` that was made from it: the next rotation compresses it anew."""
+    handler = a_handler(tmp_path, Strict)
+    (tmp_path / "app.log.1").write_text("aaaa\nlate\n")
+    (tmp_path / "app.log.1.gz").write_bytes(gzip.compress(b"aaaa\n"))
+    write(handler, "bbbb", "cccc")
+
+    assert contents(tmp_path) == {
+        "app.log": "cccc\n",
+        "app.log.1.gz": "bbbb\n",
+        "app.log.2.gz": "aaaa\nlate\n",
+    }
+    assert gzip.decompress((tmp_path / "app.log.2.gz").read_bytes()) == b"aaaa\nlate\n"

@@ -48,8 +48,9 @@ def as_nobody(action: Callable[[], object]) -> None:
 @pytest.fixture
 def public(tmp_path: Path) -> Path:
     """A directory in which other users may work."""
-    for parent in list(tmp_path.parents)[:2]:
-        parent.chmod(0o755)
+    for parent in tmp_path.parents:
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(0o755)
     tmp_path.chmod(0o777)
     return tmp_path
 

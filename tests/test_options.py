@@ -220,6 +220,8 @@ def test_terminator() -> None:
         ("0o640", 0o640),
         (0, 0),
         (0o7777, 0o7777),
+        (0o2660, 0o2660),
+        ("1644", 0o1644),
     ],
 )
 def test_bits(asked: Any, result: int | None) -> None:
@@ -231,6 +233,7 @@ def test_bits(asked: Any, result: int | None) -> None:
     [
         (-1, ValueError),
         (0o10000, ValueError),
+        (640, ValueError),
         ("rw-r--r--", ValueError),
         ("0888", ValueError),
         (6.4, TypeError),

@@ -16,7 +16,7 @@ from typing import Callable, ContextManager, Iterable, Iterator, List, Optional,
 from ._compress import AT_A_TIME, Compression, Inode, Job, Worker, has_read, inodes
 from ._files import WINDOWS
 from ._flock import directory_lock
-from ._lock import LockTimeoutError, logging_is_locked_here
+from ._lock import CONFIG_PATIENCE, LockTimeoutError, logging_is_locked_here
 from ._rotation import GZ, Move
 from ._shared import locked_step
 from ._writer import RecordWriter
@@ -24,7 +24,6 @@ from ._writer import RecordWriter
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
 _DIRECTORY_PATIENCE = 1.0
-_CONFIG_PATIENCE = 5.0
 _CHAIN_PATIENCE = 1.0
 
 
@@ -185,6 +184,17 @@ class ConcurrentHandler(RecordWriter):
                 raise
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
         self._say("%s -> %s", self.baseFilename, target)
+        if not WINDOWS:
+            self._begin_new_file(target, before)
+
+    def _begin_new_file(self, target: str, before: Inode) -> None:
+        """Create the live file; if that fails, for want of inodes say, go on with the old one."""
+        try:
+            self._live.look()
+        except OSError:
+            if inodes([target]) == {before} and not os.path.lexists(self.baseFilename):
+                os.rename(target, self.baseFilename)
+            raise
 
     def _is_missing(self, fd: int, data: bytes, size: int) -> bool:
         """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
@@ -313,7 +323,6 @@ class ConcurrentHandler(RecordWriter):
         super()._wait_for_afterwards()
         worker = self._worker
         if worker is not None:
-            # dictConfig() closes handlers under logging's own lock, for which the user's code in
-            # the worker may wait.  The interpreter's exit still waits for the thread.
-            patience = _CONFIG_PATIENCE if self.lock_timeout is None else self.lock_timeout
-            worker.wait(patience if logging_is_locked_here() else None)
+            # The user's code in the worker may wait for what this thread holds.  The interpreter's
+            # exit still waits for the worker.
+            worker.wait(CONFIG_PATIENCE if logging_is_locked_here() else None)

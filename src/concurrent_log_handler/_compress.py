@@ -99,6 +99,12 @@ class Job:
             self._close_descriptors()
         os.replace(self._part_path, name + GZ)
         self._part_path = None
+        if not WINDOWS and os.fstat(self._source).st_size > self._read:
+            try:
+                self._add_what_came_late()
+            except BaseException:
+                os.unlink(name + GZ)  # the backup has all of it, and is compressed another time
+                raise
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         if not WINDOWS and os.fstat(self._source).st_size > self._read:
@@ -256,13 +262,18 @@ class Compression:
         """
         Tell whether *name* has its `.gz` already.
 
-        A compressor killed before its last step leaves both: the plain one goes.  CLH, switched
-        from gzip to none, leaves two different backups under one number: both stay.
+        A compressor killed before its last step leaves both: the plain one goes, or, if a late
+        writer has added to it, the `.gz`.  CLH, switched from gzip to none, leaves two different
+        backups under one number: both stay.
         """
         if not os.path.lexists(name + GZ):
             return False
-        if _same_content(name + GZ, source):
+        packed = _packed_size(name + GZ, source)
+        if packed == os.fstat(source).st_size:
             os.unlink(name)
+        elif packed > 0:
+            os.unlink(name + GZ)
+            return False
         return True
 
 
@@ -279,7 +290,7 @@ def inodes(names: Iterable[str]) -> Set[Inode]:
 def drop_twin(name: str) -> bool:
     """Remove the plain backup *name*, whose `.gz` is there too, if both have the same content; tell whether so."""
     with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
-        if _same_content(name + GZ, plain.fileno()):
+        if _packed_size(name + GZ, plain.fileno()) == os.fstat(plain.fileno()).st_size:
             os.unlink(name)
             return True
     return False
@@ -310,17 +321,22 @@ def _whole(fd: int) -> bytes:
         return file.read()
 
 
-def _same_content(path: str, source: int) -> bool:
+def _packed_size(path: str, source: int) -> int:
+    """Return how many bytes the `.gz` at *path* has, if *source* begins with them; otherwise -1."""
+    size = 0
     try:
         with _unpack(path) as packed, open(source, "rb", closefd=False) as plain:
             while True:
                 data = packed.read(_CHUNK)
-                if data != plain.read(len(data) or 1):
-                    return False
                 if not data:
-                    return True
+                    return size
+                if data != plain.read(len(data)):
+                    return -1
+                size += len(data)
     except (OSError, EOFError, zlib.error):
-        return False
+        return -1
+    finally:
+        os.lseek(source, 0, os.SEEK_SET)  # for whoever compresses it
 
 
 class Worker:

@@ -155,10 +155,12 @@ class Access:
             os.unlink(path)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600)
         if not WINDOWS:
+            _give(fd, like.st_uid, like.st_gid)
             with contextlib.suppress(OSError):
-                os.fchown(fd, like.st_uid, like.st_gid)
-            with contextlib.suppress(OSError):
-                os.fchmod(fd, stat.S_IMODE(like.st_mode))
+                mode = stat.S_IMODE(like.st_mode)
+                if os.fstat(fd).st_gid != like.st_gid:
+                    mode &= ~stat.S_IRWXG  # what one group may do is not another one's
+                os.fchmod(fd, mode)
         return fd
 
     def _create(self, path: str, flags: int) -> int:
@@ -172,7 +174,8 @@ class Access:
             fd = -1
             try:
                 fd = os.open(os.path.dirname(path), (flags & ~os.O_NOFOLLOW) | os.O_TMPFILE, 0o600)
-                self._set(fd, mode)
+                os.fchmod(fd, mode)  # first: whoever has given a file away may not change it any more
+                self._give_away(fd)
                 # link() alone would name the symbolic link in /proc; with a directory
                 # descriptor Python calls linkat(AT_SYMLINK_FOLLOW).
                 os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
@@ -185,18 +188,17 @@ class Access:
         # Until its mode is set, such a file allows less than was asked for, never more.
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode & 0o600)
         try:
-            self._set(fd, mode)
+            self._give_away(fd)
+            with contextlib.suppress(PermissionError):
+                os.fchmod(fd, mode)
         except OSError:
             os.close(fd)
             raise
         return fd
 
-    def _set(self, fd: int, mode: int) -> None:
+    def _give_away(self, fd: int) -> None:
         if self._uid != -1 or self._gid != -1:
-            # Only root may give files away; the log matters more than its owner.
-            with contextlib.suppress(PermissionError):
-                os.fchown(fd, self._uid, self._gid)
-        os.fchmod(fd, mode)
+            _give(fd, self._uid, self._gid)
 
     def _corrected(self, fd: int, mode: Optional[int]) -> int:
         """Give the open file our owner, and *mode* if any, as far as we may; return *fd*."""
@@ -210,12 +212,21 @@ class Access:
         if not stat.S_ISREG(now.st_mode):
             return fd
         if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):
-            with contextlib.suppress(OSError):
-                os.fchown(fd, self._uid, self._gid)
+            _give(fd, self._uid, self._gid)
         if mode is not None and stat.S_IMODE(now.st_mode) != mode:
             with contextlib.suppress(OSError):
                 os.fchmod(fd, mode)
         return fd
+
+
+def _give(fd: int, uid: int, gid: int) -> None:
+    """Give *fd* to *uid* and *gid*, as far as we may: only root gives files away, a member of *gid* to the group."""
+    for user in (uid, -1):  # the log matters more than its owner
+        try:
+            os.fchown(fd, user, gid)
+        except OSError:
+            continue
+        return
 
 
 def _umask_of_process() -> int:

@@ -52,14 +52,16 @@ class QuickFormat:
             self._moment = (-1.0, "", None)
         if not quick or record.exc_info or record.exc_text or record.stack_info:
             return known.format(record)  # type: ignore[no-any-return]
+        second, date, msec_format = self._moment
+        if not second <= record.created < second + 1.0:
+            self._plan = _learn(
+                known
+            )  # somebody may have replaced a method of the formatter, or of its class
+            if not self._plan.quick:
+                return known.format(record)  # type: ignore[no-any-return]
+            second, date, msec_format = self._moment = _learn_second(known, record.created, uses_time)
         record.message = record.getMessage()
         if uses_time:
-            second, date, msec_format = self._moment
-            if not second <= record.created < second + 1.0:
-                self._plan = _learn(known)  # somebody may have replaced a method of the formatter
-                if not self._plan.quick:
-                    return known.format(record)  # type: ignore[no-any-return]
-                second, date, msec_format = self._moment = _learn_second(known, record.created)
             if msec_format == _MSEC_FORMAT and 0 <= record.msecs < 1000:
                 record.asctime = date + _MSECS[int(record.msecs)]
             else:
@@ -76,13 +78,21 @@ def _learn(formatter: Any) -> _Plan:
     kind = type(formatter)
     style = getattr(formatter, "_style", None)
     quick = style is not None and all(
-        getattr(kind, name, None) is getattr(Formatter, name) and name not in vars(formatter)
+        getattr(kind, name, None) is getattr(Formatter, name)
+        and name not in vars(formatter)
+        and _is_loggings(getattr(Formatter, name))
         for name in ("format", "formatTime", "formatMessage", "usesTime")
     )
     fmt = getattr(style, "_fmt", None)
     usual = type(style) is logging.PercentStyle and not getattr(style, "_defaults", None)
     fill = _compile(fmt) if usual and isinstance(fmt, str) else None
     return _Plan(formatter, fmt, quick, quick and formatter.usesTime(), fill)
+
+
+def _is_loggings(method: Any) -> bool:
+    """Tell whether *method* is still the one of the `logging` module, which may be patched at any time."""
+    code = getattr(method, "__code__", None)
+    return code is not None and code.co_filename == logging.getLogger.__code__.co_filename
 
 
 def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
@@ -122,9 +132,11 @@ def _is_field(name: str) -> bool:
     return name.isascii() and name.isidentifier() and not iskeyword(name) and not hasattr(LogRecord, name)
 
 
-def _learn_second(formatter: Any, created: float) -> Tuple[float, str, Optional[str]]:
+def _learn_second(formatter: Any, created: float, uses_time: bool) -> Tuple[float, str, Optional[str]]:
     """Return (the second, its date, the format that adds the milliseconds)."""
     second = float(created // 1)
+    if not uses_time:
+        return second, "", None
     moment = formatter.converter(second)
     if formatter.datefmt:
         return second, time.strftime(formatter.datefmt, moment), None

@@ -137,7 +137,7 @@ class LiveFile:
         `append` does.
         """
         for _ in range(3):
-            fd = self._open()
+            fd = self._open_apart()
             try:
                 size = self._append_to(fd, data)
                 here = os.fstat(fd)
@@ -145,6 +145,14 @@ class LiveFile:
                     return
             finally:
                 os.close(fd)
+
+    def _open_apart(self) -> int:
+        try:
+            return self._open()
+        except PermissionError:
+            if not self._is_same(self.fd):
+                raise
+            return os.dup(self.fd)
 
     def _append_to(self, fd: int, data: bytes) -> int:
         """Append *data* and return the size of the file before it."""
@@ -239,8 +247,14 @@ class LiveFile:
 
     def _look_again(self) -> int:
         there: Optional[os.stat_result] = None
-        with contextlib.suppress(OSError):
+        try:
             there = os.stat(self.path)
+        except PermissionError:
+            # The process has given up its rights, and may not even look into the directory any more.
+            if self._is_same(self.fd):
+                there = os.fstat(self.fd)
+        except OSError:
+            pass
         if there is None or not self._is_same(self.fd, there):
             self.close()
             there = self._open_anew()

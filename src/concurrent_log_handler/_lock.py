@@ -264,6 +264,8 @@ class SidecarLock:
     def _in_place(self) -> bool:
         try:
             there = os.stat(self.path, follow_symlinks=False)
+        except PermissionError:
+            return True  # who may not look, and so not open another one, goes on with the one that he has
         except OSError:
             return False
         return (there.st_dev, there.st_ino) == self._identity
@@ -371,6 +373,10 @@ _taken = _TakenForFork()
 
 
 _logging_lock: Any = getattr(logging, "_lock", None)
+
+
+# Seconds that closing a handler waits for a thread which may wait for logging's own lock, held by the closing one.
+CONFIG_PATIENCE = 1.0
 
 
 def logging_is_locked_here() -> bool:

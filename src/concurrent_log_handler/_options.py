@@ -20,6 +20,7 @@ Size = Union[int, float, str]
 Owner = Sequence[Union[str, int, None]]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", re.ASCII | re.IGNORECASE)
+_HIGHEST_ID = 2**32 - 2  # -1 stands for "leave it" in chown(2)
 _EXTERNAL = "ext://"  # as in logging.config
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -42,7 +43,10 @@ def size(value: Size, name: str) -> int:
         if (prefix or binary) and not (prefix and unit):
             raise ValueError(accepted)
         factor = (1024 if binary else 1000) ** _POWERS[prefix.lower()]
-        return int(number) * factor if number.isdigit() else int(float(number) * factor)
+        try:
+            return int(number) * factor if number.isdigit() else int(float(number) * factor)
+        except (OverflowError, ValueError):  # more digits than any disk has bytes
+            raise ValueError(accepted) from None
     if isinstance(value, bool):
         raise TypeError(accepted)
     if isinstance(value, float):
@@ -138,14 +142,15 @@ def bits(value: Any, name: str) -> Optional[int]:
     if value is None:
         return None
     accepted = f"{name} must be permission bits such as 0o640, from 0 to 0o7777, got {value!r}"
-    if isinstance(value, str):
-        try:
-            value = int(value, 8)
-        except ValueError:
-            raise ValueError(accepted) from None
-    number = count(value, name, accepted)
+    try:
+        number = int(value, 8) if isinstance(value, str) else count(value, name, accepted)
+    except ValueError:
+        raise ValueError(accepted) from None
     if number > 0o7777:
         raise ValueError(accepted)
+    if value == number and number & 0o1000 and re.fullmatch("[0-7]{3}", str(number)):
+        msg = f"{accepted}, which is {oct(number)}; did you mean 0o{number}?"
+        raise ValueError(msg)
     return number
 
 
@@ -178,7 +183,19 @@ def owner(value: Optional[Owner]) -> Tuple[int, int]:
 def _id(value: Any, lookup: Any) -> int:
     if value is None:
         return -1
-    return int(lookup(value)) if isinstance(value, str) else count(value, "owner")
+    number = int(lookup(value)) if isinstance(value, str) else count(value, "owner")
+    if number > _HIGHEST_ID:
+        msg = f"owner: there is no user or group {number}"
+        raise ValueError(msg)
+    return number
+
+
+def flag(value: Any, name: str) -> bool:
+    """Return *value* as a bool; text is refused, since `"no"` would count as true."""
+    if isinstance(value, (str, bytes)):
+        msg = f"{name} must be True or False, got {value!r}"
+        raise TypeError(msg)
+    return bool(value)
 
 
 def seconds(value: Any, name: str) -> Optional[float]:

@@ -22,11 +22,18 @@ from ._files import WINDOWS, Access
 from ._forks import notice_fork
 from ._format import QuickFormat
 from ._livefile import LiveFile
-from ._lock import lock_for, sidecar_path
+from ._lock import CONFIG_PATIENCE, lock_for, logging_is_locked_here, sidecar_path
 from ._text import TextFormat
 
 LogFilenameType = Union[str, "os.PathLike[str]"]
 
+# What subclasses of concurrent-log-handler 0.9 may override.
+_GONE = frozenset(
+    {
+        *("do_gzip", "do_open", "do_write", "_do_lock", "_do_unlock", "_get_current_time", "atomic_open"),
+        *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
+    }
+)
 _LOCKED_STEPS: Set[CodeType] = set()
 _Step = TypeVar("_Step", bound=Callable[..., Any])
 
@@ -78,18 +85,18 @@ class SharedFileHandler(BaseRotatingHandler):
         self.lock_timeout = _options.seconds(lock_timeout, "lock_timeout")
         self.owner, self.chmod, self.umask, self.newline = owner, chmod, umask, newline
         self.unicode_error_policy = unicode_error_policy
-        self.use_gzip = bool(use_gzip)
-        self.background_gzip = bool(background_gzip)
-        self.keep_file_open = bool(keep_file_open)
+        self.use_gzip = _options.flag(use_gzip, "use_gzip")
+        self.background_gzip = _options.flag(background_gzip, "background_gzip")
+        self.keep_file_open = _options.flag(keep_file_open, "keep_file_open")
         self.num_rollovers = 0
-        self._debug = bool(debug)
+        self._debug = _options.flag(debug, "debug")
 
         self.baseFilename = os.path.abspath(os.fsdecode(filename))
         self.lockFilename = self.getLockFilename(lock_file_directory)
         _check_parent(self.baseFilename)
         self._set_up()
         super().__init__(self.baseFilename, mode, encoding=encoding, delay=True, errors=errors)
-        self.delay = delay is None or bool(delay)
+        self.delay = delay is None or _options.flag(delay, "delay")
         self.terminator = self._class_terminator if terminator == "\n" else terminator
         self._lock.check_path()
         if mode == "w":
@@ -101,8 +108,18 @@ class SharedFileHandler(BaseRotatingHandler):
             self._open_now()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Take a `terminator` that a subclass sets as `StreamHandler` documents it: as a class attribute."""
+        """
+        Take a `terminator` that a subclass sets as `StreamHandler` documents it: as a class attribute.
+
+        Raises:
+            TypeError: For a method that concurrent-log-handler 0.9 would call and this package never does.
+        """
         super().__init_subclass__(**arguments)
+        for name in _GONE.intersection(dir(cls)):
+            msg = (
+                f"{cls.__name__}.{name} would never be called: concurrent-log-handler 0.9 did, and it is gone"
+            )
+            raise TypeError(msg)
         own = next(base.__dict__["terminator"] for base in cls.__mro__ if "terminator" in base.__dict__)
         if isinstance(own, str):  # of the class, or of a mixin before us
             cls._class_terminator = own
@@ -191,7 +208,13 @@ class SharedFileHandler(BaseRotatingHandler):
     def acquire(self) -> None:
         """Take the thread lock; gives up after `lock_timeout`, so that `logging.shutdown()` cannot hang."""
         notice_fork()
-        self._lock.enter(self.lock_timeout)
+        self._lock.enter(self._closing_timeout())
+
+    def _closing_timeout(self) -> Optional[float]:
+        """Return `lock_timeout`, or less in `dictConfig()`: who has the lock may wait for this thread."""
+        if not logging_is_locked_here():
+            return self.lock_timeout
+        return CONFIG_PATIENCE if self.lock_timeout is None else min(self.lock_timeout, CONFIG_PATIENCE)
 
     def release(self) -> None:
         """Release the thread lock, if this thread has it."""
@@ -216,7 +239,7 @@ class SharedFileHandler(BaseRotatingHandler):
         if not (mine and lock.held):
             self._finish_afterwards(mine)
         try:
-            if lock.mine() or lock.enter(self.lock_timeout):
+            if lock.mine() or lock.enter(self._closing_timeout()):
                 self._live.close()
                 if not lock.held:
                     lock.close()
@@ -235,7 +258,7 @@ class SharedFileHandler(BaseRotatingHandler):
             self._wait_for_afterwards()
         finally:
             for _ in range(levels):
-                if not self._lock.enter(self.lock_timeout):
+                if not self._lock.enter(self._closing_timeout()):
                     break  # a thread that hangs has it; `release` knows whether it is ours
 
     def _wait_for_afterwards(self) -> None:

@@ -173,6 +173,7 @@ class ForeignPort(_Guarded):
         super().__init__(target)
         self.crosses_processes = not isinstance(target, queue.SimpleQueue)
         self._first: deque[Any] = deque()
+        self._owed = 0
         self._unreadable, self._unreadable_told = 0, -TELL_EVERY
         self._marks = self._marks_inside = 0
         self._mark: tuple[str, int, int] | None = None
@@ -226,6 +227,7 @@ class ForeignPort(_Guarded):
                     into.append(item)
                     continue
                 self._marks_inside -= item[1] == os.getpid()
+                self._owed += 1
                 if item == self._mark:  # any other one came too late for its `stop()`
                     self._mark = None
         except (queue.Empty, *_GONE):
@@ -233,6 +235,22 @@ class ForeignPort(_Guarded):
         finally:
             self._inside.discard(me)
         self._take_aside(limit, into)
+
+    def done(self, count: int) -> None:
+        self._owed += count
+        task_done = getattr(self.target, "task_done", None)
+        me = threading.get_ident()
+        if task_done is None or me in self._inside:
+            return
+        self._inside.add(me)
+        try:
+            while self._owed > 0:
+                self._owed -= 1
+                task_done()
+        except (*_GONE, AttributeError):  # a ValueError, where somebody else has called it as well
+            self._owed = 0
+        finally:
+            self._inside.discard(me)
 
     def _get_whole(self, timeout: float) -> Any:
         try:
@@ -315,7 +333,7 @@ class ForeignPort(_Guarded):
     def reset(self) -> None:
         super().reset()
         self._first.clear()
-        self._mark, self._marks_inside = None, 0
+        self._mark, self._marks_inside, self._owed = None, 0, 0
         if not self.crosses_processes:
             self.take(sys.maxsize, deque())
             return

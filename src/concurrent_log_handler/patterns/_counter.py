@@ -6,7 +6,7 @@ import itertools
 
 
 class Counter:
-    """`add()` takes no lock; `value()` is exact at any moment and never goes back."""
+    """`add()` takes no lock; `value()` is exact at any moment, and goes back only where `set()` says so."""
 
     def __init__(self) -> None:
         # next() of it is one step; `+= 1` is several, and a thread may lose its turn between them.
@@ -14,6 +14,10 @@ class Counter:
 
     def add(self) -> None:
         next(self._count)
+
+    def set(self, value: int) -> None:
+        """Begin again from *value*."""
+        self._count = itertools.count(value)
 
     def value(self) -> int:
         # Its repr, "count(17)", is the only public look at it that does not also move it.

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler.patterns._callers import all_ports, reset_ports
-from concurrent_log_handler.patterns._handout import complain
+from concurrent_log_handler.patterns._handout import complain, tell_reader
 
 if TYPE_CHECKING:
     from concurrent_log_handler.patterns._listener import BatchingQueueListener
 
 _EXIT_TIMEOUT = 30.0
+# Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
+_LAST_WORDS = 1.0
 
 #: The listeners of this process that were started and not stopped.
 running: set[BatchingQueueListener] = set()
@@ -72,8 +74,17 @@ def _utils() -> list[Any]:
 def _hook(util: Any) -> None:
     known = _hooks.get(util.__name__)
     if known is None or not known.still_active():
+        # Before multiprocessing closes its queues, whose finalizers have 10 and -5.
+        util.Finalize(None, _tell_of_last_drops, exitpriority=20)
         # The lowest priority runs last, after whatever still logs.
         _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=-100)
+
+
+def _tell_of_last_drops() -> None:
+    """In a process that only puts records into a queue: what was dropped since the last report."""
+    for port in all_ports():
+        if port.crosses_processes and port.reader is None and port.untold_since is not None:
+            tell_reader(port, _LAST_WORDS)
 
 
 _hooks: dict[str, Any] = {}

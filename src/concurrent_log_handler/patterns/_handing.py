@@ -57,6 +57,12 @@ class HandingListener(logging.handlers.QueueListener):
             tasks.append((handler, deque(mine)))
         return tasks
 
+    def _wants(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
+        """Level and filters of *handler* let *record* through."""
+        if self.respect_handler_level and record.levelno < handler.level:
+            return False
+        return bool(filtered(handler, deque([record])))
+
     def _hand_out(self, batch: Sequence[logging.LogRecord]) -> None:
         for task in self._tasks(batch):
             self._hand_to(*task)

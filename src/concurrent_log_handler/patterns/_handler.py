@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._counter import Counter
-from concurrent_log_handler.patterns._handout import drop_report, filters_itself
+from concurrent_log_handler.patterns._exit import hook_exit_of_children
+from concurrent_log_handler.patterns._handout import filters_itself, tell_reader
 from concurrent_log_handler.patterns._ports import patiently
+from concurrent_log_handler.patterns._taps import failures_noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +37,10 @@ class FastQueueHandler(logging.handlers.QueueHandler):
     """
     A `logging.handlers.QueueHandler` whose call costs about half, and that survives `fork()`.
 
-    The message is frozen at the call.  A message that is not a string stays what it is, a dict as a
-    shallow copy, and so do `extra` fields.  Inside one process `exc_info` stays with the record, so that
-    the formatter of the file renders it; for a queue between processes it becomes text, and values that
-    cannot be pickled become their `repr`.  No lock is taken.
+    The message is frozen at the call, by a formatter if this handler has one.  A message that is not a
+    string stays what it is, a dict as a shallow copy, and so do `extra` fields.  Inside one process
+    `exc_info` stays with the record, so that the formatter of the file renders it; for a queue between
+    processes it becomes text, and values that cannot be pickled become their `repr`.  No lock is taken.
 
     When the queue is full the record is dropped and counted, and the log itself says so.
 
@@ -53,13 +55,19 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._port = port_of(queue)
         self._put = self._port.put_nowait
         self._pickled = self._port.crosses_processes
+        if self._pickled:
+            hook_exit_of_children()
         self._filters_itself = filters_itself(self)
         self._dropped = Counter()
 
     @property
     def dropped_count(self) -> int:
-        """Number of records of this handler that nobody wrote."""
+        """Number of records of this handler that nobody wrote.  May be set."""
         return self._dropped.value()
+
+    @dropped_count.setter
+    def dropped_count(self, value: int) -> None:
+        self._dropped.set(value)
 
     def handle(self, record: logging.LogRecord) -> Any:
         if self.filters or self._filters_itself:
@@ -80,7 +88,12 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             self.handleError(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """A copy of *record* that no later change of the caller's reaches."""
+        """
+        A copy of *record* that no later change of the caller's reaches.
+
+        A formatter of this handler's own makes the message, with traceback and stack, as in the
+        standard library.
+        """
         if type(record) is logging.LogRecord:
             # A third of what copy.copy() takes, and half of filling an empty dictionary.
             frozen = _new(logging.LogRecord)
@@ -88,7 +101,10 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         else:
             frozen = copy.copy(record)
         message = frozen.msg
-        if isinstance(message, str):
+        if self.formatter is not None:
+            frozen.msg = frozen.message = self.format(record)
+            frozen.args = frozen.exc_info = frozen.exc_text = frozen.stack_info = None
+        elif isinstance(message, str):
             if frozen.args:
                 frozen.msg = frozen.getMessage()
                 frozen.args = None
@@ -127,19 +143,15 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         """Called for a record that found the queue full: drop it and count it."""
         self.drop(record)
 
-    def drop(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - for subclasses
+    def drop(self, record: logging.LogRecord) -> None:
         """Count *record* as one that nobody writes; the log will say so."""
         self._dropped.add()
-        self._port.note_drop()
+        self._port.note_drop(record)
 
     def _tell_reader(self) -> None:
         # The listener is in another process: what was dropped here has to go through the queue as well.
         if self._port.reader is None and self._port.due():
-            since, told = self._port.untold_since, self._port.told
-            try:
-                self._put(drop_report(self._port))
-            except queue_module.Full:
-                self._port.untold_since, self._port.told = since, told
+            tell_reader(self._port)
 
 
 class GracefulQueueHandler(FastQueueHandler):
@@ -187,8 +199,12 @@ class GracefulQueueHandler(FastQueueHandler):
 
     @property
     def rescued_count(self) -> int:
-        """Number of records that found the queue full and were written all the same."""
+        """Number of records that found the queue full and were written all the same.  May be set."""
         return self._rescued.value()
+
+    @rescued_count.setter
+    def rescued_count(self, value: int) -> None:
+        self._rescued.set(value)
 
     def overflow(self, record: logging.LogRecord) -> None:
         policy = self._policies[record.levelno >= self.critical_level]
@@ -218,7 +234,9 @@ class GracefulQueueHandler(FastQueueHandler):
         else:
             write = handler.handle
         try:
-            return write(record) is not False  # a handler of its own kind may return nothing at all
+            with failures_noted(handler) as failed:
+                written = write(record) is not False  # a handler of its own kind may return nothing at all
+            return written and not any(each is record for each in failed)
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)
             return False

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
+
+from concurrent_log_handler.patterns._ports import patiently
 
 if TYPE_CHECKING:
     from concurrent_log_handler.patterns._ports import Port
@@ -25,7 +28,22 @@ def drop_report(port: Port) -> logging.LogRecord:
     new, port.told = total - port.told, total
     limit = port.capacity()
     text = f"{new} log records dropped, {total} in all: the queue{f' of {limit}' if limit else ''} was full"
-    return _report(logging.WARNING, text)
+    report = _report(logging.WARNING, text)
+    # The formatter of the file may count on fields that the application's records have.
+    for name, value in vars(port.last_dropped).items() if port.last_dropped is not None else ():
+        report.__dict__.setdefault(name, value)
+    port.last_dropped = None
+    return report
+
+
+def tell_reader(port: Port, patience: float = 0.0) -> None:
+    """Send the report of what was dropped at *port* to the process that reads there, within *patience* seconds."""
+    since, told, last = port.untold_since, port.told, port.last_dropped
+    report = drop_report(port)
+    try:
+        patiently(lambda: port.put_nowait(report), queue.Full, patience)
+    except queue.Full:
+        port.untold_since, port.told, port.last_dropped = since, told, last
 
 
 def unreadable_report(count: int, error: Exception) -> logging.LogRecord:

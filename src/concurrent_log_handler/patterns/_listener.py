@@ -12,6 +12,7 @@ import logging
 import logging.handlers
 import threading
 import time
+from collections import deque
 from typing import Any
 
 from concurrent_log_handler._forks import notice_fork, threads_work
@@ -389,8 +390,14 @@ class BatchingQueueListener(HandingListener):
 
         def tell(nested: bool) -> None:
             del nested
-            if port.untold_since is not None:
-                self._hand_out([drop_report(port)])
+            if port.untold_since is None:
+                return
+            report = drop_report(port)
+            takers = [handler for handler in self.handlers if self._wants(handler, report)]
+            for handler in takers:
+                self._hand_to(handler, deque([report]))
+            if not takers:
+                complain(f"concurrent_log_handler: {report.getMessage()}")
 
         self._turns.in_turn(tell)
 

@@ -58,7 +58,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         options: Those of `GracefulQueueHandler`.
 
     Raises:
-        ValueError: For an interval of 0 or less.
+        ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
+        TypeError: For a callback that cannot be called.
 
     The thread ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler, and
     with the process.  A forked child starts its own with its first record.
@@ -74,9 +75,15 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         monitor: bool = True,
         **options: Any,
     ) -> None:
-        if interval <= 0:
-            msg = f"interval must be more than 0 seconds, got {interval}"
+        if not isinstance(interval, (int, float)) or not interval > 0:
+            msg = f"interval must be more than 0 seconds, got {interval!r}"
             raise ValueError(msg)
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            msg = f"threshold must be a part of the queue's capacity, 0 to 1, got {threshold!r}"
+            raise ValueError(msg)
+        if callback is not None and not callable(callback):
+            msg = f"callback must be callable or None, got {callback!r}"
+            raise TypeError(msg)
         super().__init__(queue, **options)
         self.interval = interval
         self.threshold = threshold
@@ -93,8 +100,12 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     @property
     def total_messages(self) -> int:
-        """Number of records given to this handler, dropped ones included."""
+        """Number of records given to this handler, dropped ones included.  May be set."""
         return self._total.value()
+
+    @total_messages.setter
+    def total_messages(self, value: int) -> None:
+        self._total.set(value)
 
     def enqueue(self, record: logging.LogRecord) -> None:
         super().enqueue(record)

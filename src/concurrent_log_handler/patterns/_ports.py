@@ -46,6 +46,7 @@ class Port:
         #: Of `dropped`, how many the log already tells of, and since when it does not.
         self.told = 0
         self.untold_since: float | None = None
+        self.last_dropped: Any = None
         self._bell = new_bell()
 
     def put_nowait(self, record: Any) -> None:
@@ -77,7 +78,7 @@ class Port:
         self._bell = new_bell()
         self.attentive = False
         # The parent tells of what was dropped before the fork.
-        self.told, self.untold_since = self.dropped.value(), None
+        self.told, self.untold_since, self.last_dropped = self.dropped.value(), None, None
 
     def entered_here(self) -> bool:
         """This thread is inside the queue, perhaps with its lock; only a signal handler finds that."""
@@ -110,9 +111,10 @@ class Port:
         since = self.untold_since
         return since is not None and time.monotonic() - since >= TELL_EVERY
 
-    def note_drop(self) -> None:
-        """Count a record that nobody will write."""
+    def note_drop(self, record: Any) -> None:
+        """Count *record* as one that nobody will write."""
         self.dropped.add()
+        self.last_dropped = record
         if self.untold_since is None:
             self.untold_since = time.monotonic()
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._counter import Counter
 from concurrent_log_handler.patterns._handing import known_handles
 from concurrent_log_handler.patterns._handout import complain
 from concurrent_log_handler.patterns._listener import BatchingQueueListener
+from concurrent_log_handler.patterns._taps import errors_come_to
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
     ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
 
@@ -27,7 +26,8 @@ class RobustQueueListener(BatchingQueueListener):
 
     Handlers keep an error of the disk to themselves: `emit()` calls `handleError()`, which prints a
     traceback.  While this listener writes, such errors come here instead, as do the exceptions that a
-    handler raises.
+    handler raises.  Not its writing, and so the handler's own to report, are a compression in the
+    background and what a queue handler writes through its fallback.
 
     Args:
         queue: As for `BatchingQueueListener`.
@@ -52,8 +52,12 @@ class RobustQueueListener(BatchingQueueListener):
 
     @property
     def error_count(self) -> int:
-        """Number of errors so far; counted before the error handler is called."""
+        """Number of errors so far; counted before the error handler is called.  May be set."""
         return self._errors.value()
+
+    @error_count.setter
+    def error_count(self, value: int) -> None:
+        self._errors.set(value)
 
     def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
         """Report on stderr, at most once a second."""
@@ -63,7 +67,7 @@ class RobustQueueListener(BatchingQueueListener):
             complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
     def _hand_to(self, handler: Any, records: deque[logging.LogRecord]) -> None:
-        with _errors_come_to(self._swallowed, [] if handler is None else [handler]):
+        with errors_come_to(self._swallowed, [] if handler is None else [handler]):
             super()._hand_to(handler, records)
 
     def _swallowed(self, record: logging.LogRecord) -> None:
@@ -85,36 +89,3 @@ class RobustQueueListener(BatchingQueueListener):
 
 
 known_handles.add(RobustQueueListener.handle)
-
-
-class _Tap:
-    """Stands in for one handler's `handleError`; other threads' errors go where they always went."""
-
-    def __init__(self, handler: logging.Handler) -> None:
-        self.original = handler.handleError
-        self.takers: dict[int, Callable[[logging.LogRecord], None]] = {}
-
-    def __call__(self, record: logging.LogRecord) -> None:
-        self.takers.get(threading.get_ident(), self.original)(record)
-
-
-@contextmanager
-def _errors_come_to(
-    taker: Callable[[logging.LogRecord], None], handlers: Sequence[logging.Handler]
-) -> Iterator[None]:
-    me = threading.get_ident()
-    taps = []
-    for handler in handlers:
-        tap = handler.__dict__.get("handleError")
-        if not isinstance(tap, _Tap):
-            tap = handler.__dict__["handleError"] = _Tap(handler)
-        taps.append((tap, tap.takers.get(me)))
-        tap.takers[me] = taker
-    try:
-        yield
-    finally:
-        for tap, previous in taps:
-            if previous is None:
-                tap.takers.pop(me, None)
-            else:
-                tap.takers[me] = previous

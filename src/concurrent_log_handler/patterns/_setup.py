@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler._lock import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler.patterns._filters import CriticalOnlyFilter, NonCriticalFilter
 from concurrent_log_handler.patterns._handler import GracefulQueueHandler, level_number
 from concurrent_log_handler.patterns._listener import BatchingQueueListener
@@ -65,6 +66,15 @@ class NonBlockingFileHandler(GracefulQueueHandler):
         block_timeout: float | None = None,
         **file_options: Any,
     ) -> None:
+        if not isinstance(queue_size, int) or queue_size < 1:
+            msg = f"queue_size must be a number of records of 1 or more, got {queue_size!r}"
+            raise ValueError(msg)
+        if hasattr(filename, "put_nowait"):
+            msg = (
+                f"{type(self).__name__} makes its own queue and got one in place of a filename: in a dictConfig "
+                "name it under '()', as a factory, not under 'class'"
+            )
+            raise TypeError(msg)
         self._own_target = handler is None
         if handler is None:
             handler = file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
@@ -91,10 +101,20 @@ class NonBlockingFileHandler(GracefulQueueHandler):
 
     def close(self) -> None:
         """Write what is queued and close the file, unless it was given as a ready handler; it opens again."""
-        self.listener.stop()
+        self._finish()
         if self._own_target:
             self.target.close()  # waits for a backup that is being compressed
         super().close()
+
+    def _finish(self) -> None:
+        if not logging_is_locked_here():
+            self.listener.stop()
+            return
+        # dictConfig() closes us: the listener may wait for logging's own lock, which this thread holds.
+        left = self.listener.stop(CONFIG_PATIENCE)
+        before = left + 1
+        while 0 < left < before:
+            before, left = left, self.listener.flush(CONFIG_PATIENCE)
 
 
 def file_handler(
