@@ -544,3 +544,39 @@ def test_descriptors_closed_by_another_thread_at_any_moment(tmp_path: Path) -> N
         perhaps=[("a", number) for number in reported],
     )
     assert len(reported) < 150
+
+
+@pytest.mark.slow
+def test_no_inode_left_for_the_new_file(tmp_path: Path) -> None:
+    """The rotation is undone: there is room for records, and they go on in the file that there is."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=10m,nr_inodes=5", "tmpfs", str(logs)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs is not allowed here (it takes root)")
+    try:
+        run_program(
+            """
+            handler = open_log(maxBytes=400, backupCount=5, lock_timeout=1)
+            write(handler, "writer", range(60))
+            assert 1 <= len(handler.failures) <= 3, handler.failures
+            assert {type(each) for each in handler.failures} == {OSError}, handler.failures
+            backups = list(Path("logs").glob("app.log.*"))
+            assert backups, os.listdir("logs")
+            for backup in backups:
+                os.unlink(backup)
+            handler._retry_at = 0.0
+            write(handler, "later", range(2))
+            """,
+            tmp_path,
+        )
+        whole, damaged = records_of(logs)
+        assert not damaged
+        assert [number for writer, number in whole if writer == "later"] == [0, 1]
+        # The first backups were removed by hand, to have inodes again.
+        assert [number for writer, number in whole if writer == "writer"] == list(range(60))[
+            -len(whole) + 2 :
+        ]
+        assert len(whole) > 40
+    finally:
+        subprocess.run(["umount", "-l", str(logs)], check=True)

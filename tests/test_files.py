@@ -48,9 +48,8 @@ def as_nobody(action: Callable[[], object]) -> None:
 @pytest.fixture
 def public(tmp_path: Path) -> Path:
     """A directory in which other users may work."""
-    for parent in tmp_path.parents:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(0o755)
+    for folder in tmp_path.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
     tmp_path.chmod(0o777)
     return tmp_path
 
@@ -542,3 +541,78 @@ def test_handler_of_a_closed_application_still_keeps_the_mode(tmp_path: Path) ->
     write(handler, "two")
 
     assert modes(tmp_path) == {"app.log": 0o600, ".__app.lock": 0o600}
+
+
+@as_root
+@pytest.mark.parametrize("use_gzip", [False, True])
+def test_rights_given_up_with_a_directory_that_is_closed_then(public: Path, use_gzip: bool) -> None:
+    """A daemon that root starts opens its log in `/var/log/app`, and may not look into it any more."""
+    closed = public / "closed"
+    closed.mkdir(mode=0o700)
+    handler = Recording(closed / "app.log", maxBytes=100, backupCount=3, use_gzip=use_gzip)
+    write(handler, "root")
+
+    def go_on() -> None:
+        write(handler, *(f"record {number} {'x' * 20}" for number in range(8)))
+        handler.emit_batch([a_record("batch")])
+        assert [type(error) for _, error in handler.failures] == [PermissionError], handler.failures
+
+    as_nobody(go_on)
+
+    texts = [f"record {number} {'x' * 20}" for number in range(8)]
+    assert contents(closed)["app.log"].splitlines() == ["root", *texts, "batch"]
+
+
+@as_root
+def test_member_of_the_group_keeps_it(public: Path) -> None:
+    """Only root gives a file to another user, but a member may give his to the group: all go on logging."""
+    first = Strict(
+        public / "app.log", maxBytes=20, backupCount=5, owner=(1001, 4), chmod=0o660, use_gzip=True
+    )
+    write(first, "first")
+
+    def another() -> None:
+        os.setgroups([4])
+        os.setgid(100)
+        os.setuid(1002)
+        write(first, "x" * 15, "second")
+
+    in_a_fork(another)
+
+    found = {path.name: (path.stat().st_gid, mode(path)) for path in public.glob("app.log*")}
+    assert found == dict.fromkeys(("app.log", "app.log.1.gz", "app.log.2.gz"), (4, 432))
+
+
+@as_root
+def test_gz_of_a_stranger_allows_his_group_nothing(public: Path) -> None:
+    """What members of one group may read is not for those of the one that he happens to be in."""
+    first = Strict(public / "app.log", maxBytes=10, backupCount=5, use_gzip=True)
+    write(first, "first")
+    os.chown(public / "app.log", 0, 4)
+    (public / "app.log").chmod(0o666)
+    (public / first.lockFilename).chmod(0o666)
+
+    as_nobody(lambda: write(Strict(public / "app.log", maxBytes=10, backupCount=5, use_gzip=True), "second"))
+
+    assert contents(public)["app.log.1.gz"] == "first\n"
+    assert mode(public / "app.log.1.gz") == 0o606
+
+
+def test_mode_that_may_not_be_set_once_the_file_is_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way_to_create: str
+) -> None:
+    """A container may have the right to give files away (CAP_CHOWN), and none over what is not its own."""
+    given: set[int] = set()
+    fchmod = os.fchmod
+
+    def fchmod_of_ones_own(fd: int, bits: int) -> None:
+        if os.fstat(fd).st_ino in given:
+            raise PermissionError(errno.EPERM, "not the owner")
+        fchmod(fd, bits)
+
+    monkeypatch.setattr(os, "fchown", lambda fd, *_: given.add(os.fstat(fd).st_ino))
+    monkeypatch.setattr(os, "fchmod", fchmod_of_ones_own)
+    write(Strict(tmp_path / "app.log", owner=(1001, 4), chmod=0o640), "text")
+
+    assert contents(tmp_path) == {"app.log": "text\n"}
+    assert mode(tmp_path / "app.log") == (0o640 if way_to_create == "O_TMPFILE" else 0o600)

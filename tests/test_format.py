@@ -266,3 +266,21 @@ def test_any_format_and_any_times(
             for moment in created
         ),
     )
+
+
+@pytest.mark.parametrize("name", ["format", "formatTime", "formatMessage"])
+@pytest.mark.parametrize("fmt", ["%(asctime)s %(message)s", "%(levelname)s %(message)s"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_method_patched_for_the_whole_of_logging(
+    name: str, fmt: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A known recipe for ISO time stamps assigns to `logging.Formatter.formatTime`."""
+    quick, formatter = QuickFormat(), logging.Formatter(fmt)
+    record = logging.makeLogRecord({"msg": "text", "levelname": "INFO", "created": 1e9, "msecs": 0.0})
+    if when == "after":
+        quick.text(formatter, record)
+        record.created += 1
+    monkeypatch.setattr(logging.Formatter, name, lambda *_: "patched")
+
+    assert quick.text(formatter, record) == formatter.format(record)
+    assert ("patched" in formatter.format(record)) == (name != "formatTime" or "asctime" in fmt)

@@ -6,13 +6,14 @@ import math
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concurrent_log_handler import _options
+from concurrent_log_handler import ConcurrentRotatingFileHandler, _options
 
 posix = pytest.mark.skipif(os.name == "nt", reason="no owners there")
 
@@ -308,3 +309,31 @@ def test_errors_chain_no_inner_cause(check: Callable[[Any], object]) -> None:
     assert raised.value.__cause__ is None
     assert raised.value.__context__ is None or raised.value.__suppress_context__
     assert sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["use_gzip", "background_gzip", "keep_file_open", "delay", "debug"])
+def test_flag_given_as_text(name: str, tmp_path: Path) -> None:
+    """From an environment variable or an ini file, where "no" would count as true."""
+    options: Any = {name: "no"}
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got 'no'"):
+        ConcurrentRotatingFileHandler(tmp_path / "app.log", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("asked", ["9" * 400 + ".5", "9" * 5000])
+def test_size_with_more_digits_than_a_number_may_have(asked: str) -> None:
+    if asked.isdigit() and sys.version_info < (3, 11):
+        pytest.skip("any number of digits was accepted")
+    with pytest.raises(ValueError, match="maxBytes must be a number of bytes"):
+        _options.size(asked, "maxBytes")
+
+
+@posix
+def test_owner_that_no_system_has() -> None:
+    with pytest.raises(ValueError, match="there is no user or group 1099511627776"):
+        _options.owner((2**40, 0))
+
+
+def test_decimal_slip_is_named() -> None:
+    with pytest.raises(ValueError, match="got 640, which is 0o1200; did you mean 0o640"):
+        _options.bits(640, "chmod")

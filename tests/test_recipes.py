@@ -340,3 +340,12 @@ def test_backup_removed_in_the_middle_of_a_rotation(tmp_path: Path) -> None:
         "app.log.2": "cccc\n",
         "app.log.3": "bbbb\n",
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["do_gzip", "do_write", "_do_lock", "_get_current_time", "read_rollover_time"]
+)
+def test_subclass_with_a_method_that_only_the_old_package_called(name: str) -> None:
+    """One clear line in place of a compression, say, that quietly is another one."""
+    with pytest.raises(TypeError, match=rf"Mine\.{name} would never be called"):
+        type("Mine", (ConcurrentRotatingFileHandler,), {name: lambda self: None})

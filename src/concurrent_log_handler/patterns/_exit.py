@@ -18,6 +18,7 @@ from concurrent_log_handler.patterns._handout import complain, tell_reader
 
 if TYPE_CHECKING:
     from concurrent_log_handler.patterns._listener import BatchingQueueListener
+    from concurrent_log_handler.patterns._ports import Port
 
 _EXIT_TIMEOUT = 30.0
 # Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
@@ -25,6 +26,8 @@ _LAST_WORDS = 1.0
 
 #: The listeners of this process that were started and not stopped.
 running: set[BatchingQueueListener] = set()
+#: Ports into which only this process's end, or a later record, puts what was dropped: no handler may be left by then.
+owing: set[Port] = set()
 _given_up: set[BatchingQueueListener] = set()
 
 
@@ -82,8 +85,9 @@ def _hook(util: Any) -> None:
 
 def _tell_of_last_drops() -> None:
     """In a process that only puts records into a queue: what was dropped since the last report."""
-    for port in all_ports():
-        if port.crosses_processes and port.reader is None and port.untold_since is not None:
+    while owing:
+        port = owing.pop()
+        if port.reader is None and port.untold_since is not None:
             tell_reader(port, _LAST_WORDS)
 
 
@@ -93,6 +97,7 @@ _hooks: dict[str, Any] = {}
 @in_child
 def _begin_anew() -> None:
     _given_up.clear()
+    owing.clear()
     for util in _utils():
         # Such a child drops all finalizers when it begins, also one made in a hook like this.
         util.register_after_fork(util, _hook)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._counter import Counter
-from concurrent_log_handler.patterns._exit import hook_exit_of_children
-from concurrent_log_handler.patterns._handout import filters_itself, tell_reader
+from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing
+from concurrent_log_handler.patterns._handout import LOGGER_NAME, filters_itself, tell_reader
 from concurrent_log_handler.patterns._ports import patiently
 from concurrent_log_handler.patterns._taps import failures_noted
 
@@ -134,7 +134,10 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         try:
             self._put(record)
         except queue_module.Full:
-            self.overflow(record)
+            if record.name == LOGGER_NAME:
+                self._port.keep(record)  # that the queue is full, one line at a time
+            else:
+                self.overflow(record)
         else:
             if self._pickled and self._port.untold_since is not None:
                 self._tell_reader()
@@ -147,11 +150,15 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         """Count *record* as one that nobody writes; the log will say so."""
         self._dropped.add()
         self._port.note_drop(record)
+        if self._pickled and self._port.reader is None:
+            owing.add(self._port)
 
     def _tell_reader(self) -> None:
         # The listener is in another process: what was dropped here has to go through the queue as well.
         if self._port.reader is None and self._port.due():
             tell_reader(self._port)
+            if self._port.untold_since is None:
+                owing.discard(self._port)
 
 
 class GracefulQueueHandler(FastQueueHandler):

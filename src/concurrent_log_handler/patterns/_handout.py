@@ -17,7 +17,7 @@ from concurrent_log_handler.patterns._ports import patiently
 if TYPE_CHECKING:
     from concurrent_log_handler.patterns._ports import Port
 
-_LOGGER_NAME = "concurrent_log_handler.patterns"
+LOGGER_NAME = "concurrent_log_handler.patterns"
 _takes_batches: dict[type, bool] = {}
 
 
@@ -52,7 +52,7 @@ def unreadable_report(count: int, error: Exception) -> logging.LogRecord:
 
 
 def _report(level: int, text: str) -> logging.LogRecord:
-    return logging.LogRecord(_LOGGER_NAME, level, __file__, 0, text, None, None)
+    return logging.LogRecord(LOGGER_NAME, level, __file__, 0, text, None, None)
 
 
 def takes_batches(handler: logging.Handler) -> bool:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from concurrent_log_handler._forks import home, threads_work
 from concurrent_log_handler.patterns._counter import Counter
 from concurrent_log_handler.patterns._handler import GracefulQueueHandler
-from concurrent_log_handler.patterns._handout import complain
+from concurrent_log_handler.patterns._handout import LOGGER_NAME, complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_logger = logging.getLogger("concurrent_log_handler.patterns")
+_logger = logging.getLogger(LOGGER_NAME)
 
 
 @dataclass(frozen=True)

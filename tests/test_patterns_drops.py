@@ -1,0 +1,201 @@
+"""Records that found no room: each is written by somebody or counted, and the figure comes to light."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import queue
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler.patterns import (
+    BatchingQueueListener,
+    GracefulQueueHandler,
+    MonitoredQueueHandler,
+    RecordQueue,
+)
+from patterns_support import SECONDS, Broken, Gate, Keep, a_record, run_program
+
+
+def drop(handler: GracefulQueueHandler, listener: BatchingQueueListener, count: int) -> None:
+    """Have *count* records dropped; the queue has room for one."""
+    for number in range(count + 1):
+        record = a_record(f"number {number}")
+        record.request_id = "abc"
+        handler.handle(record)
+    listener.stop(SECONDS)
+    assert handler.dropped_count == count
+
+
+@pytest.mark.parametrize("style", ["%", "{"])
+def test_report_where_the_format_wants_a_field_of_its_own(tmp_path: Path, style: str) -> None:
+    """The filter that adds it sits on the queue handler, which the report does not pass."""
+    records = RecordQueue(1)
+    file = ConcurrentRotatingFileHandler(tmp_path / "app.log")
+    fmt = "%(request_id)s %(message)s" if style == "%" else "{request_id} {message}"
+    file.setFormatter(logging.Formatter(fmt, style=style))
+    drop(GracefulQueueHandler(records), BatchingQueueListener(records, file), 4)
+
+    assert (tmp_path / "app.log").read_text().splitlines() == [
+        "abc number 0",
+        "abc 4 log records dropped, 4 in all: the queue of 1 was full",
+    ]
+
+
+@pytest.mark.parametrize("refusal", ["level", "filter"])
+def test_report_that_no_handler_takes_goes_to_stderr(refusal: str, capfd: pytest.CaptureFixture[str]) -> None:
+    records = RecordQueue(1)
+    keep = Keep()
+    if refusal == "level":
+        keep.setLevel(logging.ERROR)
+    else:
+        keep.addFilter(logging.Filter("shop"))
+    drop(GracefulQueueHandler(records), BatchingQueueListener(records, keep), 4)
+
+    assert keep.texts == []
+    told = "concurrent_log_handler: 4 log records dropped, 4 in all: the queue of 1 was full\n"
+    assert capfd.readouterr().err == told
+
+
+CHILDREN = """
+import logging, multiprocessing, sys
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler.patterns import BatchingQueueListener, GracefulQueueHandler
+
+def child(records, dropped):
+    handler = GracefulQueueHandler(records)
+    for number in range(300):
+        handler.handle(logging.LogRecord("child", 20, "f", 1, f"number {number}", None, None))
+    dropped.put(handler.dropped_count)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    records, dropped = context.Queue(10), context.Queue()
+    listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+    children = [context.Process(target=child, args=(records, dropped)) for _ in range(2)]
+    for each in children:
+        each.start()
+    counts = [dropped.get(timeout=20) for _ in children]
+    listener.start()  # only now: the children's queue is full, and all are at their end
+    for each in children:
+        each.join(20)
+        assert each.exitcode == 0
+    assert listener.stop() == 0
+    print(sum(counts))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_children_tell_at_their_end_what_they_dropped(tmp_path: Path, method: str) -> None:
+    """They end within a second of their first drop, and nobody else knows the figure."""
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"there is no {method} here")
+    dropped = int(run_program(CHILDREN, tmp_path, method).stdout)
+
+    text = (tmp_path / "app.log").read_text()
+    assert dropped > 500
+    assert sum(map(int, re.findall(r"^(\d+) log records dropped", text, re.MULTILINE))) == dropped
+    assert text.count("number") + dropped == 600
+
+
+def test_fallback_that_reports_its_error_counts_as_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Handlers swallow the errors of the disk; a record that was not written is not rescued."""
+    handler = GracefulQueueHandler(RecordQueue(1), Broken())
+    for number in range(6):
+        handler.handle(a_record(f"number {number}", logging.ERROR))
+
+    assert (handler.dropped_count, handler.rescued_count) == (5, 0)
+    assert capsys.readouterr().err.count("OSError: [Errno 28] No space left on device") == 5
+
+
+def test_monitors_warning_finds_room_in_a_full_queue() -> None:
+    """It is about that queue, and goes through it where the root logger has no other handler."""
+    records, gate = RecordQueue(5), Gate()
+    handler = MonitoredQueueHandler(records, monitor=False)
+    listener = BatchingQueueListener(records, gate)
+    listener.start()
+    logger = logging.getLogger("concurrent_log_handler.patterns")
+    logger.addHandler(handler)
+    handler.handle(a_record("first"))
+    assert gate.entered.wait(SECONDS)
+    for number in range(5):
+        handler.handle(a_record(str(number)))
+    handler.callback(handler.figures())
+    gate.gate.set()
+    listener.stop(SECONDS)
+
+    assert gate.texts[-1] == "log queue holds 5 of 5 records"
+    assert handler.dropped_count == 0
+
+
+JOIN = """
+import logging, multiprocessing, sys, threading
+from concurrent_log_handler.patterns import BatchingQueueListener, GracefulQueueHandler
+
+if __name__ == "__main__":
+    if sys.argv[1] == "manager":
+        manager = multiprocessing.Manager()
+        records = manager.Queue()
+    else:
+        records = multiprocessing.JoinableQueue()
+    written = []
+    class Keep(logging.Handler):
+        def emit(self, record):
+            written.append(record.getMessage())
+    handler, listener = GracefulQueueHandler(records), BatchingQueueListener(records, Keep())
+    for start in range(2):
+        listener.start()
+        for number in range(50):
+            handler.handle(logging.LogRecord("n", 20, "f", 1, "x", None, None))
+        if not start:
+            listener.stop()
+            listener.start()
+        joining = threading.Thread(target=records.join, daemon=True)
+        joining.start()
+        joining.join(10)
+        assert not joining.is_alive(), "join() hangs"
+        assert len(written) == 50 * (start + 1)
+        listener.stop()
+"""
+
+
+@pytest.mark.parametrize("kind", ["joinable", "manager"])
+def test_join_of_a_queue_between_processes_returns(tmp_path: Path, kind: str) -> None:
+    """As with the standard library's listener, also after a stop, which puts something of its own in."""
+    run_program(JOIN, tmp_path, kind)
+
+
+def test_formatter_of_the_queue_handler_makes_the_message() -> None:
+    """As in the standard library, whose queue handler formats before it puts a record in."""
+    records, keep = queue.Queue(10), Keep()
+    handler = GracefulQueueHandler(records)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    with BatchingQueueListener(records, keep):
+        handler.handle(a_record("number %d", logging.INFO, 1))
+        try:
+            raise ValueError("no")
+        except ValueError:
+            record = a_record("failed", logging.ERROR)
+            record.exc_info = sys.exc_info()
+            handler.handle(record)
+
+    assert keep.texts[0] == "INFO number 1"
+    assert keep.texts[1].startswith("ERROR failed\nTraceback")
+    assert keep.texts[1].endswith("ValueError: no")
+    assert [each.exc_info or each.exc_text for each in keep.records] == [None, None]
+
+
+def test_counts_may_be_set() -> None:
+    """Subclasses add to them, and monitoring sets them back."""
+    handler = MonitoredQueueHandler(RecordQueue(1), monitor=False)
+    for _ in range(3):
+        handler.handle(a_record())
+    handler.dropped_count += 1
+    assert handler.dropped_count == 3
+    handler.dropped_count = handler.total_messages = 0
+    handler.handle(a_record())
+    assert (handler.dropped_count, handler.total_messages) == (1, 1)
