@@ -26,7 +26,7 @@ from concurrent_log_handler.patterns import (
     setup_critical_and_background_logging,
     setup_non_blocking_logging,
 )
-from patterns_support import SECONDS, Gate, Keep, a_record, chain, numbers, once
+from patterns_support import SECONDS, Gate, Keep, a_record, chain, numbers, once, run_program
 
 
 def queue_handlers(logger: logging.Logger) -> list[logging.Handler]:
@@ -427,3 +427,56 @@ def test_set_up_from_many_threads_at_once_installs_one(tmp_path: Path) -> None:
 
     assert len(set(map(id, listeners))) == 1
     assert len(queue_handlers(logging.getLogger())) == 1
+
+
+@pytest.mark.parametrize("what", ["formatter", "callback"])
+def test_configuring_again_does_not_wait_for_a_listener_that_waits_for_logging(
+    tmp_path: Path, what: str
+) -> None:
+    """`dictConfig` closes handlers under logging's own lock, which `getLogger` in the listener's thread wants."""
+    run_program(
+        f"""
+        import logging, logging.config, threading, time
+        reached, locked = threading.Event(), threading.Event()
+        def ask(*_):
+            if not reached.is_set():
+                reached.set()
+                assert locked.wait(20)
+                logging.getLogger("asked for in the listener's thread")
+            return True
+        class Asking(logging.Formatter):
+            def format(self, record):
+                ask()
+                return super().format(record)
+        class Locking(logging.Handler):  # the first to be closed: dictConfig has the lock by then
+            def close(self):
+                locked.set()
+                super().close()
+        def configure():
+            handler = {{
+                "()": "concurrent_log_handler.patterns.NonBlockingFileHandler", "filename": "app.log",
+                "max_bytes": 1000, "use_gzip": False,
+            }}
+            if {what!r} == "formatter":
+                handler["formatter"] = "asking"
+            else:
+                handler["on_rotated"] = ask
+            logging.config.dictConfig({{
+                "version": 1, "disable_existing_loggers": False,
+                "formatters": {{"asking": {{"()": Asking}}}},
+                "handlers": {{"file": handler, "locking": {{"()": Locking}}}},
+                "root": {{"level": "INFO", "handlers": ["file"]}},
+            }})
+        configure()
+        for number in range(30):
+            logging.info("number %d %s", number, "x" * 60)
+        assert reached.wait(20)
+        started = time.monotonic()
+        configure()
+        assert time.monotonic() - started < 8, time.monotonic() - started
+        """,
+        tmp_path,
+        quiet=False,
+    )
+
+    assert numbers(chain(tmp_path)) == once(30)

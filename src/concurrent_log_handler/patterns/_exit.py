@@ -83,6 +83,11 @@ def _hook(util: Any) -> None:
         _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=-100)
 
 
+def _end_child(**_: Any) -> None:
+    _tell_of_last_drops()
+    finish_all()
+
+
 def _tell_of_last_drops() -> None:
     """In a process that only puts records into a queue: what was dropped since the last report."""
     while owing:
@@ -101,6 +106,10 @@ def _begin_anew() -> None:
     for util in _utils():
         # Such a child drops all finalizers when it begins, also one made in a hook like this.
         util.register_after_fork(util, _hook)
+    # A child of Celery's pool that is replaced ends by os._exit, and tells only those who listen to Celery.
+    shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if shutdown is not None:
+        shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
     for listener, parent_reads in reset_ports():
         listener.after_fork(parent_reads)
 

@@ -64,6 +64,7 @@ def django_logging(
         if name not in named:
             named[name] = {"propagate": False}
         targets.append(named[name])
+    targets += [one for name, one in named.items() if name not in loggers and not one.get("propagate", True)]
     for target in targets:
         target.setdefault("level", level)
         # A logger that propagates reaches the file through the root.
