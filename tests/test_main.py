@@ -657,3 +657,20 @@ def test_directory_that_cannot_be_used_is_one_line(
     output, errors = capsys.readouterr()
     assert (output, errors.count("\n")) == ("", 1)
     assert "No space left on device" in errors
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+@pytest.mark.parametrize(("redirection", "status"), [(">&-", 0), (">/dev/full", 1)])
+def test_output_that_cannot_be_written(redirection: str, status: int, tmp_path: Path) -> None:
+    """One line at most, and the exit status still tells the result."""
+    command = f'"$0" -m concurrent_log_handler --dir . --records 50 --processes 1 {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert len(done.stderr.splitlines()) == status, done.stderr

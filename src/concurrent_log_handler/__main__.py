@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import math
@@ -322,6 +323,10 @@ def main(
         handler_class: What to check, called as `ConcurrentRotatingFileHandler` is and importable by a child.
         patience: Seconds without a record after which a writer counts as hanging.
     """
+    if sys.stdout is None:  # closed by whoever started us: the exit status tells the result
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end of the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a torn record is shown on any terminal
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.background_gzip and not options.gzip:
@@ -333,8 +338,10 @@ def main(
         try:
             status = _run(_settings(options, handler_class, patience), options.json, lambda: bool(noted))
             sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output has gone; without this, Python tries once more at its exit.
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):  # else whoever read our output has gone
+                print(f"{_PROGRAM}: cannot write the result: {error}", file=sys.stderr)
+            # Without this, Python tries once more at its exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1
     return status
