@@ -74,6 +74,14 @@ class Recording(ConcurrentRotatingFileHandler):
         self.failures.append((str(record.msg), error))
 
 
+def reopened(fd: int, path: Path, flags: int) -> int:
+    """Have *fd* belong to the file at *path*, as it comes about where one thread closes it and another one opens that."""
+    theirs = os.open(path, flags)
+    os.dup2(theirs, fd, inheritable=False)
+    os.close(theirs)
+    return fd
+
+
 def open_paths() -> list[str]:
     """Where the descriptors of this process lead (Linux)."""
     paths = []

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._livefile import LiveFile
 from concurrent_log_handler._text import TextFormat
-from handler_support import Strict, a_record, contents, files_at_most, in_a_fork, open_paths, write
+from handler_support import (
+    Strict,
+    a_record,
+    contents,
+    files_at_most,
+    in_a_fork,
+    open_paths,
+    reopened,
+    write,
+)
 
 posix = pytest.mark.skipif(os.name == "nt", reason="not on Windows")
 
@@ -103,9 +112,7 @@ def test_descriptor_that_is_somebody_elses_by_now(tmp_path: Path, flags: int) ->
     live = a_live_file(tmp_path)
     append(live, "one\n")
 
-    os.close(live.fd)
-    theirs = os.open(tmp_path / "theirs", flags | os.O_CREAT)
-    assert theirs == live.fd
+    theirs = reopened(live.fd, tmp_path / "theirs", flags | os.O_CREAT)
     append(live, "two\n")
     live.close()
 
@@ -120,9 +127,7 @@ def test_descriptor_that_is_somebody_elses_on_the_same_file(tmp_path: Path) -> N
     live = a_live_file(tmp_path)
     append(live, "one\n")
 
-    os.close(live.fd)
-    theirs = os.open(tmp_path / "app.log", os.O_WRONLY | os.O_APPEND)
-    assert theirs == live.fd
+    theirs = reopened(live.fd, tmp_path / "app.log", os.O_WRONLY | os.O_APPEND)
     append(live, "two\n")
     live.close()
     append(live, "three\n")
@@ -136,8 +141,7 @@ def test_descriptor_that_is_somebody_elses_on_the_same_file(tmp_path: Path) -> N
 def test_close_does_not_close_what_is_not_ours(tmp_path: Path) -> None:
     live = a_live_file(tmp_path)
     append(live, "one\n")
-    os.close(live.fd)
-    theirs = os.open(os.devnull, os.O_RDWR)
+    theirs = reopened(live.fd, Path(os.devnull), os.O_RDWR)
 
     live.close()
     live.close()

@@ -19,7 +19,7 @@ from concurrent_log_handler import _flock
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._flock import directory_lock, lock_file_now, unlock_file, wait_for
 from concurrent_log_handler._lock import LockTimeoutError, SidecarLock, lock_for, sidecar_path
-from handler_support import Recording, Strict, contents, in_a_fork, open_paths, write
+from handler_support import Recording, Strict, contents, in_a_fork, open_paths, reopened, write
 
 fcntl = pytest.importorskip("fcntl")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -296,9 +296,7 @@ def test_lock_directory_is_made_again(tmp_path: Path) -> None:
 def test_descriptor_closed_under_us(lock: SidecarLock) -> None:
     lock.enter(1)
     assert lock.acquire(1)
-    os.close(lock.fd)
-    theirs = os.open(os.devnull, os.O_RDWR)
-    assert theirs == lock.fd
+    theirs = reopened(lock.fd, Path(os.devnull), os.O_RDWR)
 
     lock.settle(keep_thread=False)
     lock.enter(1)
