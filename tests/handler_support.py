@@ -75,7 +75,7 @@ class Recording(ConcurrentRotatingFileHandler):
 
 
 def reopened(fd: int, path: Path, flags: int) -> int:
-    """Have *fd* belong to the file at *path*, as it comes about where one thread closes it and another one opens that."""
+    """Have *fd* belong to the file at *path*: somebody closed it, and somebody else opened that."""
     theirs = os.open(path, flags)
     os.dup2(theirs, fd, inheritable=False)
     os.close(theirs)

@@ -337,6 +337,7 @@ def test_another_process_that_is_stuck_with_the_lock(tmp_path: Path, how: str) -
     check(tmp_path / "logs", {"a": range(80), "holder": range(20)})
 
 
+@pytest.mark.slow
 def test_another_thread_that_hangs_in_a_namer(tmp_path: Path) -> None:
     """The other threads of the same process, and other processes, go on."""
     run_program(

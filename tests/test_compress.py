@@ -806,6 +806,7 @@ def test_unprivileged_user_compresses_what_another_owns(tmp_path: Path) -> None:
     assert (tmp_path / "app.log.1.gz").stat().st_uid == nobody.pw_uid
 
 
+@pytest.mark.slow
 def test_configuring_again_does_not_wait_for_a_callback_that_waits_for_logging(tmp_path: Path) -> None:
     """`dictConfig` closes handlers under logging's own lock, which the callback's `getLogger` wants."""
     run_program(

@@ -121,6 +121,7 @@ handler.setFormatter(Forking())
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", WHERE)
 def test_an_idle_child_blocks_nobody_when_the_parent_dies_with_the_lock(tmp_path: Path, where: str) -> None:
     """The child was forked while the lock was held, has copies of all descriptors, and does nothing."""
@@ -206,6 +207,7 @@ def test_a_child_forked_during_a_compression_leaves_it_to_the_next_rotation(tmp_
     assert not [each.name for each in (tmp_path / "logs").glob("app.log.*") if each.suffix != ".gz"]
 
 
+@pytest.mark.slow
 def test_a_child_does_not_finish_what_another_thread_of_the_parent_left(tmp_path: Path) -> None:
     """Threads rotate by hand and compress while children are forked: what is left to do stays the parent's."""
     run_program(
@@ -242,6 +244,7 @@ def test_a_child_does_not_finish_what_another_thread_of_the_parent_left(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_fork_while_a_thread_hangs_in_the_handler(tmp_path: Path) -> None:
     """The application may still fork, and the child logs."""
     run_program(
@@ -276,6 +279,7 @@ def test_fork_while_a_thread_hangs_in_the_handler(tmp_path: Path) -> None:
     check(tmp_path / "logs", {"main": range(20), "thread": range(20), "child": range(20)})
 
 
+@pytest.mark.slow
 def test_levels_of_an_earlier_fork_are_forgotten(tmp_path: Path) -> None:
     """A fork inside a formatter, and later one while another thread hangs with the lock."""
     run_program(
@@ -350,6 +354,7 @@ def test_fork_in_c_leaves_the_parent_its_lock(tmp_path: Path, what: str) -> None
     )
 
 
+@pytest.mark.slow
 @in_c
 def test_threads_that_notice_a_fork_in_c_together_begin_anew_once(tmp_path: Path) -> None:
     """uWSGI's workers have several threads; what the first of them has begun, the second must not undo."""
@@ -405,6 +410,7 @@ def test_fork_in_c_after_one_by_a_formatter(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_child_forked_while_a_namer_hangs_rotates(tmp_path: Path) -> None:
     """Whoever was in the middle of a rotation is the parent's thread, and not in the child."""
     run_program(

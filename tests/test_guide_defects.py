@@ -656,6 +656,7 @@ def test_34_timeout_of_the_shutdown_is_kept(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["queue.Queue(10)", "RecordQueue(10)"])
 def test_35_signal_that_interrupts_the_queue_in_its_own_lock(tmp_path: Path, kind: str) -> None:
     """`qsize()` in the handler waits for the mutex that the interrupted code holds."""

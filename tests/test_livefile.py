@@ -325,6 +325,7 @@ def test_tail_that_another_process_left_while_we_had_the_file_open(tmp_path: Pat
     assert contents(tmp_path) == {"app.log": "one\nhalf a rec\ntwo\nthree\n"}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.one_of(st.text("ab\n", max_size=9), st.binary(max_size=3)), max_size=12))
 @example([b"<"])

@@ -85,6 +85,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -106,6 +107,7 @@ def test_option_is_heeded(tmp_path: Path, options: list[str], expected: dict[str
     assert {name: report[name] for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_seconds_end_a_run_that_has_no_number_of_records(tmp_path: Path) -> None:
     """Logs are begun anew on the way: with a file for each record, a chain is soon long enough."""
     options = ["--processes", "1", "--seconds", "2", "--max-bytes", "40", "--no-gzip"]
@@ -137,6 +139,7 @@ def test_default_run_from_another_directory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @posix
 def test_terminal_sees_a_live_line(tmp_path: Path) -> None:
     import pty
@@ -410,6 +413,7 @@ def test_reader_that_goes_away_costs_no_traceback(tmp_path: Path) -> None:
 # --- the check can fail ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "wrong", "count", "says"),
     [
@@ -630,6 +634,7 @@ def test_single_long_record_may_pass_the_limit(tmp_path: Path) -> None:
 # --- what is shown ---
 
 
+@pytest.mark.slow
 def test_table_has_a_row_for_all_that_can_happen(tmp_path: Path, driver: list[str]) -> None:
     """Chaos, expiry and errors have rows of their own, only where they occur."""
     plain = run("--dir", str(tmp_path), *SMALL)

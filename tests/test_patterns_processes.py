@@ -440,6 +440,7 @@ in_c = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @in_c
 @pytest.mark.parametrize(
     "end", ["sys.exit(0)", "listener.stop(); os._exit(0)", "listener.flush(); os._exit(0)"]
@@ -477,6 +478,7 @@ def test_child_forked_in_c_writes_everything(tmp_path: Path, end: str) -> None:
     assert numbers(chain(tmp_path)) == expected
 
 
+@pytest.mark.slow
 @in_c
 def test_child_forked_in_c_that_logs_nothing_ends(tmp_path: Path) -> None:
     """Its copy of the parent's thread is dead, and the parent writes what was queued."""

@@ -181,6 +181,7 @@ def test_stop_ends_while_threads_go_on_logging(make) -> None:
     assert not handler.dropped_count
 
 
+@pytest.mark.slow
 def test_a_writer_that_hangs_is_waited_for_only_once() -> None:
     """After a stop that ran out of time, the application's threads must not hang either."""
     records = RecordQueue(100)
@@ -357,6 +358,7 @@ def test_full_queue_drops_counts_and_tells_in_the_log() -> None:
     assert gate.texts[11:] == ["15 log records dropped, 15 in all: the queue of 10 was full"]
 
 
+@pytest.mark.slow
 def test_dropped_records_are_told_of_at_most_once_a_second() -> None:
     """A log that drops must not be filled by saying so."""
     records = RecordQueue(5)
@@ -537,6 +539,7 @@ def test_default_error_handler_reports_one_line_a_second(capfd: pytest.CaptureFi
     assert 1 <= capfd.readouterr().err.count("logging error #") <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 @pytest.mark.parametrize("make", QUEUES, ids=QUEUE_NAMES)
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
@@ -1014,6 +1017,7 @@ def test_filter_of_a_class_is_asked(tmp_path: Path) -> None:
     assert (tmp_path / "app.log").read_text() == "ok\n"
 
 
+@pytest.mark.slow
 def test_stop_is_bounded_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Keep):
         def emit(self, record: logging.LogRecord) -> None:
@@ -1065,6 +1069,7 @@ def test_record_that_is_being_put_in_while_the_listener_stops_is_written() -> No
     records.join_thread()
 
 
+@pytest.mark.slow
 def test_stop_that_ran_out_of_time_does_not_make_callers_wait() -> None:
     """Five records, one of them in the hands of a handler that hangs."""
     records = multiprocessing.Queue(100)
@@ -1221,6 +1226,7 @@ def test_filter_that_changes_the_record_leaves_earlier_handlers_theirs(tmp_path:
     assert listener.error_count == 1
 
 
+@pytest.mark.slow
 def test_callers_wait_for_others_that_get_on_also_with_a_queue_between_processes() -> None:
     class Slow(Keep):
         def emit(self, record: logging.LogRecord) -> None:

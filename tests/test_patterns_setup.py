@@ -429,6 +429,7 @@ def test_set_up_from_many_threads_at_once_installs_one(tmp_path: Path) -> None:
     assert len(queue_handlers(logging.getLogger())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["formatter", "callback"])
 def test_configuring_again_does_not_wait_for_a_listener_that_waits_for_logging(
     tmp_path: Path, what: str

@@ -224,6 +224,7 @@ write(0, 300)
     assert re.fullmatch(r"log queue not written within 0\.5 s: 29\d records are left\n", err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(6))
 @pytest.mark.parametrize("make", ["RecordQueue(50000)", "queue.Queue(50000)"])
 def test_signal_at_any_moment_of_a_busy_main_thread(tmp_path: Path, moment: int, make: str) -> None:
@@ -258,6 +259,7 @@ for number in range(10_000_000):
     assert set(range(acknowledged + 1)) <= set(written)
 
 
+@pytest.mark.slow
 def test_forked_child_drains_its_own_queue_and_dies_by_the_signal(tmp_path: Path) -> None:
     """The handler is inherited; the listener's thread is not."""
     process = start(
