@@ -32,9 +32,18 @@ _given_up: set[BatchingQueueListener] = set()
 
 
 def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
-    """Stop every listener of this process, also one that was never started but has records waiting or in hand."""
+    """
+    Stop every listener of this process, also one that was never started but has records waiting or in hand.
+
+    And wait for a thread that a stop has left behind: the interpreter's end would catch it, a daemon, with
+    whatever lock it has, logging's own perhaps.
+    """
     notice_fork()
-    waiting = {port.reader for port in all_ports() if port.reader and (port.depth() or port.reader.left())}
+    waiting = {
+        port.reader
+        for port in all_ports()
+        if port.reader and (port.depth() or port.reader.left() or port.reader.has_thread)
+    }
     to_stop = {*running, *waiting} - _given_up
     deadline, left = time.monotonic() + timeout, 0
     while to_stop:

@@ -359,6 +359,11 @@ class BatchingQueueListener(HandingListener):
     # --- what is written --------------------------------------------------------------------------
 
     @property
+    def has_thread(self) -> bool:
+        """Its thread has not ended yet."""
+        return self._thread is not None
+
+    @property
     def stopped(self) -> bool:
         """`stop()` was called: records are written by the thread that logs them."""
         return self._state == _STOPPED
