@@ -895,11 +895,28 @@ def test_late_record_that_cannot_be_added_any_more_leaves_the_gz_readable(
     assert len(handler.failures) == 1  # type: ignore[attr-defined]
 
 
+def packed(text: str) -> bytes:
+    """As this package does it: a header without a time or a name."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return packer.compress(text.encode()) + packer.flush()
+
+
+def test_gz_of_other_tools_that_begins_a_backup_stays(tmp_path: Path) -> None:
+    """Two backups of CLH under one number, with the same lines over and over."""
+    handler = a_handler(tmp_path, Strict)
+    (tmp_path / "app.log.1").write_text("beat\n" * 3)
+    (tmp_path / "app.log.1.gz").write_bytes(gzip.compress(b"beat\n"))
+    write(handler, "bbbb", "cccc")
+
+    assert contents(tmp_path)["app.log.2"] == "beat\n" * 3
+    assert contents(tmp_path)["app.log.2.gz"] == "beat\n"
+
+
 def test_killed_with_a_late_record_beside_the_finished_gz(tmp_path: Path) -> None:
     """The plain file has more than the `.gz` that was made from it: the next rotation compresses it anew."""
     handler = a_handler(tmp_path, Strict)
     (tmp_path / "app.log.1").write_text("aaaa\nlate\n")
-    (tmp_path / "app.log.1.gz").write_bytes(gzip.compress(b"aaaa\n"))
+    (tmp_path / "app.log.1.gz").write_bytes(packed("aaaa\n"))
     write(handler, "bbbb", "cccc")
 
     assert contents(tmp_path) == {

@@ -616,3 +616,33 @@ def test_mode_that_may_not_be_set_once_the_file_is_given_away(
 
     assert contents(tmp_path) == {"app.log": "text\n"}
     assert mode(tmp_path / "app.log") == (0o640 if way_to_create == "O_TMPFILE" else 0o600)
+
+
+@as_root
+def test_rights_given_up_and_the_file_taken_out_of_use(public: Path) -> None:
+    """Root rotates and compresses: what cannot be written to the log any more is reported, not lost in silence."""
+    closed = public / "closed"
+    closed.mkdir(mode=0o700)
+    path = closed / "app.log"
+    handler = Recording(path, maxBytes=100, backupCount=9, use_gzip=True)
+    write(handler, "before")
+
+    def go_on() -> None:
+        rooted = os.fork()
+        if not rooted:
+            other = Strict(path, maxBytes=100, backupCount=9, use_gzip=True)
+            other.doRollover()
+            os._exit(0)
+        assert os.waitpid(rooted, 0)[1] == 0
+        os.setgroups([])
+        os.setgid(NOBODY.pw_gid)
+        os.setuid(NOBODY.pw_uid)
+        write(handler, "one", "two")
+        assert [(text, type(error)) for text, error in handler.failures] == [
+            ("one", PermissionError),
+            ("two", PermissionError),
+        ]
+
+    in_a_fork(go_on)
+
+    assert contents(closed)["app.log.1.gz"] == "before\n"

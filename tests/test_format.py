@@ -284,3 +284,12 @@ def test_method_patched_for_the_whole_of_logging(
 
     assert quick.text(formatter, record) == formatter.format(record)
     assert ("patched" in formatter.format(record)) == (name != "formatTime" or "asctime" in fmt)
+
+
+@pytest.mark.parametrize("created", ["2024-01-01T00:00:00", None])
+def test_record_whose_time_is_no_number(created: Any) -> None:
+    """From a dictionary that somebody has sent; only a format with the time needs one."""
+    record = logging.makeLogRecord({"msg": "text", "created": created})
+    formatter = logging.Formatter("%(message)s")
+
+    assert QuickFormat().text(formatter, record) == formatter.format(record) == "text"

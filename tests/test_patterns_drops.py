@@ -199,3 +199,69 @@ def test_counts_may_be_set() -> None:
     handler.dropped_count = handler.total_messages = 0
     handler.handle(a_record())
     assert (handler.dropped_count, handler.total_messages) == (1, 1)
+
+
+def test_report_passes_each_filter_once(tmp_path: Path) -> None:
+    """One that drops what it has seen before must not drop it at its first appearance."""
+    seen: set[str] = set()
+
+    def new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        known = message in seen
+        seen.add(message)
+        return not known
+
+    records, keep = RecordQueue(1), Keep()
+    keep.addFilter(new)
+    file = ConcurrentRotatingFileHandler(tmp_path / "app.log")
+    drop(GracefulQueueHandler(records), BatchingQueueListener(records, keep), 3)
+    file.addFilter(new)
+    seen.clear()
+    records = RecordQueue(1)
+    drop(GracefulQueueHandler(records), BatchingQueueListener(records, file), 3)
+
+    told = "3 log records dropped, 3 in all: the queue of 1 was full"
+    assert keep.texts == ["number 0", told]
+    assert (tmp_path / "app.log").read_text().splitlines() == ["number 0", told]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_fallback_that_writes_and_reports_what_came_after_has_rescued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lock could not be had: that is reported, and the record is in the file."""
+    import fcntl
+
+    fallback = ConcurrentRotatingFileHandler(tmp_path / "app.log", lock_timeout=0.1)
+    handler = GracefulQueueHandler(RecordQueue(1), fallback)
+    with open(fallback.lockFilename, "w") as sidecar:
+        fcntl.flock(sidecar, fcntl.LOCK_EX)
+        for number in range(3):
+            handler.handle(a_record(f"number {number}", logging.ERROR))
+
+    assert (handler.dropped_count, handler.rescued_count) == (0, 2)
+    assert (tmp_path / "app.log").read_text().splitlines() == ["number 1", "number 2"]
+    assert "LockTimeoutError" in capsys.readouterr().err
+
+
+def test_owing_to_a_queue_that_is_closed_costs_the_other_listeners_nothing(tmp_path: Path) -> None:
+    """At the end of a child of Celery's, say."""
+    run_program(
+        """
+        import logging, multiprocessing, pathlib
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import *
+        from concurrent_log_handler.patterns import _exit
+        closed = multiprocessing.Queue(1)
+        handler = GracefulQueueHandler(closed)
+        for number in range(3):
+            handler.handle(logging.LogRecord("n", 20, "f", 1, "dropped", None, None))
+        assert handler.dropped_count == 2
+        closed.close()
+        setup_non_blocking_logging("app.log")
+        logging.info("must be written")
+        _exit._end_child()
+        assert "must be written" in pathlib.Path("app.log").read_text()
+        """,
+        tmp_path,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import textwrap
 from collections import Counter
@@ -496,3 +498,62 @@ def test_child_forked_in_c_that_logs_nothing_ends(tmp_path: Path) -> None:
     )
 
     assert numbers(chain(tmp_path)) == once(1000)
+
+
+@in_c
+@pytest.mark.parametrize("warm", [False, True])
+def test_standard_queue_handler_in_a_child_forked_in_c(tmp_path: Path, warm: bool) -> None:
+    """It knows nothing of forks, but the queue does."""
+    run_program(
+        program(f"""
+        import logging.handlers
+        {FORK_IN_C}
+        records = RecordQueue(5000)
+        listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+        listener.start()
+        log.addHandler(logging.handlers.QueueHandler(records))
+        if {warm}:
+            write(0, 10)
+        fork = fork_in_c if {warm} else ctypes.PyDLL(None).fork
+        if fork() == 0:
+            write(10, 2000)
+            assert listener.stop() == 0
+            os._exit(0)
+        assert os.wait()[1] == 0
+        """),
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(2010 if warm else 2000, 0 if warm else 10)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a PID namespace of its own")
+def test_child_with_the_same_pid(tmp_path: Path) -> None:
+    """Process 1 of a container that puts its children into PID namespaces of their own."""
+    source = program("""
+        import ctypes
+        from concurrent_log_handler import _flock
+        listener = setup_non_blocking_logging("app.log")
+        handler = listener.handlers[0]
+        write(0, 10)
+        listener.flush()
+        held = handler._lock.fd
+        ctypes.CDLL(None).unshare(0x20000000)  # CLONE_NEWPID
+        if os.fork() == 0:
+            assert os.getpid() == 1
+            assert handler._lock.fd == -1
+            write(10, 100)
+            assert listener.stop() == 0
+            os._exit(0)
+        assert os.wait()[1] == 0
+        assert handler._lock.fd == held
+    """)
+    (tmp_path / "program.py").write_text(source)
+    command = ["unshare", "--pid", "--fork", sys.executable, "-W", "ignore", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("namespaces are not allowed here")
+    assert done.returncode == 0, done.stderr
+
+    (tmp_path / "program.py").unlink()
+    assert numbers(chain(tmp_path)) == once(110)

@@ -20,7 +20,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
 
 from ._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
 from ._flock import lock_file_now, unlock_file
-from ._forks import threads_work
+from ._forks import here, threads_work
 from ._rotation import GZ
 
 _CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
@@ -47,7 +47,7 @@ class Job:
         self._part_identity = identity(part)
         self._read = 0
         self._written = 0
-        self._pid = os.getpid()
+        self._process = here()
         self._claimed = time.monotonic()
 
     def compress(self) -> None:
@@ -122,7 +122,7 @@ class Job:
 
     def foreign(self) -> bool:
         """Tell whether the job is a parent process's, whose descriptors are closed here already."""
-        return os.getpid() != self._pid
+        return here() != self._process
 
     def close(self) -> None:
         """Release the backup; a part file that was not published goes."""
@@ -271,7 +271,7 @@ class Compression:
         packed = _packed_size(name + GZ, source)
         if packed == os.fstat(source).st_size:
             os.unlink(name)
-        elif packed > 0:
+        elif packed > 0 and _is_of_this_package(name + GZ):
             os.unlink(name + GZ)
             return False
         return True
@@ -319,6 +319,12 @@ def _whole(fd: int) -> bytes:
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
         return file.read()
+
+
+def _is_of_this_package(path: str) -> bool:
+    """Tell whether zlib has written the header: no time in it and no name, unlike those of CLH and other tools."""
+    with open(open_to_read(path), "rb") as file:
+        return file.read(8) == b"\x1f\x8b\x08" + bytes(5)
 
 
 def _packed_size(path: str, source: int) -> int:

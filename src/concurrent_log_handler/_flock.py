@@ -15,7 +15,7 @@ import portalocker
 import portalocker.portalocker
 
 from ._files import WINDOWS, close_quietly, identity
-from ._forks import in_child
+from ._forks import here, home, in_child
 
 EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
@@ -73,7 +73,7 @@ def wait_for(attempt: Callable[[], bool], timeout: Optional[float]) -> bool:
     return True
 
 
-# Descriptors that carry a lock, with the process that took it and what they had open then.
+# Descriptors that carry a lock, with the generation of processes that took it and what they had open then.
 _locked: Dict[int, Tuple[int, Optional[Tuple[int, int]]]] = {}
 
 
@@ -84,7 +84,7 @@ def lock_file_now(fd: int) -> Optional[bool]:
     Returns True (locked), False (somebody else has it) or None (this file system does not lock such
     files).  A forked child closes its copy of *fd*.
     """
-    _locked[fd] = os.getpid(), identity(fd)
+    _locked[fd] = home.generation, identity(fd)
     try:
         flock(fd, EXCLUSIVE_NOW)
     except OSError as error:
@@ -109,8 +109,8 @@ def unlock_file(fd: int) -> None:
 @in_child
 def _close_inherited() -> None:
     """Close the parent's locked descriptors; an idle copy would keep the lock."""
-    for fd, (pid, opened) in list(_locked.items()):
-        if pid != os.getpid():
+    for fd, (generation, opened) in list(_locked.items()):
+        if generation != home.generation:
             del _locked[fd]
             if not _is_foreign(fd, opened):
                 close_quietly(fd)
@@ -133,7 +133,7 @@ def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[boo
         # Out of descriptors is no property of the file system: then nothing may move.
         yield False if error.errno in (errno.EMFILE, errno.ENFILE) else None
         return
-    pid = os.getpid()
+    process = here()
     state: List[Optional[bool]] = [False]
 
     def attempt() -> bool:
@@ -144,5 +144,5 @@ def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[boo
         wait_for(attempt, timeout)
         yield state[0]
     finally:
-        if os.getpid() == pid:  # a child forked meanwhile closed its copy already
+        if here() == process:  # a child forked meanwhile closed its copy already
             unlock_file(fd)

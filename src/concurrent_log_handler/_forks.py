@@ -11,14 +11,22 @@ from __future__ import annotations
 import os
 import sys
 from threading import RLock
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 
 class _Home:
+    """
+    The process in which everything has begun.
+
+    Attributes:
+        pid: Its number.  A child in a new PID namespace may have the same one.
+        generation: Another one in each child, as soon as the fork is noticed.
+    """
+
     pid = os.getpid()
+    generation = 0
 
 
-#: `pid` is the process in which everything has begun.  A record whose `process` is another one is a hint only.
 home = _Home()
 _steps: List[Callable[[], None]] = []
 _gates: Dict[int, Any] = {}
@@ -49,6 +57,8 @@ def begin_anew() -> None:
     # handler that logs in the middle of a step takes all of them itself.
     gate = _gates.setdefault(pid, RLock())
     with gate:
+        if home.pid != pid:
+            home.generation += 1
         for step in _steps:
             if home.pid == pid:
                 return
@@ -57,6 +67,17 @@ def begin_anew() -> None:
     for other in list(_gates):
         if other != pid:
             _gates.pop(other, None)
+
+
+def here() -> Tuple[int, int]:
+    """Return what tells this process from those that it was forked from, noticed or not."""
+    return home.generation, os.getpid()
+
+
+def _after_fork() -> None:
+    home.pid = 0
+    _gates.clear()
+    begin_anew()
 
 
 def threads_work() -> bool:
@@ -78,4 +99,4 @@ def threads_work() -> bool:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=begin_anew)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -53,7 +53,11 @@ class QuickFormat:
         if not quick or record.exc_info or record.exc_text or record.stack_info:
             return known.format(record)  # type: ignore[no-any-return]
         second, date, msec_format = self._moment
-        if not second <= record.created < second + 1.0:
+        try:
+            fresh = second <= record.created < second + 1.0
+        except TypeError:  # a record made from somebody's dictionary
+            return known.format(record)  # type: ignore[no-any-return]
+        if not fresh:
             self._plan = _learn(
                 known
             )  # somebody may have replaced a method of the formatter, or of its class

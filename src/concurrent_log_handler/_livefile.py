@@ -145,14 +145,23 @@ class LiveFile:
                     return
             finally:
                 os.close(fd)
+        msg = "the file was removed again and again while a record was written to it"
+        raise OSError(errno.ESTALE, msg, self.path)
 
     def _open_apart(self) -> int:
         try:
             return self._open()
         except PermissionError:
-            if not self._is_same(self.fd):
+            if self._still_named() is None:
                 raise
             return os.dup(self.fd)
+
+    def _still_named(self) -> Optional[os.stat_result]:
+        """Return the status of the file that we have open, or None if it is not ours or was removed."""
+        if not self._is_same(self.fd):
+            return None
+        here = os.fstat(self.fd)
+        return here if here.st_nlink else None
 
     def _append_to(self, fd: int, data: bytes) -> int:
         """Append *data* and return the size of the file before it."""
@@ -251,8 +260,9 @@ class LiveFile:
             there = os.stat(self.path)
         except PermissionError:
             # The process has given up its rights, and may not even look into the directory any more.
-            if self._is_same(self.fd):
-                there = os.fstat(self.fd)
+            there = self._still_named()
+            if there is None:
+                raise
         except OSError:
             pass
         if there is None or not self._is_same(self.fd, there):

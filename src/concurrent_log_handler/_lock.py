@@ -35,7 +35,7 @@ from ._flock import (
     wait_for,
     yield_processor,
 )
-from ._forks import in_child, notice_fork
+from ._forks import home, in_child, notice_fork
 
 
 class LockTimeoutError(TimeoutError):
@@ -86,7 +86,7 @@ class SidecarLock:
         self.writable = True
         self._mark = -2
         self._identity = (-1, -1)
-        self._pid = os.getpid()
+        self._generation = home.generation
 
     # -- the thread lock ------------------------------------------------------
 
@@ -318,8 +318,8 @@ class SidecarLock:
 
     def start_anew(self) -> None:
         """Begin in a forked child, once: no lock, no descriptor, and nobody but this thread in here."""
-        pid = os.getpid()
-        if self._pid == pid:
+        generation = home.generation
+        if self._generation == generation:
             return
         fd, self.fd = self.fd, -1
         if is_ours(fd, self._mark):
@@ -332,7 +332,7 @@ class SidecarLock:
         self.trouble = None
         for user in list(self.users):
             user.after_fork()
-        self._pid = pid
+        self._generation = generation
 
 
 def _not_regular(path: str, number: int) -> OSError:

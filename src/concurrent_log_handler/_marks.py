@@ -17,6 +17,7 @@ from typing import Dict, Iterable, List, Optional, Tuple
 
 from ._files import WINDOWS, Access, hidden_prefix
 from ._flock import lock_file_now, unlock_file
+from ._forks import here
 from ._rotation import GZ
 
 # Another user's mark can be locked, too; on Windows only what is open for writing can.
@@ -36,11 +37,11 @@ class Claim:
         self.backup = backup
         self._fd = fd
         self._mark = mark
-        self._pid = os.getpid()
+        self._process = here()
 
     def settle(self, told: bool) -> None:
         """Let go of the mark; *told* removes it."""
-        if os.getpid() != self._pid:
+        if here() != self._process:
             return  # a child forked by the callback; the mark is its parent's
         if told:
             with contextlib.suppress(OSError):

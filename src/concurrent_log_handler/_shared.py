@@ -10,12 +10,26 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections import deque
 from io import TextIOWrapper
 from logging import LogRecord
 from logging.handlers import BaseRotatingHandler
 from types import CodeType
-from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Set, Tuple, TypeVar, Union
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 from . import _options
 from ._files import WINDOWS, Access
@@ -34,6 +48,7 @@ _GONE = frozenset(
         *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
     }
 )
+_WRITTEN = "_written_nevertheless"
 _LOCKED_STEPS: Set[CodeType] = set()
 _Step = TypeVar("_Step", bound=Callable[..., Any])
 
@@ -111,15 +126,15 @@ class SharedFileHandler(BaseRotatingHandler):
         """
         Take a `terminator` that a subclass sets as `StreamHandler` documents it: as a class attribute.
 
-        Raises:
-            TypeError: For a method that concurrent-log-handler 0.9 would call and this package never does.
+        Warns of a method that concurrent-log-handler 0.9 would call and this package never does.
         """
         super().__init_subclass__(**arguments)
         for name in _GONE.intersection(dir(cls)):
-            msg = (
-                f"{cls.__name__}.{name} would never be called: concurrent-log-handler 0.9 did, and it is gone"
+            warnings.warn(
+                f"{cls.__name__}.{name} is not called any more, as by concurrent-log-handler 0.9",
+                UserWarning,
+                2,
             )
-            raise TypeError(msg)
         own = next(base.__dict__["terminator"] for base in cls.__mro__ if "terminator" in base.__dict__)
         if isinstance(own, str):  # of the class, or of a mixin before us
             cls._class_terminator = own
@@ -353,12 +368,17 @@ class SharedFileHandler(BaseRotatingHandler):
     def _do_afterwards(self) -> None:
         self._do(self._take_afterwards(), self._notice("after a rotation"))
 
-    def _do(self, steps: Iterable[Callable[[LogRecord], None]], record: LogRecord) -> None:
+    def _do(self, steps: Sequence[Callable[[LogRecord], None]], record: LogRecord) -> None:
+        if not steps:
+            return
+        told = object.__new__(type(record))  # not copy(): the interpreter may be at its end
+        told.__dict__.update(record.__dict__)
+        told.__dict__[_WRITTEN] = True
         for step in steps:
             try:
-                step(record)
+                step(told)
             except Exception:
-                self.handleError(record)
+                self.handleError(told)
 
     def _later_report(self, error: BaseException) -> None:
         self._later(lambda record: self._report(record, error))
@@ -377,6 +397,11 @@ class SharedFileHandler(BaseRotatingHandler):
         if self._debug and sys.stderr is not None:
             with contextlib.suppress(Exception):
                 sys.stderr.write(f"{os.getpid()} {self.baseFilename}: {text % args}\n")
+
+
+def is_written(record: LogRecord) -> bool:
+    """Tell whether *record*, which came to `handleError`, was written, and the error is about what was due then."""
+    return _WRITTEN in record.__dict__
 
 
 def _check_parent(path: str) -> None:

@@ -18,6 +18,7 @@ from typing import (
     Iterable,
     List,
     Optional,
+    Sequence,
     Tuple,
 )
 
@@ -81,7 +82,7 @@ class RecordWriter(SharedFileHandler):
                 self._emit_inside(record)
                 return
             mine = lock.mine()
-        afterwards: Iterable[Callable[[LogRecord], None]] = ()
+        afterwards: Sequence[Callable[[LogRecord], None]] = ()
         try:
             try:
                 entered = mine or lock.thread.acquire(False) or lock.enter(self.lock_timeout)
@@ -160,7 +161,7 @@ class RecordWriter(SharedFileHandler):
         notice_fork()
         mine = lock.mine()
         failed: List[Tuple[LogRecord, BaseException]] = []
-        afterwards: Iterable[Callable[[LogRecord], None]] = ()
+        afterwards: Sequence[Callable[[LogRecord], None]] = ()
         last: Optional[LogRecord] = None
         if mine and (lock.held or lock.entered):
             if self._inside() and lock.held:

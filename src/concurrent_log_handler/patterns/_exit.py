@@ -7,6 +7,7 @@ its parent's threads, so its listeners begin afresh.  How a listener stops and b
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import sys
 import time
@@ -93,8 +94,10 @@ def _hook(util: Any) -> None:
 
 
 def _end_child(**_: Any) -> None:
-    _tell_of_last_drops()
-    finish_all()
+    try:
+        _tell_of_last_drops()
+    finally:
+        finish_all()
 
 
 def _tell_of_last_drops() -> None:
@@ -102,7 +105,8 @@ def _tell_of_last_drops() -> None:
     while owing:
         port = owing.pop()
         if port.reader is None and port.untold_since is not None:
-            tell_reader(port, _LAST_WORDS)
+            with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
+                tell_reader(port, _LAST_WORDS)
 
 
 _hooks: dict[str, Any] = {}

@@ -57,11 +57,20 @@ class HandingListener(logging.handlers.QueueListener):
             tasks.append((handler, deque(mine)))
         return tasks
 
-    def _wants(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
-        """Level and filters of *handler* let *record* through."""
+    def _offer(self, handler: Any, record: logging.LogRecord) -> bool:
+        """Give *handler* one record; tell whether its level and filters let that through."""
         if self.respect_handler_level and record.levelno < handler.level:
             return False
-        return bool(filtered(handler, deque([record])))
+        try:
+            if takes_batches(handler):
+                passed = filtered(handler, deque([record]))
+                handler.emit_batch(passed)
+                return bool(passed)
+            verdict = handler.handle(record)
+        except Exception as error:  # noqa: BLE001 - one handler must not cost the others the record
+            self._failed(handler, record, error)
+            return True
+        return verdict is None or bool(verdict)
 
     def _hand_out(self, batch: Sequence[logging.LogRecord]) -> None:
         for task in self._tasks(batch):

@@ -53,7 +53,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         #: The listener that belongs to this handler; 3.12's `dictConfig` sets it.
         self.listener: Any = None
         self._port = port_of(queue)
-        self._put = self._port.put_nowait
+        self._put = getattr(self._port, "add", self._port.put_nowait)
         self._pickled = self._port.crosses_processes
         if self._pickled:
             hook_exit_of_children()
@@ -237,16 +237,21 @@ class GracefulQueueHandler(FastQueueHandler):
         listener: BatchingQueueListener | None = self._port.reader
         write: Callable[[logging.LogRecord], Any]
         if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
-            write = partial(listener.write_after_queued, handler=handler)
+            write = partial(listener.write_after_queued, handle=partial(_written, handler))
         else:
-            write = handler.handle
+            write = partial(_written, handler)
         try:
-            with failures_noted(handler) as failed:
-                written = write(record) is not False  # a handler of its own kind may return nothing at all
-            return written and not any(each is record for each in failed)
+            return bool(write(record))
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)
             return False
+
+
+def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    with failures_noted(handler) as failed:
+        verdict = handler.handle(record)
+    # A handler of its own kind may return nothing at all.
+    return (verdict is None or bool(verdict)) and not failed
 
 
 def level_number(level: int | str) -> int:

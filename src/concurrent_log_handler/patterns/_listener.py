@@ -12,8 +12,7 @@ import logging
 import logging.handlers
 import threading
 import time
-from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler.patterns._callers import port_of
@@ -22,6 +21,9 @@ from concurrent_log_handler.patterns._handing import HandingListener, known_hand
 from concurrent_log_handler.patterns._handout import complain, drop_report
 from concurrent_log_handler.patterns._ports import TELL_EVERY
 from concurrent_log_handler.patterns._turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # After the queue ran empty, records gather for this long (seconds) before the thread looks again: an
 # application that logs all the time then never pays for waking it.
@@ -335,12 +337,13 @@ class BatchingQueueListener(HandingListener):
             if not self._turns.in_turn(self._turns.chunk):
                 time.sleep(0.001)
 
-    def write_after_queued(self, record: logging.LogRecord, handler: logging.Handler) -> Any:
+    def write_after_queued(
+        self, record: logging.LogRecord, handle: Callable[[logging.LogRecord], Any]
+    ) -> Any:
         """
-        Write what is queued at this moment, then *record* through *handler*, all in this thread.
+        Write what is queued at this moment, then *record* by *handle*, all in this thread.
 
-        If another thread hangs in a write, *record* overtakes what is queued.  Returns what
-        `handler.handle` does.
+        If another thread hangs in a write, *record* overtakes what is queued.  Returns what *handle* does.
         """
 
         def write(nested: bool) -> tuple[Any]:
@@ -348,11 +351,11 @@ class BatchingQueueListener(HandingListener):
             while queued > 0:
                 wrote = self._turns.chunk(nested)
                 queued = queued - wrote if wrote else 0
-            return (handler.handle(record),)
+            return (handle(record),)
 
         verdict = self._turns.in_turn(write)
         if verdict is None:
-            return handler.handle(record)
+            return handle(record)
         self._go_on()
         return verdict[0]
 
@@ -398,10 +401,7 @@ class BatchingQueueListener(HandingListener):
             if port.untold_since is None:
                 return
             report = drop_report(port)
-            takers = [handler for handler in self.handlers if self._wants(handler, report)]
-            for handler in takers:
-                self._hand_to(handler, deque([report]))
-            if not takers:
+            if not [handler for handler in self.handlers if self._offer(handler, report)]:
                 complain(f"concurrent_log_handler: {report.getMessage()}")
 
         self._turns.in_turn(tell)

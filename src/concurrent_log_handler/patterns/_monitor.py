@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler._forks import home, threads_work
+from concurrent_log_handler._forks import home, notice_fork, threads_work
 from concurrent_log_handler.patterns._counter import Counter
 from concurrent_log_handler.patterns._handler import GracefulQueueHandler
 from concurrent_log_handler.patterns._handout import LOGGER_NAME, complain
@@ -93,7 +92,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self._monitor: threading.Thread | None = None
         self._ended = threading.Event()
         self._monitored = False
-        self._lives_in = 0
+        self._lives_in = -1
         self._starting: dict[int, object] = {}
         if monitor:
             self.start_monitoring()
@@ -113,7 +112,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         depth = self._port.depth()
         if depth is not None and depth > self.max_depth_seen:
             self.max_depth_seen = depth
-        if self._monitored and self._lives_in != home.pid:
+        if self._monitored and self._lives_in != home.generation:
             self.start_monitoring()
 
     def figures(self) -> QueueFigures:
@@ -127,13 +126,14 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     def start_monitoring(self) -> None:
         """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
         self._monitored = True
-        mine, pid = object(), os.getpid()
-        if not threads_work() or self._starting.setdefault(pid, mine) is not mine:
+        notice_fork()
+        mine, process = object(), home.generation
+        if not threads_work() or self._starting.setdefault(process, mine) is not mine:
             return  # another thread of a forked child is at it
         try:
-            if self._monitor is None or self._lives_in != pid or not self._monitor.is_alive():
+            if self._monitor is None or self._lives_in != process or not self._monitor.is_alive():
                 self._start_thread()
-            self._lives_in = pid
+            self._lives_in = process
         finally:
             self._starting.clear()
 

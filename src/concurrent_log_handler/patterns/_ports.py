@@ -16,6 +16,7 @@ from collections import deque
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler.patterns._counter import Counter
 
 if TYPE_CHECKING:
@@ -140,6 +141,12 @@ class RecordQueue(Port):
         self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
 
     def put_nowait(self, record: Any) -> None:
+        if getattr(record, "process", None) != home.pid:
+            notice_fork()  # a standard QueueHandler does not
+        self.add(record)
+
+    def add(self, record: Any) -> None:
+        """As `put_nowait`, for those who have seen to it that no fork went unnoticed."""
         items = self._items
         if len(items) >= self._crowd:
             self._crowded()

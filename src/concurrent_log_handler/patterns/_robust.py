@@ -70,6 +70,10 @@ class RobustQueueListener(BatchingQueueListener):
         with errors_come_to(self._swallowed, [] if handler is None else [handler]):
             super()._hand_to(handler, records)
 
+    def _offer(self, handler: Any, record: logging.LogRecord) -> bool:
+        with errors_come_to(self._swallowed, [handler]):
+            return super()._offer(handler, record)
+
     def _swallowed(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         self._report(record, error if error is not None else RuntimeError("handleError was called"))

@@ -7,6 +7,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from concurrent_log_handler._shared import is_written
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -45,13 +47,14 @@ def errors_come_to(taker: Taker, handlers: Sequence[logging.Handler]) -> Iterato
 
 @contextmanager
 def failures_noted(handler: logging.Handler) -> Iterator[list[logging.LogRecord]]:
-    """Yield a list of the records for which *handler* reports an error to whoever would get it anyway."""
+    """Yield a list of the records that *handler* reports as not written, to whoever would hear of them anyway."""
     tap = _tap_of(handler)
     report = tap.takers.get(threading.get_ident(), tap.original)
     failed: list[logging.LogRecord] = []
 
     def note(record: logging.LogRecord) -> None:
-        failed.append(record)
+        if not is_written(record):  # else it tells of what came after: a rotation, or a lock that was not had
+            failed.append(record)
         report(record)
 
     with errors_come_to(note, [handler]):

@@ -38,7 +38,7 @@ def django_logging(
         filename: The live file.
         max_bytes: Size limit of one file.
         base: A `LOGGING` of your own to complete; it is not changed.  A logger that it configures keeps
-            its level and its handlers and gets the file in addition.
+            its level and its handlers; the root and *loggers* get the file in addition.
         level: Level for the loggers that *base* does not configure.
         format: Format string for the file.
         loggers: Loggers that write to the file themselves and do not propagate.
@@ -64,7 +64,6 @@ def django_logging(
         if name not in named:
             named[name] = {"propagate": False}
         targets.append(named[name])
-    targets += [one for name, one in named.items() if name not in loggers and not one.get("propagate", True)]
     for target in targets:
         target.setdefault("level", level)
         # A logger that propagates reaches the file through the root.
