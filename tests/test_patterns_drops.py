@@ -32,7 +32,9 @@ def drop(handler: GracefulQueueHandler, listener: BatchingQueueListener, count: 
 
 
 @pytest.mark.parametrize("style", ["%", "{"])
-def test_report_where_the_format_wants_a_field_of_its_own(tmp_path: Path, style: str) -> None:
+def test_report_where_the_format_wants_a_field_of_its_own(
+    tmp_path: Path, style: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The filter that adds it sits on the queue handler, which the report does not pass."""
     records = RecordQueue(1)
     file = ConcurrentRotatingFileHandler(tmp_path / "app.log")
@@ -44,6 +46,7 @@ def test_report_where_the_format_wants_a_field_of_its_own(tmp_path: Path, style:
         "abc number 0",
         "abc 4 log records dropped, 4 in all: the queue of 1 was full",
     ]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("refusal", ["level", "filter"])

@@ -63,7 +63,7 @@ class HandingListener(logging.handlers.QueueListener):
             return False
         try:
             if takes_batches(handler):
-                passed = filtered(handler, deque([record]))
+                passed = tuple(filtered(handler, deque([record])))
                 handler.emit_batch(passed)
                 return bool(passed)
             verdict = handler.handle(record)
