@@ -6,11 +6,14 @@ import gzip
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SECONDS = 30.0
@@ -59,6 +62,27 @@ def run_program(
     assert not quiet or not done.stderr, done.stderr
     program.unlink()
     return done
+
+
+@contextmanager
+def service(command: list[str], directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A program that runs until it is told to end, and the file with all that it says; it is dead afterwards."""
+    said = directory / "stderr"
+    with said.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        yield process, said
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(SECONDS)
 
 
 def a_record(text: object = "text", level: int = logging.INFO, *args: object) -> logging.LogRecord:

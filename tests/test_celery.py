@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from patterns_support import SECONDS, chain, numbers, once
+from patterns_support import SECONDS, chain, numbers, once, service
 
 pytestmark = [pytest.mark.slow]
 if sys.platform == "win32":
@@ -62,20 +62,11 @@ def test_every_task_is_in_the_chain_once(set_up: str, tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text(APP.replace("SET_UP", set_up), encoding="utf-8")
     send = f"import tasks\nfor number in range({TASKS}): tasks.work.delay(number)"
     subprocess.run([sys.executable, "-c", send], cwd=tmp_path, check=True, timeout=SECONDS)
-    said = tmp_path / "stderr"
-    with said.open("wb") as stream:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "celery", "-A", "tasks", "worker", "--pool", "prefork"),
-                *("--concurrency", "3", "--max-tasks-per-child", "10"),
-            ],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
+    command = [
+        *(sys.executable, "-m", "celery", "-A", "tasks", "worker", "--pool", "prefork"),
+        *("--concurrency", "3", "--max-tasks-per-child", "10"),
+    ]
+    with service(command, tmp_path) as (process, said):
         until = time.monotonic() + SECONDS
         while len(os.listdir(tmp_path / "done")) < TASKS or not (tmp_path / "ready").exists():
             assert process.poll() is None, said.read_text()
@@ -83,10 +74,6 @@ def test_every_task_is_in_the_chain_once(set_up: str, tmp_path: Path) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         process.wait(SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(SECONDS)
 
     assert process.returncode == 0, said.read_text()
     assert "Traceback" not in said.read_text()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import importlib.metadata
-import os
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from patterns_support import SECONDS, chain, numbers, once
+from patterns_support import SECONDS, chain, numbers, once, service
 
 pytestmark = [pytest.mark.slow]
 if sys.platform == "win32":
@@ -147,24 +146,12 @@ def server(source: str, command: list[str], directory: Path) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    err = directory / "stderr"
-    with err.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *(part.format(port=port) for part in command)],
-            cwd=directory,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
+    whole = [sys.executable, "-m", *(part.format(port=port) for part in command)]
+    with service(whole, directory) as (process, err):
         wait_for(started(command), process, err)
         yield port
         process.send_signal(signal.SIGTERM)
         process.wait(SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(SECONDS)
     said = err.read_text()
     assert "Traceback" not in said, said
     assert "error" not in said.lower(), said

@@ -8,7 +8,6 @@ the workers without the interpreter's lock.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from patterns_support import SECONDS, chain, numbers, once
+from patterns_support import SECONDS, chain, numbers, once, service
 from process_helpers import wait_until
 from test_servers import REQUESTS, load, wait_for
 
@@ -98,20 +97,11 @@ def test_workers_forked_in_c_lose_nothing(logging_: str, flags: list[str], tmp_p
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    said = tmp_path / "stderr"
-    with said.open("wb") as stream:
-        process = subprocess.Popen(
-            [
-                *(UWSGI, "--http-socket", f"127.0.0.1:{port}", "--master", "--processes", str(WORKERS)),
-                *("--need-app", "--die-on-term", "--disable-logging", "--module", "app:app", *flags),
-            ],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
+    command = [
+        *(UWSGI, "--http-socket", f"127.0.0.1:{port}", "--master", "--processes", str(WORKERS)),
+        *("--need-app", "--die-on-term", "--disable-logging", "--module", "app:app", *flags),
+    ]
+    with service(command, tmp_path) as (process, said):
         wait_for(Counter({"spawned uWSGI worker": WORKERS}), process, said)
         meet(port, WORKERS * (3 if "--threads" in flags else 1))
         load(port)
@@ -124,10 +114,6 @@ def test_workers_forked_in_c_lose_nothing(logging_: str, flags: list[str], tmp_p
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
         else:
-            process.wait(SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
             process.wait(SECONDS)
 
     text = chain(tmp_path)

@@ -20,7 +20,7 @@ from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._counter import Counter
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing
 from concurrent_log_handler.patterns._handout import LOGGER_NAME, filters_itself, tell_reader
-from concurrent_log_handler.patterns._ports import patiently
+from concurrent_log_handler.patterns._ports import RecordQueue, patiently
 from concurrent_log_handler.patterns._taps import failures_noted
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         #: The listener that belongs to this handler; 3.12's `dictConfig` sets it.
         self.listener: Any = None
         self._port = port_of(queue)
-        self._put = getattr(self._port, "add", self._port.put_nowait)
+        self._put: Callable[[Any], None] = self._port.put_nowait
+        if isinstance(self._port, RecordQueue) and type(self._port).put_nowait is RecordQueue.put_nowait:
+            self._put = self._port.add  # `emit` looks for forks itself
         self._pickled = self._port.crosses_processes
         if self._pickled:
             hook_exit_of_children()
@@ -80,9 +82,9 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.process != home.pid:
-            notice_fork()
         try:
+            if record.process != home.pid:
+                notice_fork()
             self.enqueue(self.prepare(record))
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)

@@ -30,9 +30,11 @@ def drop_report(port: Port) -> logging.LogRecord:
     text = f"{new} log records dropped, {total} in all: the queue{f' of {limit}' if limit else ''} was full"
     report = _report(logging.WARNING, text)
     # The formatter of the file may count on fields that the application's records have.
-    for name, value in vars(port.last_dropped).items() if port.last_dropped is not None else ():
-        report.__dict__.setdefault(name, value)
-    port.last_dropped = None
+    last, port.last_dropped = port.last_dropped, None
+    if last is not None:
+        report.__dict__.update(
+            {name: value for name, value in vars(last).items() if name not in vars(report)}
+        )
     return report
 
 
