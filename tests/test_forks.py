@@ -23,6 +23,16 @@ in_c = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="needs a call that keeps CPython's lock"
 )
 
+FORK_IN_A_FORMATTER = """
+        class Forking(logging.Formatter):
+            def format(self, record):
+                if record.msg == "fork":
+                    run_children(lambda: None)
+                return super().format(record)
+        handler.setFormatter(Forking())
+        handler.handle(a_record("fork"))
+"""
+
 
 @pytest.mark.slow
 @each_form
@@ -283,15 +293,9 @@ def test_fork_while_a_thread_hangs_in_the_handler(tmp_path: Path) -> None:
 def test_levels_of_an_earlier_fork_are_forgotten(tmp_path: Path) -> None:
     """A fork inside a formatter, and later one while another thread hangs with the lock."""
     run_program(
-        """
+        f"""
         handler = open_log(lock_timeout=0.2)
-        class Forking(logging.Formatter):
-            def format(self, record):
-                if record.msg == "fork":
-                    run_children(lambda: None)
-                return super().format(record)
-        handler.setFormatter(Forking())
-        handler.handle(a_record("fork"))
+        {FORK_IN_A_FORMATTER}
         taken, go_on = threading.Event(), threading.Event()
         def hang():
             handler.acquire()
@@ -391,15 +395,9 @@ def test_threads_that_notice_a_fork_in_c_together_begin_anew_once(tmp_path: Path
 def test_fork_in_c_after_one_by_a_formatter(tmp_path: Path) -> None:
     """The levels of the thread lock that were meant for the first child are not given to the second one's thread."""
     run_program(
-        """
+        f"""
         handler = open_log()
-        class Forking(logging.Formatter):
-            def format(self, record):
-                if record.msg == "fork":
-                    run_children(lambda: None)
-                return super().format(record)
-        handler.setFormatter(Forking())
-        handler.handle(a_record("fork"))
+        {FORK_IN_A_FORMATTER}
         child = ctypes.PyDLL(None).fork()
         if not child:
             write(handler, "child", [0])

@@ -58,9 +58,8 @@ class QuickFormat:
         except TypeError:  # a record made from somebody's dictionary
             return known.format(record)  # type: ignore[no-any-return]
         if not fresh:
-            self._plan = _learn(
-                known
-            )  # somebody may have replaced a method of the formatter, or of its class
+            # Somebody may have replaced a method of the formatter, or of its class.
+            self._plan = _learn(known)
             if not self._plan.quick:
                 return known.format(record)  # type: ignore[no-any-return]
             second, date, msec_format = self._moment = _learn_second(known, record.created, uses_time)
