@@ -840,12 +840,24 @@ def test_configuring_again_does_not_wait_for_a_callback_that_waits_for_logging(t
     assert sorted("".join(found.values()).replace("x" * 600, "").split()) == ["0", "1", "after", "uploaded"]
 
 
+def full_disk_once(late: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `fsync` find no room from the moment at which *late* has something in it."""
+    fsync = os.fsync
+
+    def no_room(fd: int) -> None:
+        if late:
+            raise OSError(28, "no space left on device")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", no_room)
+
+
 def test_late_record_that_cannot_be_added_keeps_the_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full just when a writer without the lock has added to a backup that is compressed already."""
     handler = a_handler(tmp_path, Recording)
-    replace, fsync = os.replace, os.fsync
+    replace = os.replace
     late: list[int] = []
 
     def replace_and_add(source: str, target: str) -> None:
@@ -854,13 +866,8 @@ def test_late_record_that_cannot_be_added_keeps_the_backup(
         late.append(1)
         replace(source, target)
 
-    def no_room(fd: int) -> None:
-        if late:
-            raise OSError(28, "no space left on device")
-        fsync(fd)
-
     monkeypatch.setattr(os, "replace", replace_and_add)
-    monkeypatch.setattr(os, "fsync", no_room)
+    full_disk_once(late, monkeypatch)
     write(handler, "aaaa", "bbbb")
 
     assert contents(tmp_path) == {"app.log": "bbbb\n", "app.log.1": "aaaa\nlate\n"}
@@ -872,7 +879,7 @@ def test_late_record_that_cannot_be_added_any_more_leaves_the_gz_readable(
 ) -> None:
     """It came with the very last step, and the disk is full by then."""
     handler = a_handler(tmp_path, Recording)
-    unlink, fsync = os.unlink, os.fsync
+    unlink = os.unlink
     late: list[int] = []
 
     def unlink_and_add(path: str) -> None:
@@ -882,13 +889,8 @@ def test_late_record_that_cannot_be_added_any_more_leaves_the_gz_readable(
             late.append(1)
         unlink(path)
 
-    def no_room(fd: int) -> None:
-        if late:
-            raise OSError(28, "no space left on device")
-        fsync(fd)
-
     monkeypatch.setattr(os, "unlink", unlink_and_add)
-    monkeypatch.setattr(os, "fsync", no_room)
+    full_disk_once(late, monkeypatch)
     write(handler, "aaaa", "bbbb")
 
     assert contents(tmp_path) == {"app.log": "bbbb\n", "app.log.1.gz": "aaaa\n"}
