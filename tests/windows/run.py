@@ -60,15 +60,35 @@ BESIDE = {
 LOCKERS = {"3.13": ["portalocker-4.4"], "3.9": ["portalocker-2.10", "pywin32-3.9"]}
 
 # Not here: what tests fork(), signals, owners and modes, servers and sockets of POSIX.
-FILES = """
-    windows/test_windows_room.py
-    test_text.py test_format.py test_options.py test_naming.py test_calendar.py test_rotation.py
-    test_stdlib_equivalence.py test_livefile.py test_handlers.py test_timed.py test_retention.py
-    test_compress.py test_on_rotated.py test_lock.py test_processes.py test_kills.py test_main.py
-    test_queue_module.py test_recipes.py test_late_records.py test_patterns_queue.py
-    test_patterns_setup.py test_patterns_monitor.py test_patterns_drops.py test_patterns_shutdown.py
-    test_patterns_processes.py
-""".split()
+FILES = (
+    "windows/test_windows_room.py",
+    "test_text.py",
+    "test_format.py",
+    "test_options.py",
+    "test_naming.py",
+    "test_calendar.py",
+    "test_rotation.py",
+    "test_stdlib_equivalence.py",
+    "test_livefile.py",
+    "test_handlers.py",
+    "test_timed.py",
+    "test_retention.py",
+    "test_compress.py",
+    "test_on_rotated.py",
+    "test_lock.py",
+    "test_processes.py",
+    "test_kills.py",
+    "test_main.py",
+    "test_queue_module.py",
+    "test_recipes.py",
+    "test_late_records.py",
+    "test_patterns_queue.py",
+    "test_patterns_setup.py",
+    "test_patterns_monitor.py",
+    "test_patterns_drops.py",
+    "test_patterns_shutdown.py",
+    "test_patterns_processes.py",
+)
 
 # Wine's C runtime leaves errno 0 where msvcrt.locking() finds the bytes locked; Windows sets EACCES.
 SITECUSTOMIZE = """\
