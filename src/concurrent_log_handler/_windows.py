@@ -18,7 +18,7 @@ import errno
 import importlib
 import itertools
 import os
-from typing import Any
+from typing import Any, Optional
 
 AVAILABLE = False
 
@@ -103,6 +103,8 @@ def open_shared(path: str, flags: int, mode: int = 0o666, append_only: bool = Fa
 
 def extended(path: str) -> str:
     r"""Return *path*, absolute and with the prefix `\\?\` if it is too long for Windows otherwise."""
+    if not AVAILABLE:
+        return path
     if len(path) <= _LONGEST_PLAIN_PATH and len(absolute := os.path.abspath(path)) <= _LONGEST_PLAIN_PATH:
         return path
     absolute = os.path.abspath(path)
@@ -132,7 +134,8 @@ class Place:
         self._standard = ctypes.create_string_buffer(24)
         self._name = ctypes.create_unicode_buffer(32768)
         length = self._read_name(handle)
-        self._known = self._name[:length]
+        # Renamed since it was opened: then no name is its place.
+        self._known = self._name[:length] if self._number_at_path() == self._number else ""
         self._name = ctypes.create_unicode_buffer(length + 2)
 
     def size(self, fd: int) -> int:
@@ -153,7 +156,7 @@ class Place:
             return -1
         if _NAME_FOLLOWS:
             length = self._read_name(handle)
-            if length != len(self._known) or self._name[:length] != self._known:
+            if not length or length != len(self._known) or self._name[:length] != self._known:
                 return -1
         elif self._number != _number(handle) or self._number != self._number_at_path():
             return -1
@@ -181,6 +184,15 @@ def size(fd: int) -> int:
     if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
         raise _error(None)
     return int.from_bytes(standard.raw[8:16], "little")
+
+
+def number(fd: int) -> Optional[int]:
+    """Return the number of the open file on its volume, also of a deleted one; None for a closed descriptor."""
+    try:
+        found = _number(_runtime.get_osfhandle(fd))
+    except OSError:
+        return None
+    return int.from_bytes(found, "little") if found else None
 
 
 def append(fd: int, data: bytes, offset: int = 0) -> int:  # noqa: ARG001 - pwrite()'s signature
@@ -225,7 +237,7 @@ def remove(path: str, aside: str) -> None:
     name to nobody else, until everybody has closed it.  What a kill leaves there is to be deleted some time.
     """
     path = extended(path)
-    hidden = extended(f"{aside}{os.getpid():x}-{next(_gone):x}")
+    hidden = extended(f"{aside}{os.getpid():x}-{next(_gone):x}.gone")
     os.rename(path, hidden)
     try:
         os.unlink(hidden)
@@ -250,7 +262,7 @@ def _number(handle: int) -> bytes:
     return b"" if failed else number.raw
 
 
-def _error(path: str | None) -> OSError:
+def _error(path: Optional[str]) -> OSError:
     code = _any_ctypes.get_last_error()
     error = OSError(None, _any_ctypes.FormatError(code).strip(), path, code)
     # What os.open() says of a directory, too: Windows has no other word for it.
