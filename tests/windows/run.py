@@ -67,6 +67,7 @@ LOCKERS = {"3.13": ["portalocker-4.4"], "3.9": ["portalocker-2.10", "pywin32-3.9
 # Not here: what tests fork(), signals, owners and modes, servers and sockets of POSIX.
 FILES = (
     "windows/test_windows_room.py",
+    "windows/test_windows_lock.py",
     "test_text.py",
     "test_format.py",
     "test_options.py",
