@@ -179,11 +179,13 @@ class Place:
 
 def size(fd: int) -> int:
     """Return the size of the open file; raises `OSError`."""
-    standard = ctypes.create_string_buffer(24)
-    handle = _runtime.get_osfhandle(fd)
-    if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
-        raise _error(None)
-    return int.from_bytes(standard.raw[8:16], "little")
+    return int.from_bytes(_standard_info(fd)[8:16], "little")
+
+
+def is_deleted(fd: int) -> bool:
+    """Tell whether the open file has no name any more, or none that outlasts it; Wine never says so."""
+    raw = _standard_info(fd)
+    return bool(raw[20]) or not any(raw[16:20])
 
 
 def number(fd: int) -> Optional[int]:
@@ -260,6 +262,14 @@ def _number(handle: int) -> bytes:
     status = ctypes.create_string_buffer(16)
     failed = _ntdll.NtQueryInformationFile(handle, status, number, 8, _INTERNAL_INFORMATION)
     return b"" if failed else number.raw
+
+
+def _standard_info(fd: int) -> bytes:
+    standard = ctypes.create_string_buffer(24)
+    handle = _runtime.get_osfhandle(fd)
+    if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
+        raise _error(None)
+    return standard.raw
 
 
 def _error(path: Optional[str]) -> OSError:

@@ -418,3 +418,17 @@ def test_extended_paths() -> None:
     assert _windows.extended(f"{here[:2]}{deep}") == f"\\\\?\\{here}\\{deep}", (
         "relative to the drive's directory"
     )
+
+
+@pytest.mark.skipif(on_wine, reason="Wine does not tell of a file that is deleted")
+def test_deleted_file_is_known_to_be_so(
+    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Other]
+) -> None:
+    """Whatever is written to it goes with it."""
+    fd = opened(tmp_path / "app.log")
+    place = _windows.Place(fd, str(tmp_path / "app.log"))
+    assert not _windows.is_deleted(fd)
+    other('os.unlink("app.log")\nmeet()').end()
+
+    assert _windows.is_deleted(fd)
+    assert place.size(fd) == -1
