@@ -29,6 +29,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Iterator, NoReturn
@@ -68,6 +69,7 @@ LOCKERS = {"3.13": ["portalocker-4.4"], "3.9": ["portalocker-2.10", "pywin32-3.9
 FILES = (
     "windows/test_windows_room.py",
     "windows/test_windows_lock.py",
+    "windows/test_windows_handler.py",
     "test_text.py",
     "test_format.py",
     "test_options.py",
@@ -96,7 +98,8 @@ FILES = (
     "test_patterns_processes.py",
 )
 
-# Wine's C runtime leaves errno 0 where msvcrt.locking() finds the bytes locked; Windows sets EACCES.
+# Where msvcrt.locking() finds the bytes locked, Wine's C runtime leaves in errno what was there before; Windows
+# sets EACCES.
 SITECUSTOMIZE = """\
 import errno, functools, msvcrt
 
@@ -105,9 +108,8 @@ def _corrected(locking):
     def call(fd, mode, count):
         try:
             return locking(fd, mode, count)
-        except OSError as error:
-            if error.errno:
-                raise
+        except OSError:
+            msvcrt.get_osfhandle(fd)  # raises for a closed one
             raise OSError(errno.EACCES, "Permission denied") from None
     return call
 
@@ -131,6 +133,7 @@ def main() -> int:
     parser.add_argument("--locker", action="append", metavar="NAME", help=f"of {', '.join(BESIDE)}")
     parser.add_argument("--must", action="store_true", help="exit 1 where there is no Wine")
     parser.add_argument("--seconds", type=float, default=20, help="of the self-check (default: 20)")
+    parser.add_argument("--jobs", type=int, default=2, help="files of tests at a time (default: 2)")
     parser.add_argument("--program", action="store_true", help="run `python ARG ...` there instead of tests")
     options, rest = parser.parse_known_args()
     try:
@@ -143,7 +146,7 @@ def main() -> int:
                 elif rest:
                     worst |= there.python("-m", "pytest", *PYTEST, *map(there.path, rest))
                 else:
-                    worst |= whole(there, options.seconds)
+                    worst |= whole(there, options.seconds, options.jobs)
             return worst
     except NotHereError as reason:
         print(f"Windows: skipped, {reason}")
@@ -158,7 +161,7 @@ def prefix() -> Iterator[Path]:
     """Yield the prefix for this recipe; it is built first if nobody has, and stays while somebody is in here."""
     recipe = hashlib.sha256()
     for path in [Path(__file__), *sorted(HERE.glob("packages-*.txt"))]:
-        recipe.update(_recipe_of(path))
+        recipe.update(path.read_bytes())
     CACHE.mkdir(parents=True, exist_ok=True)
     directory = CACHE / recipe.hexdigest()[:12]
     with open(CACHE / f"{directory.name}.lock", "a") as lock:
@@ -175,17 +178,6 @@ def prefix() -> Iterator[Path]:
                 print(f"Wine prefix built in {time.monotonic() - began:.0f} s: {directory}", flush=True)
         remove_others(directory)
         yield directory
-
-
-def _recipe_of(path: Path) -> bytes:
-    """What a change of makes the prefix a different one: the pins, and in here the code that builds."""
-    text = path.read_text()
-    if path != Path(__file__):
-        return text.encode()
-    parts = re.findall(
-        r"^(?:BESIDE = \{|SITECUSTOMIZE|def build).*?(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE
-    )
-    return "".join(parts).encode()
 
 
 def remove_others(directory: Path) -> None:
@@ -363,16 +355,14 @@ class Row:
     note: str = ""
 
 
-def whole(there: Windows, seconds: float) -> int:
+def whole(there: Windows, seconds: float, jobs: int) -> int:
     """Self-check, then each file of tests in a process of its own, then the table."""
     print(f"\n--- Windows CPython {there.version}: self-check with --chaos", flush=True)
     check = ["-m", "concurrent_log_handler", "--chaos", "--seconds", f"{seconds:g}", "--processes", "3"]
     status = there.python(*check, seconds=seconds + 300)
-    rows = []
-    for file in FILES:
-        path = CLONE / "tests" / file
-        if path.exists():
-            rows.append(run_file(there, path, file))
+    files = [file for file in FILES if (CLONE / "tests" / file).exists()]
+    with ThreadPoolExecutor(jobs) as pool:
+        rows = list(pool.map(lambda file: run_file(there, CLONE / "tests" / file, file), files))
     print(f"\n{'Windows CPython ' + there.version:36} passed skipped failed   time")
     for row in rows:
         print(f"{row.file:36} {row.passed:6} {row.skipped:7} {row.failed:6} {row.seconds:5.0f} s  {row.note}")
@@ -395,14 +385,11 @@ def run_file(there: Windows, path: Path, name: str) -> Row:
     elif status not in (0, 1, 5) or (status == 1 and not row.failed):
         row.note = "did not come to its end"
     reasons = re.findall(r"^SKIPPED \[\d+\] [^:]+:(?:\d+:)? (.*?)\s*$", text, re.MULTILINE)
-    print(
-        f"{name}: {row.passed} passed, {row.skipped} skipped, {row.failed} failed, {row.seconds:.0f} s",
-        flush=True,
-    )
-    for reason in sorted(set(reasons)):
-        print(f"    skipped: {reason}")
+    said = [f"{name}: {row.passed} passed, {row.skipped} skipped, {row.failed} failed, {row.seconds:.0f} s"]
+    said += [f"    skipped: {reason}" for reason in sorted(set(reasons))]
     if status not in (0, 5):
-        print(text, flush=True)
+        said.append(text)
+    print("\n".join(said), flush=True)
     return row
 
 
