@@ -17,8 +17,9 @@ import pytest
 
 from concurrent_log_handler import _windows
 
-pytestmark = pytest.mark.skipif(not _windows.AVAILABLE, reason="files of Windows")
-on_wine = _windows.AVAILABLE and not _windows._NAME_FOLLOWS
+if not _windows.AVAILABLE:
+    pytest.skip("files of Windows", allow_module_level=True)
+on_wine = not _windows._NAME_FOLLOWS
 
 SECONDS = 30
 PRELUDE = """\
