@@ -281,6 +281,8 @@ def environment(directory: Path) -> dict[str, str]:
 
 # -- running ---------------------------------------------------------------------
 
+running: set[subprocess.Popen[bytes]] = set()
+
 PYTEST = ("-p", "no:cacheprovider", "-q", "--tb=short")
 
 
@@ -327,6 +329,7 @@ class Windows:
             start_new_session=True,
         )
         assert process.stdout is not None
+        running.add(process)
         reader = threading.Thread(
             target=shutil.copyfileobj, args=(process.stdout, to or sys.stdout.buffer, 1), daemon=True
         )
@@ -339,6 +342,7 @@ class Windows:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # children that a failure left behind
             process.wait()
+            running.discard(process)
             reader.join(5)
             sys.stdout.flush()
 
@@ -394,9 +398,13 @@ def run_file(there: Windows, path: Path, name: str) -> Row:
 
 
 def interrupted(*_: object) -> NoReturn:
-    sys.exit(130)
+    for process in list(running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    os._exit(130)  # without the threads that would start the next ones
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, interrupted)
     sys.exit(main())
