@@ -319,7 +319,7 @@ def test_another_process_that_is_stuck_with_the_lock(tmp_path: Path, how: str) -
         assert longest < 1.2, longest
         assert whole < 1.7, whole
         assert len(handler.failures) == 1, handler.failures
-        from concurrent_log_handler._lock import LockTimeoutError
+        from concurrent_log_handler._locks._sidecar import LockTimeoutError
         assert isinstance(handler.failures[0], LockTimeoutError)
         if {how!r} == "stopped":
             os.kill(child, signal.SIGCONT)
@@ -566,7 +566,7 @@ def test_no_inode_left_for_the_new_file(tmp_path: Path) -> None:
             assert backups, os.listdir("logs")
             for backup in backups:
                 os.unlink(backup)
-            handler._retry_at = 0.0
+            handler._rotation.trouble.until = 0.0
             write(handler, "later", range(2))
             """,
             tmp_path,

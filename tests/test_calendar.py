@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calendar_support import MOMENTS, utc
-from concurrent_log_handler._calendar import (
+from concurrent_log_handler._backups._calendar import (
     DAY,
     WEEK,
     Calendar,

@@ -56,7 +56,7 @@ class Recording(ConcurrentRotatingFileHandler):
         Fault.on = on
 
 def write(handler, number):
-    handler._retry_at = 0.0  # the pause after a rotation that failed is tested elsewhere
+    handler._rotation.trouble.until = 0.0  # the pause after a rotation that failed is tested elsewhere
     handler.handle(logging.makeLogRecord({"msg": f"record {number:02d}"}))
 
 def open_now():

@@ -328,9 +328,10 @@ def test_fork_in_c_leaves_the_parent_its_lock(tmp_path: Path, what: str) -> None
         write(handler, "parent", range(3))
         inside, go_on = threading.Event(), threading.Event()
         def hold():
-            with handler._exclusive():
+            def step(held):
                 inside.set()
                 go_on.wait(30)
+            handler._locks.exclusive(step)
         thread = threading.Thread(target=hold)
         thread.start()
         assert inside.wait(20)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from concurrent_log_handler._format import QuickFormat
+from concurrent_log_handler._record._format import QuickFormat
 from handler_support import a_record
 
 

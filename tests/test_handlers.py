@@ -446,7 +446,7 @@ def test_directory_where_the_backup_should_go_costs_no_record(tmp_path: Path) ->
 
     write(handler, "aaaa", "bbbb", "cccc")
     (tmp_path / "app.log.1").rmdir()
-    handler._retry_at = 0.0
+    handler._rotation.trouble.until = 0.0
     write(handler, "dddd")
 
     assert contents(tmp_path) == {"app.log": "dddd\n", "app.log.1": "aaaa\nbbbb\ncccc\n"}
@@ -1570,8 +1570,7 @@ def test_nothing_stays_open_without_keep_file_open(tmp_path: Path, options: dict
 
     write(handler, "a" * 15, "b" * 15)
     handler.doRollover()
-    if handler._worker is not None:
-        handler._worker.wait(SECONDS)
+    handler._rotation.compressor.wait(SECONDS)
     assert open_here() == []
     if os.path.exists("/dev/full"):
         full = Recording("/dev/full", lock_file_directory=tmp_path, keep_file_open=False)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from concurrent_log_handler import ConcurrentRotatingFileHandler, _writer
-from concurrent_log_handler._compress import has_read
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler._record import _handler
+from concurrent_log_handler._backups._compress import has_read
 from concurrent_log_handler.patterns import RecordQueue, managed_listener
 from handler_support import Recording, Strict, a_record, contents, write
 
@@ -34,7 +35,7 @@ def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
             append(data, size)
             afterwards()
 
-        monkeypatch.setattr(_writer, "LATE", -1.0)
+        monkeypatch.setattr(_handler, "LATE", -1.0)
         monkeypatch.setattr(handler._live, "append", slow)
         return handler
 

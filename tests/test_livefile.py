@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from concurrent_log_handler._files import Access
-from concurrent_log_handler._livefile import LiveFile
-from concurrent_log_handler._text import TextFormat
+from concurrent_log_handler._record._livefile import LiveFile
+from concurrent_log_handler._record._text import TextFormat
 from handler_support import (
     Strict,
     a_record,
@@ -249,7 +249,7 @@ def test_byte_order_mark_is_taken_back_with_its_record(tmp_path: Path) -> None:
 
 def test_undo_leaves_what_came_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record that another process wrote behind ours without the lock, in the same moment."""
-    from concurrent_log_handler import _livefile
+    from concurrent_log_handler._record import _livefile
 
     live = a_live_file(tmp_path)
     append(live, "one\n")

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from concurrent_log_handler import _flock
+from concurrent_log_handler._locks import _platform
 from concurrent_log_handler._files import Access
-from concurrent_log_handler._flock import directory_lock, lock_file_now, unlock_file, wait_for
-from concurrent_log_handler._lock import LockTimeoutError, SidecarLock, lock_for, sidecar_path
+from concurrent_log_handler._locks._platform import directory_lock, lock_file_now, unlock_file, wait_for
+from concurrent_log_handler._locks._registry import lock_for, sidecar_path
+from concurrent_log_handler._locks._sidecar import LockTimeoutError, SidecarLock
 from handler_support import Recording, Strict, contents, in_a_fork, open_paths, reopened, write
 
 fcntl = pytest.importorskip("fcntl")
@@ -65,6 +66,12 @@ def held_by_another_process(path: Path) -> Iterator[int]:
         os.waitpid(pid, 0)
 
 
+def let_go(lock: SidecarLock) -> None:
+    """As a step does at its end."""
+    lock.release()
+    lock.leave()
+
+
 # -- where it lies ------------------------------------------------------------
 
 
@@ -103,7 +110,7 @@ def test_nobody_else_holds_it_between_acquire_and_release(lock: SidecarLock) -> 
     assert lock.acquire(1)
     assert not free(Path(lock.path))
 
-    lock.settle(keep_thread=False)
+    let_go(lock)
 
     assert free(Path(lock.path))
     assert not lock.mine()
@@ -117,11 +124,11 @@ def test_wait_is_bounded_and_the_second_does_not_wait(tmp_path: Path, lock: Side
         assert not lock.acquire(0.2)
         first = time.monotonic() - start
         error = lock.take_trouble()
-        lock.settle(keep_thread=True)
+        lock.release()
         start = time.monotonic()
         assert not lock.acquire(10)
         second = time.monotonic() - start
-        lock.settle(keep_thread=False)
+        let_go(lock)
 
     assert 0.15 < first < 5
     assert second < 1
@@ -134,7 +141,7 @@ def test_wait_is_bounded_and_the_second_does_not_wait(tmp_path: Path, lock: Side
     assert lock.trouble is None
     assert lock.enter(1)
     assert lock.acquire(1), "it recovers by itself"
-    lock.settle(keep_thread=False)
+    let_go(lock)
 
 
 def test_thread_that_hangs_with_the_lock_stops_nobody_for_longer(tmp_path: Path) -> None:
@@ -244,7 +251,7 @@ def test_sidecar_replaced_while_it_is_held_is_noticed(lock: SidecarLock) -> None
     os.unlink(lock.path)
     assert lock.check_place(1)
     assert not free(Path(lock.path)), "the new one is ours"
-    lock.settle(keep_thread=False)
+    let_go(lock)
 
     assert free(Path(lock.path))
 
@@ -257,11 +264,11 @@ def test_sidecar_replaced_and_locked_by_somebody_else(tmp_path: Path, lock: Side
     with held_by_another_process(tmp_path / ".__app.lock"):
         assert not lock.check_place(0.1)
         assert isinstance(lock.take_trouble(), LockTimeoutError)
-    lock.settle(keep_thread=False)
+    let_go(lock)
 
     assert lock.enter(1)
     assert lock.acquire(1)
-    lock.settle(keep_thread=False)
+    let_go(lock)
 
 
 def test_content_is_kept(lock: SidecarLock) -> None:
@@ -272,11 +279,11 @@ def test_content_is_kept(lock: SidecarLock) -> None:
     assert lock.read() == b"1700000000"
     lock.write(b"17")
     assert lock.read() == b"17"
-    lock.settle(keep_thread=False)
+    let_go(lock)
     lock.close()
     lock.enter(1)
     assert lock.acquire(1)
-    lock.settle(keep_thread=False)
+    let_go(lock)
 
     assert Path(lock.path).read_text() == "17"
 
@@ -298,11 +305,11 @@ def test_descriptor_closed_under_us(lock: SidecarLock) -> None:
     assert lock.acquire(1)
     theirs = reopened(lock.fd, Path(os.devnull), os.O_RDWR)
 
-    lock.settle(keep_thread=False)
+    let_go(lock)
     lock.enter(1)
     assert lock.acquire(1)
     assert not free(Path(lock.path))
-    lock.settle(keep_thread=False)
+    let_go(lock)
 
     os.fstat(theirs)
     os.close(theirs)
@@ -412,7 +419,7 @@ def test_processes_exclude_each_other(tmp_path: Path) -> None:
                     lock.enter(20)
                     assert lock.acquire(20)
                     lock.write(str(int(lock.read()) + 1).encode())
-                    lock.settle(keep_thread=False)
+                    let_go(lock)
                 status = 0
             finally:
                 os._exit(status)
@@ -469,7 +476,7 @@ def test_waiting_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not burn a processor that the holder needs."""
     slept = []
     real = time.sleep
-    monkeypatch.setattr(_flock, "sleep", lambda seconds: (slept.append(seconds), real(seconds)))
+    monkeypatch.setattr(_platform, "sleep", lambda seconds: (slept.append(seconds), real(seconds)))
     used = time.process_time()
 
     assert not wait_for(lambda: False, 0.3)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calendar_support import MOMENTS, utc
-from concurrent_log_handler._naming import (
+from concurrent_log_handler._backups._naming import (
     SUFFIXES,
     Backup,
     Namer,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
-from concurrent_log_handler._flock import lock_file_now, unlock_file
+from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from handler_support import SECONDS, Recording, Strict, a_record, contents, in_a_fork, open_paths, write
 from process_helpers import run_children, run_program
 
@@ -72,7 +72,7 @@ def test_timed_backups_by_their_final_names(tmp_path: Path, use_gzip: bool) -> N
     handler = ConcurrentTimedRotatingFileHandler(
         tmp_path / "app.log", "MIDNIGHT", utc=True, maxBytes=150, use_gzip=use_gzip, on_rotated=told
     )
-    handler._clock = lambda: 1_764_072_000.0
+    handler._schedule.clock = lambda: 1_764_072_000.0
     for _ in range(3):
         handler.handle(a_record(LINE))
     handler.close()

@@ -145,7 +145,8 @@ def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
     run_program(
         """
         import logging, os, pathlib, threading
-        from concurrent_log_handler import ConcurrentRotatingFileHandler, _compress
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler._backups import _compress
 
         reading, go_on = threading.Event(), threading.Event()
         read = os.read
@@ -322,16 +323,17 @@ def test_live_file_taken_away_in_the_middle_of_a_rotation(tmp_path: Path) -> Non
     assert contents(tmp_path) == {"app.log": "bbbb\n", "taken": "aaaa\n"}
 
 
-def test_backup_removed_in_the_middle_of_a_rotation(tmp_path: Path) -> None:
-    class Robbed(Strict):
-        def _carry_out(self, moves: Any) -> None:
-            moves = list(moves)
-            os.unlink(moves[0].source)
-            super()._carry_out(moves)
-
+def test_backup_removed_in_the_middle_of_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handler = Strict(tmp_path / "app.log", maxBytes=10, backupCount=5)
     write(handler, "aaaa", "bbbb", "cccc", "dddd")
-    handler.__class__ = Robbed
+    rename = os.rename
+
+    def robbed(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        os.unlink(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", robbed)
     write(handler, "eeee")
 
     assert contents(tmp_path) == {

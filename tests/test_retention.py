@@ -16,7 +16,7 @@ from concurrent_log_handler import (
     ConcurrentRotatingFileHandler,
     ConcurrentTimedRotatingFileHandler,
 )
-from concurrent_log_handler._retention import Kept, Limits, surplus
+from concurrent_log_handler._backups._retention import Kept, Limits, surplus
 from handler_support import Recording, Strict, a_record, contents, write
 
 LINE = "x" * 99  # a hundred bytes with its line end
@@ -263,7 +263,7 @@ def test_timed_backups_go_by_total_and_age(tmp_path: Path) -> None:
     handler = ConcurrentTimedRotatingFileHandler(
         tmp_path / "app.log", "MIDNIGHT", max_total_bytes=650, max_age=5.5 * 86400
     )
-    handler._clock = lambda: 1_735_700_000 + 8 * 86400.0
+    handler._schedule.clock = lambda: 1_735_700_000 + 8 * 86400.0
     handler.handle(a_record("first"))
     assert sorted(os.listdir(tmp_path)) == [
         ".__app.lock",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concurrent_log_handler._rotation import Move, check_names, nearly_full, plan_shift
+from concurrent_log_handler._backups._shift import Move, check_names, nearly_full, plan_shift
 
 
 def name(number: int) -> str:

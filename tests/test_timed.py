@@ -48,7 +48,7 @@ class Timed(ConcurrentTimedRotatingFileHandler):
     clock = Clock()
 
     def finalize_handler_configuration(self) -> None:
-        self._clock = self.clock
+        self._schedule.clock = self.clock
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # noqa: PLE0704 - called from inside `except`
@@ -84,12 +84,12 @@ def write(handler: ConcurrentTimedRotatingFileHandler, *texts: str) -> None:
     """Log *texts* and date the file by the handler's clock."""
     for text in texts:
         handler.handle(a_record(text))
-        when = handler._clock()
+        when = handler._schedule.clock()
         os.utime(handler.baseFilename, (when, when))
 
 
 def at(handler: ConcurrentTimedRotatingFileHandler, moment: float, *texts: str) -> None:
-    handler._clock.at = moment  # type: ignore[attr-defined]
+    handler._schedule.clock.at = moment  # type: ignore[attr-defined]
     write(handler, *texts)
 
 
@@ -396,8 +396,11 @@ def test_rollover_time_that_a_subclass_sets_while_rolling_is_everybodys(tmp_path
     class OnTheHour(Timed):
         def doRollover(self) -> None:
             super().doRollover()
-            with self._exclusive():
-                self.rolloverAt = (int(self._clock()) // HOUR + 1) * HOUR
+            self._locks.exclusive(self.shift)
+
+        def shift(self, held: bool) -> None:
+            assert held
+            self.rolloverAt = (int(self._schedule.clock()) // HOUR + 1) * HOUR
 
     handler = OnTheHour(tmp_path / "app.log", "H")
     write(handler, "a")
@@ -561,7 +564,7 @@ def test_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
 def test_do_rollover_by_hand(tmp_path: Path) -> None:
     handler = Timed(tmp_path / "app.log", "H")
     write(handler, "a")
-    handler._clock.at += 600  # type: ignore[attr-defined]
+    handler._schedule.clock.at += 600  # type: ignore[attr-defined]
     handler.doRollover()
     assert handler.rolloverAt == START + 600 + HOUR
     write(handler, "b")
@@ -648,7 +651,7 @@ def test_rollover_that_fails_costs_no_record_and_is_tried_again(
     assert [type(each) for each in handler.failures] == [PermissionError]
     assert logs(tmp_path) == {"app.log": "a\nb\nc\n"}
     handler.rotator = None
-    handler._retry_at = 0.0
+    handler._rotation.trouble.until = 0.0
     write(handler, "d")
     assert logs(tmp_path) == {"app.log.2025-11-25_12": "a\nb\nc\n", "app.log": "d\n"}
     handler.close()
@@ -657,7 +660,7 @@ def test_rollover_that_fails_costs_no_record_and_is_tried_again(
 def test_device_is_never_renamed() -> None:
     handler = Recording("/dev/null", "S", lock_file_directory=".")
     handler.handle(a_record("x"))
-    handler._clock.at += 5  # type: ignore[attr-defined]
+    handler._schedule.clock.at += 5  # type: ignore[attr-defined]
     handler.handle(a_record("y"))
     assert not os.path.isfile("/dev/null")
     assert handler.failures == []
@@ -718,7 +721,7 @@ def test_batch_over_a_boundary(tmp_path: Path) -> None:
     handler = Timed(tmp_path / "app.log", "H")
     handler.emit_batch([a_record("a"), a_record("b")])
     os.utime(tmp_path / "app.log", (START, START))
-    handler._clock.at = START + HOUR  # type: ignore[attr-defined]
+    handler._schedule.clock.at = START + HOUR  # type: ignore[attr-defined]
     handler.emit_batch([a_record("c"), a_record("d")])
     assert logs(tmp_path) == {"app.log.2025-11-25_12": "a\nb\n", "app.log": "c\nd\n"}
     handler.close()
@@ -736,12 +739,12 @@ options = json.loads(sys.argv[1])
 
 def opened(at):
     handler = ConcurrentTimedRotatingFileHandler("app.log", "H", utc=True, **options)
-    handler._clock = lambda: at
+    handler._schedule.clock = lambda: at
     return handler
 
 def log(handler, text):
     handler.handle(a_record(text))
-    when = handler._clock()
+    when = handler._schedule.clock()
     os.utime("app.log", (when, when))
 
 def before():
@@ -818,7 +821,7 @@ def clock():
 
 class Noting(ConcurrentTimedRotatingFileHandler):
     def finalize_handler_configuration(self):
-        self._clock = clock
+        self._schedule.clock = clock
     def handleError(self, record):
         raise
 

@@ -15,10 +15,10 @@ import re
 import stat
 from typing import Dict, Iterable, List, Optional, Tuple
 
-from ._files import WINDOWS, Access, hidden_prefix
-from ._flock import lock_file_now, unlock_file
-from ._forks import here
-from ._rotation import GZ
+from .._files import WINDOWS, Access, hidden_prefix
+from .._locks._platform import lock_file_now, unlock_file
+from .._forks import here
+from ._shift import GZ
 
 # Another user's mark can be locked, too; on Windows only what is open for writing can.
 _FLAGS = (

@@ -18,10 +18,10 @@ import time
 import zlib
 from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
 
-from ._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
-from ._flock import lock_file_now, unlock_file
-from ._forks import here, threads_work
-from ._rotation import GZ
+from .._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
+from .._locks._platform import lock_file_now, unlock_file
+from .._forks import here, threads_work
+from ._shift import GZ
 
 _CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
 _LEVEL = 6
@@ -45,6 +45,7 @@ class Job:
         self._part = part
         self._part_path: Optional[str] = part_path
         self._part_identity = identity(part)
+        self.part_inode = os.fstat(part).st_ino
         self._read = 0
         self._written = 0
         self._process = here()
@@ -343,76 +344,3 @@ def _packed_size(path: str, source: int) -> int:
         return -1
     finally:
         os.lseek(source, 0, os.SEEK_SET)  # for whoever compresses it
-
-
-class Worker:
-    """
-    A thread that lives while there is something to do.  A forked child needs a new one.
-
-    Args:
-        step: Does some of it; returns whether there was any.
-    """
-
-    def __init__(self, step: Callable[[], bool]) -> None:
-        self._step = step
-        self._guard = threading.RLock()
-        self._thread: Optional[threading.Thread] = None
-        self._wanted = False
-        self._somebody_waits = False
-
-    def poke(self) -> None:
-        """Have *step* called until it returns False, in the thread or, where none can be started, here."""
-        with self._guard:
-            self._wanted = True
-            if self._thread is not None:
-                return
-            started = threading.main_thread().is_alive() and threads_work() and self._start()
-        if not started:
-            self._run()
-
-    def _start(self) -> bool:
-        # Not a daemon: the interpreter waits for it before it exits.
-        self._thread = threading.Thread(target=self._run, name="log compression", daemon=False)
-        try:
-            self._thread.start()
-        except RuntimeError:  # no thread is left, or none may be started any more (Python 3.12)
-            self._thread = None
-            return False
-        return True
-
-    def wait(self, timeout: Optional[float]) -> None:
-        """
-        Return when everything is done that there was to do, or after *timeout* seconds.
-
-        What others add meanwhile is not waited for.
-        """
-        if not self._guard.acquire(timeout=_START_PATIENCE):
-            return
-        try:
-            thread = self._thread  # started by now: `poke` holds the guard until it is
-            self._somebody_waits = thread is not None
-        finally:
-            self._guard.release()
-        if thread is not None and thread is not threading.current_thread():
-            with contextlib.suppress(RuntimeError):  # we are in a signal handler that interrupts its start
-                thread.join(timeout)
-
-    def _run(self) -> None:
-        steps_left = _LAST_STEPS
-        try:
-            while steps_left and self._is_wanted():
-                while steps_left and self._step():
-                    if self._somebody_waits or not threading.main_thread().is_alive():
-                        steps_left -= 1
-        finally:  # also after a handleError() of the user's that raises: the next poke starts again
-            with self._guard:
-                if self._thread is threading.current_thread():
-                    self._thread = None
-                    self._somebody_waits = False
-
-    def _is_wanted(self) -> bool:
-        with self._guard:
-            wanted, self._wanted = self._wanted, False
-            if not wanted:
-                self._thread = None
-            return wanted

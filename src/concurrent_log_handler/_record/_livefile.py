@@ -17,7 +17,7 @@ from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple
 
-from ._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
+from .._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
 from ._text import TextFormat
 
 _APPEND = os.O_RDWR | os.O_APPEND

@@ -1,31 +1,24 @@
-"""The sidecar: where it lies, who waits, and that every process opens its own.
+"""The sidecar's lock, and the one way in and out of what is locked: `SidecarLock.run`.
 
 A thread that wants to write takes two locks: the thread lock, shared by all handlers
 of this process on one log, then the sidecar's, shared by all processes.  What is done
-under them is the handlers' business; that no file but the sidecar is locked for it, too
-(except the directory, while the chain of backups changes).
-
-`flock` and `fork`: a child inherits the open file description, and the lock belongs to
-that.  A child using the parent's descriptor would hold the lock whenever the parent does,
-and an idle child's copy would keep it when the parent is gone.  So each process opens
-its own, and a child closes what it inherited before it does anything else.
+under them is the handlers' business.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import stat
+import sys
 import weakref
 from os import lseek
-from threading import RLock, local
-from time import monotonic
-from typing import Any, Callable, List, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, TypeVar
 
-from ._files import WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
-from ._flock import (
+from .._files import WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
+from .._forks import home
+from ._platform import (
     EXCLUSIVE_NOW,
     TRIES,
     TRIES_BEFORE_YIELDING,
@@ -35,7 +28,13 @@ from ._flock import (
     wait_for,
     yield_processor,
 )
-from ._forks import home, in_child, notice_fork
+from ._threads import ThreadLock
+
+# How a step that `run` calls came in: without the thread lock, with it, or from inside another step of this thread.
+OUTSIDE, ENTERED, INSIDE = range(3)
+
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
 
 
 class LockTimeoutError(TimeoutError):
@@ -53,34 +52,36 @@ class SidecarLock:
     """
     The lock of one log in this process.
 
-    Contract: `thread` is taken first, by whoever calls `acquire`, and released last, by
-    `settle`.  `held` is set before the system call that locks and cleared before the one
-    that unlocks, so a signal handler that runs between the two sees too much rather than
-    too little: it locks again, which changes nothing for a descriptor that has the lock,
-    and leaves the unlocking to the code that it interrupted.
+    Contract: everything that is locked is done by a step that `run` calls; the step calls `acquire`
+    where it needs the sidecar's lock, and `run` releases both.  `held` is set before the system call
+    that locks and cleared before the one that unlocks, so a signal handler that runs between the two sees
+    too much rather than too little: it locks again, which changes nothing for a descriptor that has
+    the lock, and leaves the unlocking to the code that it interrupted.
 
     Attributes:
         path: The sidecar.
-        thread: The re-entrant thread lock, also the `lock` of every handler on this log.
+        rlock: The re-entrant thread lock, also the `lock` of every handler on this log.
+        mine: Tells whether the calling thread has it.
         held: A thread of this process is between `acquire` and `release`.
-        entered: The thread lock was taken by a step of ours, and not by `handler.acquire()`.
+        entered: The thread lock was taken by `run`, and not by `handler.acquire()`.
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
         fd: The open sidecar, or -1.
-        writable: Whether this user may write into it.
+        writable: Whether it may be written to: by its mode, and since it has no other name.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
         users: The handlers on this log.
     """
 
     def __init__(self, path: str, access: Access) -> None:
         self.path = path
-        self.thread = RLock()
-        self.mine: Callable[[], bool] = self.thread._is_owned  # type: ignore[attr-defined]
+        self._threads = ThreadLock()
+        self.rlock = self._threads.rlock
+        self.mine = self._threads.mine
+        self._line = self._threads.line
         self.held = False
         self.entered = False
-        self.levels = 0
         self.stuck = False
         self.trouble: Optional[BaseException] = None
-        self.users: weakref.WeakSet[LockUser] = weakref.WeakSet()
+        self.users: weakref.WeakValueDictionary[int, LockUser] = weakref.WeakValueDictionary()
         self._access = access
         self.fd = -1
         self.writable = True
@@ -88,35 +89,96 @@ class SidecarLock:
         self._identity = (-1, -1)
         self._generation = home.generation
 
+    # -- in and out -----------------------------------------------------------
+
+    def run(
+        self,
+        step: Callable[[_Argument, int], _Result],
+        argument: _Argument,
+        timeout: Optional[float],
+    ) -> _Result:
+        """
+        Return what *step* returns, called with *argument* and how it came in.
+
+        Args:
+            timeout: Seconds to wait for the thread lock; None waits for ever.
+
+        Whatever the step raises, and wherever an interrupt cuts it short, nothing stays locked.
+        """
+        mine = self.mine()
+        if mine and (self.held or self.entered):
+            if self._inside() and self.held:
+                return step(argument, INSIDE)
+            mine = self.mine()
+        try:
+            try:
+                if mine or (not self._line and self.rlock.acquire(False)) or self.enter(timeout):
+                    if not mine:
+                        self.entered = True
+                    return step(argument, ENTERED)
+                return step(argument, OUTSIDE)
+            finally:
+                if self.mine():
+                    if self.held:
+                        self.release()
+                    if not mine:
+                        self.rlock.release()
+                        self.entered = False  # last: an interrupt before it leaves a mark that `_inside` can heal
+        finally:
+            # An interrupt may have cut the `finally` above short.
+            if self.mine() and (self.held or not mine):
+                self._let_go(mine)
+
+    def _let_go(self, keep_thread: bool) -> None:
+        """Release what this thread still has, whatever the marks say."""
+        try:
+            self.release()
+        except RecursionError:  # no frame is left for a call: the same in C's calls only
+            self.held = False
+            try:
+                flock(self.fd, UNLOCK)
+            except (OSError, ValueError):  # it may be closed: -1
+                pass
+            raise
+        finally:
+            if not keep_thread:
+                self.rlock.release()
+                self.entered = False
+
+    def _inside(self) -> bool:
+        """
+        Tell whether this thread really is on its way through a step.
+
+        Two interrupts in quick succession can cut off both nets that release the lock; then the
+        marks stay although no frame is left that stands for them, and are taken back here.
+        """
+        frame: Any = sys._getframe(2)  # noqa: SLF001 - the only view of one's own stack
+        code = SidecarLock.run.__code__
+        while frame is not None:
+            if frame.f_code is code and frame.f_locals["self"] is self:
+                return True
+            frame = frame.f_back
+        self._let_go(keep_thread=False)
+        return False
+
     # -- the thread lock ------------------------------------------------------
 
     def enter(self, timeout: Optional[float]) -> bool:
-        """Take the thread lock within *timeout* seconds (None: wait for ever)."""
-        if self.thread.acquire(False):
-            return True
+        """Take the thread lock; *timeout* seconds (None: for ever) are for a holder that does not let go."""
         if self.stuck and timeout is not None:
-            timeout = 0.001
-        if self.thread.acquire(True, -1 if timeout is None else timeout):
+            timeout = min(timeout, 0.001)
+        if self._threads.take(timeout):
             return True
         self._give_up(timeout, "another thread of this process holds it")
         return False
 
-    def depth(self) -> int:
-        """Return how often the calling thread, which has the thread lock, has taken it."""
-        thread: Any = self.thread
-        saved = thread._release_save()  # as threading.Condition does
-        thread._acquire_restore(saved)
-        return int(saved[0])
-
-    def settle(self, keep_thread: bool, certainly: bool = False) -> None:
-        """Release what this thread still has; *certainly*, if an interrupt may have cut the marks short."""
-        if not self.mine():
-            return
-        if self.held or certainly:
-            self.release()
-        if not keep_thread:
-            self.thread.release()
-            self.entered = False  # last: an interrupt before it leaves a mark that `_inside` can heal
+    def leave(self) -> int:
+        """Release the thread lock, if this thread has it, as often as it has; returns how often."""
+        levels = 0
+        while self.mine():
+            self.rlock.release()
+            levels += 1
+        return levels
 
     # -- the sidecar's lock ---------------------------------------------------
 
@@ -124,8 +186,8 @@ class SidecarLock:
         """
         Lock the sidecar within *timeout* seconds (None: wait for ever).
 
-        Returns False, with the cause in `trouble`, if that failed.  Until `release`, which is
-        due in both cases, no other process that uses the same sidecar holds it.
+        Returns False, with the cause in `trouble`, if that failed.  Until `release`, no other
+        process that uses the same sidecar holds it.
         """
         self.held = True
         try:
@@ -142,7 +204,7 @@ class SidecarLock:
         """
         Take the lock which the interrupted code of this thread was about to take, if it can be had at once.
 
-        Whoever interrupts a wait does not wait himself: the next signal would interrupt him in
+        Whoever interrupts a wait does not wait itself: the next signal would interrupt it in
         turn, until the stack is full.
         """
         if is_ours(self.fd, self._mark):
@@ -172,7 +234,7 @@ class SidecarLock:
         """
         if self._in_place():
             return True
-        self._drop()
+        self.close()
         return self._acquire_slowly(timeout)
 
     def forget_foreign(self) -> None:
@@ -204,7 +266,14 @@ class SidecarLock:
 
     def close(self) -> None:
         """Close the sidecar; the next `acquire` opens it again."""
-        self._drop()
+        # Unlocking comes first: an interrupt behind it leaves a descriptor, but no lock.
+        ours = is_ours(self.fd, self._mark)
+        if ours:
+            with contextlib.suppress(Exception):
+                flock(self.fd, UNLOCK)
+        fd, self.fd = self.fd, -1
+        if ours:
+            close_quietly(fd)
 
     def check_path(self) -> None:
         """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
@@ -229,7 +298,7 @@ class SidecarLock:
                 if not opened or self._in_place():
                     self.stuck = False
                     return True
-                self._drop()
+                self.close()
             msg = f"the lock file {self.path!r} is replaced again and again"
             raise OSError(errno.ESTALE, msg)
         except OSError as error:
@@ -265,7 +334,7 @@ class SidecarLock:
         try:
             there = os.stat(self.path, follow_symlinks=False)
         except PermissionError:
-            return True  # who may not look, and so not open another one, goes on with the one that he has
+            return True  # who may not look, and so not open another one, goes on with the one that it has
         except OSError:
             return False
         return (there.st_dev, there.st_ino) == self._identity
@@ -276,6 +345,8 @@ class SidecarLock:
         try:
             found = os.fstat(fd)
             _require_regular(found, self.path)
+            # Another name for it may be somebody's try to have us write into another file.
+            self.writable = self.writable and found.st_nlink <= 1
             self._identity = (found.st_dev, found.st_ino)
             self._mark = mark(fd)
         except BaseException:
@@ -300,38 +371,26 @@ class SidecarLock:
                 raise _not_regular(self.path, error.errno) from error
             raise
 
-    def _drop(self) -> None:
-        # Unlocking comes first: an interrupt behind it leaves a descriptor, but no lock.
-        ours = is_ours(self.fd, self._mark)
-        if ours:
-            with contextlib.suppress(Exception):
-                flock(self.fd, UNLOCK)
-        fd, self.fd = self.fd, -1
-        if ours:
-            close_quietly(fd)
-
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            self._drop()
+            self.close()
 
     # -- fork -----------------------------------------------------------------
 
     def start_anew(self) -> None:
-        """Begin in a forked child, once: no lock, no descriptor, and nobody but this thread in here."""
+        """Begin in a forked child, once: no lock on the file, no descriptor, and nobody but this thread in here."""
         generation = home.generation
         if self._generation == generation:
             return
         fd, self.fd = self.fd, -1
         if is_ours(fd, self._mark):
             close_quietly(fd)  # closing, not unlocking: the parent may hold it
-        self.thread._at_fork_reinit()  # type: ignore[attr-defined]
-        for _ in range(self.levels):
-            self.thread.acquire()  # forked from inside a step, by a formatter say, that goes on here, too
-        self.levels = 0
+        self._threads.begin_anew()
         self.held = self.entered = self.stuck = False
         self.trouble = None
-        for user in list(self.users):
-            user.after_fork()
+        for user in [ref() for ref in self.users.valuerefs()]:
+            if user is not None:
+                user.after_fork()
         self._generation = generation
 
 
@@ -342,87 +401,3 @@ def _not_regular(path: str, number: int) -> OSError:
 def _require_regular(found: os.stat_result, path: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise _not_regular(path, errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL)
-
-
-# -- one lock per sidecar and process -----------------------------------------
-
-_locks: weakref.WeakValueDictionary[str, SidecarLock] = weakref.WeakValueDictionary()
-_locks_guard = RLock()  # a signal handler may make a handler, too
-
-
-def lock_for(path: str, access: Access) -> SidecarLock:
-    """Return this process's lock for the sidecar at *path*, the same one for every caller."""
-    notice_fork()
-    folder, name = os.path.split(path)
-    key = os.path.join(os.path.realpath(folder), name)
-    with _locks_guard:
-        return _locks.get(key) or _locks.setdefault(key, SidecarLock(path, access))
-
-
-_FORK_PATIENCE = 1.0
-
-
-class _TakenForFork(local):
-    """The locks that this thread took for its fork(): none, if it was in there when this module was imported."""
-
-    def __init__(self) -> None:
-        self.locks: List[Any] = []
-
-
-_taken = _TakenForFork()
-
-
-_logging_lock: Any = getattr(logging, "_lock", None)
-
-
-# Seconds that closing a handler waits for a thread which may wait for logging's own lock, held by the closing one.
-CONFIG_PATIENCE = 1.0
-
-
-def logging_is_locked_here() -> bool:
-    """Tell whether the calling thread holds the lock of the `logging` module, as `dictConfig` does."""
-    return _logging_lock is not None and bool(_logging_lock._is_owned())
-
-
-def _before_fork() -> None:
-    """Wait until no thread is in the middle of a step, so that the child sees whole files."""
-    if _logging_lock is not None:
-        # As logging's own hook does right after: whoever has it may be closing handlers
-        # (dictConfig), and so wait for a lock that we would have by then.
-        _logging_lock.acquire()
-        _taken.locks.append(_logging_lock)
-    until = monotonic() + _FORK_PATIENCE
-    locks = [lock for lock in (ref() for ref in _locks.valuerefs()) if lock is not None]
-    for lock in sorted(locks, key=lambda lock: lock.path):
-        # A thread that hangs may not keep the application from forking.
-        lock.levels = 0
-        levels = lock.depth() if lock.mine() else 0
-        if lock.thread.acquire(True, max(0.0, until - monotonic())):
-            lock.levels = levels
-            _taken.locks.append(lock.thread)
-
-
-def _after_fork_in_parent() -> None:
-    for lock in list(_locks.values()):
-        lock.levels = 0  # meant for that child; the next may be forked in C, and by another thread
-    while _taken.locks:
-        _taken.locks.pop().release()
-
-
-@in_child
-def _locks_begin_anew() -> None:
-    _locks_guard._at_fork_reinit()  # type: ignore[attr-defined]
-    _taken.locks.clear()
-    for lock in list(_locks.values()):
-        lock.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
-
-
-def sidecar_path(log: str, directory: Optional[str] = None) -> str:
-    """Return the sidecar's path for *log*: `.__app.lock` for `app.log`, in *directory* if given (CLH's rule)."""
-    folder, name = os.path.split(log)
-    name = name.removesuffix(".log")
-    return os.path.join(directory if directory is not None else folder, f".__{name}.lock")

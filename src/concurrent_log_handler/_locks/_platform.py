@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from time import monotonic, sleep
+from time import sleep
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import portalocker
 import portalocker.portalocker
 
-from ._files import WINDOWS, close_quietly, identity
-from ._forks import here, home, in_child
+from .._clock import monotonic
+from .._files import WINDOWS, close_quietly, identity
+from .._forks import here, home, in_child
 
 EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
@@ -123,15 +124,21 @@ def _is_foreign(fd: int, opened: Optional[Tuple[int, int]]) -> bool:
 
 @contextlib.contextmanager
 def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[bool]]:
-    """Hold a lock on the directory at *path* within *timeout* seconds; yields what `lock_file_now` returns."""
+    """
+    Hold a lock on the directory at *path* within *timeout* seconds; yields what `lock_file_now` returns.
+
+    Raises:
+        OSError: The process or the system is out of descriptors, which is no property of the file system.
+    """
     if WINDOWS:
         yield None  # a directory cannot be opened there
         return
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0))
     except OSError as error:
-        # Out of descriptors is no property of the file system: then nothing may move.
-        yield False if error.errno in (errno.EMFILE, errno.ENFILE) else None
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        yield None
         return
     process = here()
     state: List[Optional[bool]] = [False]

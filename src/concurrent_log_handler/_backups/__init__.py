@@ -1,0 +1,1 @@
+"""What becomes of a file that was rotated: its name, its compression, its end, and who is told."""

@@ -1,0 +1,1 @@
+"""Who may write when: the threads of this process, then all processes."""
