@@ -18,6 +18,7 @@ import time
 import zlib
 from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
 
+from ._clock import monotonic
 from ._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
 from ._flock import lock_file_now, unlock_file
 from ._forks import here, threads_work
@@ -48,7 +49,7 @@ class Job:
         self._read = 0
         self._written = 0
         self._process = here()
-        self._claimed = time.monotonic()
+        self._claimed = monotonic()
 
     def compress(self) -> None:
         """Compress what the backup has beyond what was read before, as one more gzip member."""
@@ -72,7 +73,7 @@ class Job:
 
     def ripen(self) -> None:
         """Wait until a writer who was late for the rotation would notice it."""
-        time.sleep(max(0.0, self._claimed + _RIPE - time.monotonic()))
+        time.sleep(max(0.0, self._claimed + _RIPE - monotonic()))
 
     def publish(self, names: Iterable[str], finally_: bool) -> Optional[str]:
         """

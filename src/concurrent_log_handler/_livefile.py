@@ -17,6 +17,7 @@ from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple
 
+from ._clock import monotonic
 from ._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
 from ._text import TextFormat
 
@@ -335,7 +336,7 @@ class LiveFile:
                     return False
             except OSError:
                 return False  # write-only
-            now = time.monotonic()
+            now = monotonic()
             until = until or now + _TORN_PATIENCE
             if now > until:
                 return True
