@@ -22,6 +22,7 @@ from handler_support import (
     in_a_fork,
     open_paths,
     reopened,
+    run_program,
     write,
 )
 
@@ -89,6 +90,39 @@ def test_only_the_same_inode_is_reused_without_a_second_open(tmp_path: Path) -> 
 
     assert live.fd == fd
     assert live.identity() == ((tmp_path / "app.log").stat().st_dev, (tmp_path / "app.log").stat().st_ino)
+
+
+@posix
+def test_file_that_another_process_replaced_is_left_also_while_the_interpreter_ends(tmp_path: Path) -> None:
+    """Nothing can be imported any more then."""
+    run_program(
+        """
+        import os
+        from pathlib import Path
+        from concurrent_log_handler._files import Access
+        from concurrent_log_handler._livefile import LiveFile
+        from concurrent_log_handler._text import TextFormat
+
+        class Session:
+            def __init__(self):
+                self.live = LiveFile(os.path.abspath("app.log"), Access(), TextFormat("utf-8", "strict", "\\n", "\\n"))
+                self.myself = self
+
+            def log(self, data):
+                self.live.append(data, self.live.look())
+
+            def __del__(self):
+                self.log(b"two\\n")
+
+        session = Session()
+        session.log(b"one\\n")
+        os.rename("app.log", "app.log.1")
+        Path("app.log").touch()
+        """,
+        tmp_path,
+    )
+
+    assert contents(tmp_path) == {"app.log": "two\n", "app.log.1": "one\n"}
 
 
 # -- descriptors that others closed -------------------------------------------

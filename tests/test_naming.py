@@ -179,6 +179,21 @@ def test_standard_suffixes_are_read_as_strptime_reads_them(suffix: str, moment: 
     )
 
 
+def test_every_day_that_has_a_name_is_read_right() -> None:
+    """Two thousand years, leap days and all; days that no calendar has are no dates."""
+    naming = daily()
+    for year in (*range(1896, 2105), 1, 4, 1000, 9999):
+        for month in range(14):
+            for day in (0, 1, 28, 29, 30, 31, 32):
+                backups = list_backups(naming, [f"app.log.{year:04}-{month:02}-{day:02}"])
+                try:
+                    moment = dt.datetime(year, month, day, tzinfo=dt.timezone.utc)
+                except ValueError:
+                    assert backups == []
+                else:
+                    assert backups[0].stamp == moment.timestamp()
+
+
 def test_suffix_that_no_one_can_read_is_ordered_by_its_text() -> None:
     assert names_of(list_backups(daily(suffix="%H"), ["app.log.09", "app.log.1", "app.log.08.1"])) == [
         "app.log.08.1",

@@ -1012,3 +1012,40 @@ def test_directory_that_may_be_written_and_not_read(tmp_path: Path, monkeypatch:
 
     assert logs(tmp_path) == {"app.log.2025-11-25_12": "a\n", "app.log": "b\n"}
     handler.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["%Y-%m-%d_%H-%M-%S", "%Y%m%d-%H%M%S"])
+def test_object_that_logs_while_the_interpreter_ends_may_cause_a_rollover(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Nothing can be imported any more then, and Python 3.13.0 crashes where `datetime` is used."""
+    source = """
+        from concurrent_log_handler import ConcurrentTimedRotatingFileHandler
+        handler = ConcurrentTimedRotatingFileHandler("logs/app.log", when="S", backupCount=5)
+        handler.suffix = sys.argv[1]
+        log = logging.getLogger("end")
+        log.addHandler(handler)
+
+        class Session:
+            def __init__(self):
+                self.log, self.myself = log, self
+
+            def __del__(self):
+                self.log.error("unclosed")
+
+        log.error("start")
+        session = Session()
+        time.sleep(1.1)
+        """
+    old = [time.strftime(suffix, time.gmtime(START + second)) for second in range(5)]
+    (tmp_path / "logs").mkdir()
+    for text in old:
+        (tmp_path / "logs" / f"app.log.{text}").touch()
+
+    run_program(source, tmp_path, suffix)
+
+    logs = {name: text for name, text in contents(tmp_path / "logs").items() if name.startswith("app.log")}
+    (rolled,) = set(logs) - {"app.log", *(f"app.log.{text}" for text in old)}
+    assert (logs[rolled], logs["app.log"]) == ("start\n", "unclosed\n")
+    assert f"app.log.{old[0]}" not in logs

@@ -232,9 +232,9 @@ def _give(fd: int, uid: int, gid: int) -> None:
 def _umask_of_process() -> int:
     """Read the umask without setting it, where the kernel shows it."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        with open("/proc/self/status", "rb") as status:
             for line in status:
-                if line.startswith("Umask:"):
+                if line.startswith(b"Umask:"):
                     return int(line.split()[1], 8)
     except (OSError, ValueError, IndexError):
         pass

@@ -21,6 +21,11 @@ from ._clock import monotonic
 from ._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
 from ._text import TextFormat
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _APPEND = os.O_RDWR | os.O_APPEND
 _TORN_PATIENCE = 0.02
 
@@ -296,11 +301,8 @@ class LiveFile:
         """Tell by `fstat` whether *fd* is our file, opened by us (and, if given, the file *there*)."""
         try:
             here = os.fstat(fd)
-            if not WINDOWS:
-                import fcntl  # noqa: PLC0415 - not on Windows
-
-                if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
-                    return False
+            if fcntl is not None and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
+                return False
         except OSError:
             return False
         if there is not None and (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev):

@@ -8,7 +8,6 @@ and which text stands for it is `_calendar`'s; the directory is read by the hand
 from __future__ import annotations
 
 import calendar
-import datetime as dt
 import os
 import re
 import time
@@ -279,12 +278,16 @@ def _standard_stamp(text: str, suffix: str) -> Optional[int]:
     # A fifth of the time of strptime(), for a process that meets a thousand backups at once.
     if not default_ext_match(suffix).fullmatch(text):
         return None
+    # In whole numbers only: an object may log while the interpreter ends, and `datetime` has gone then.
     year, month, day, *clock = map(int, text.replace("_", "-").split("-"))
     hour, minute, second = (*clock, 0, 0, 0)[:3]
-    try:
-        return int(dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.timezone.utc).timestamp())
-    except ValueError:
+    if not (year >= 1 and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
         return None
+    lengths = [31, 28 + calendar.isleap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+    if not 1 <= day <= lengths[month - 1]:
+        return None
+    days = (year - 1970) * 365 + calendar.leapdays(1970, year) + sum(lengths[: month - 1]) + day - 1
+    return days * 86_400 + hour * 3_600 + minute * 60 + second
 
 
 def _read(text: str, suffix: str, reading: Tuple[str, Sequence[str]]) -> Optional[int]:
@@ -292,7 +295,7 @@ def _read(text: str, suffix: str, reading: Tuple[str, Sequence[str]]) -> Optiona
     for addition in additions:
         try:
             parsed = time.strptime(f"{text} {addition}" if addition else text, form)
-        except ValueError:
+        except (ValueError, ImportError):  # it imports, which ends before the interpreter does
             continue
         if time.strftime(suffix, parsed) == text:
             return calendar.timegm(parsed)
