@@ -24,6 +24,7 @@ from concurrent_log_handler._naming import (
     backup_path,
     default_ext_match,
     first_free,
+    free_path,
     list_backups,
     naming_for,
     next_number,
@@ -409,6 +410,28 @@ def test_first_free_number_is_free(taken: set[int], first: int) -> None:
     assert number == first or number - 1 in taken
     row = next(each for each in range(first, 200) if each not in taken)
     assert number == row or not set(range(row, number)) <= taken
+
+
+def test_name_that_the_namer_gives_and_that_is_free_is_taken_as_it_is() -> None:
+    """Some count by what lies on the disk; whoever drops the number gets it back where his name is taken."""
+    there = {f"{HOME}/x.1", f"{HOME}/x.2"}
+
+    def counting(_: str) -> str:
+        return next(path for number in range(1, 9) if (path := f"{HOME}/x.{number}") not in there)
+
+    for first in (0, 1, 5):
+        assert free_path(daily(counting), "2026-01-01", first, there.__contains__) == (first, f"{HOME}/x.3")
+        assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", first, there.__contains__) == (
+            first,
+            f"{HOME}/x",
+        )
+    taken = {f"{HOME}/x", f"{HOME}/x.1"}
+    assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", 0, taken.__contains__) == (2, f"{HOME}/x.2")
+    assert free_path(daily(), "2026-01-01", 1, {f"{BASE}.2026-01-01.1"}.__contains__) == (
+        2,
+        f"{BASE}.2026-01-01.2",
+    )
+    assert free_path(daily(lambda path: path), "2026-01-01", 1, lambda _: True) is None
 
 
 def test_first_free_number_asks_few_times() -> None:

@@ -975,6 +975,39 @@ def test_number_of_a_backup_that_was_uploaded_and_deleted_is_not_given_again(tmp
     handler.close()
 
 
+@pytest.mark.parametrize("use_gzip", [False, True])
+@pytest.mark.parametrize("way", ["namer", "rotation_filename"])
+def test_name_that_counts_by_what_lies_on_the_disk_is_taken_as_it_is(
+    tmp_path: Path, way: str, use_gzip: bool
+) -> None:
+    """Whoever numbers his archives himself finds them under his own numbers, also in the middle of a period."""
+
+    def counted(_: str) -> str:
+        number = 1
+        while list(tmp_path.glob(f"old.{number:03}.log*")):
+            number += 1
+        return str(tmp_path / f"old.{number:03}.log")
+
+    class Counting(Timed):
+        def rotation_filename(self, default_name: str) -> str:
+            return counted(default_name)
+
+    if way == "namer":
+        handler = Timed(tmp_path / "app.log", "MIDNIGHT", maxBytes=10, use_gzip=use_gzip)
+        handler.namer = counted
+    else:
+        handler = Counting(tmp_path / "app.log", "MIDNIGHT", maxBytes=10, use_gzip=use_gzip)
+    write(handler, *[f"record {number}" for number in range(3)])
+    at(handler, START + DAY, "record 3", "record 4")
+    handler.close()
+
+    gz = ".gz" if use_gzip else ""
+    assert logs(tmp_path) == {
+        "app.log": "record 4\n",
+        **{f"old.{number + 1:03}.log{gz}": f"record {number}\n" for number in range(4)},
+    }
+
+
 def test_namer_with_a_directory_for_each_month(tmp_path: Path) -> None:
     """Its backups are compressed and told of; how many stay is then up to the user."""
     told: list[str] = []

@@ -147,13 +147,36 @@ def backup_path(naming: Naming, text: str, number: int) -> str:
 
     A namer that drops the number would give one path twice; then the number follows what it returned.
     """
-    plain = os.path.join(naming.directory, f"{naming.base}.{text}")
     if naming.namer is None:
-        return f"{plain}.{number}" if number else plain
-    if not number:
-        return os.fspath(naming.namer(plain))
-    named = os.fspath(naming.namer(f"{plain}.{number}"))
-    return f"{named}.{number}" if named == os.fspath(naming.namer(plain)) else named
+        return _default_path(naming, text, number)
+    named = _named(naming, naming.namer, text, number)
+    return f"{named}.{number}" if number and named == _named(naming, naming.namer, text, 0) else named
+
+
+def _default_path(naming: Naming, text: str, number: int) -> str:
+    plain = os.path.join(naming.directory, f"{naming.base}.{text}")
+    return f"{plain}.{number}" if number else plain
+
+
+def _named(naming: Naming, namer: Namer, text: str, number: int) -> str:
+    return os.fspath(namer(_default_path(naming, text, number)))
+
+
+def free_path(
+    naming: Naming, text: str, first: int, taken: Callable[[str], bool]
+) -> Optional[Tuple[int, str]]:
+    """
+    Return number and path for one more backup of the period *text*, None if there is no path that is not *taken*.
+
+    What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
+    on the disk.
+    """
+    if naming.namer is not None:
+        path = _named(naming, naming.namer, text, first)
+        if not taken(path):
+            return first, path
+    number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
+    return None if number is None else (number, backup_path(naming, text, number))
 
 
 def backup_directory(naming: Naming) -> str:

@@ -36,7 +36,7 @@ from ._naming import (
     Naming,
     backup_directory,
     backup_path,
-    first_free,
+    free_path,
     list_backups,
     naming_for,
     next_number,
@@ -340,16 +340,15 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         if self._given[0] == text:  # also if it was uploaded and deleted since
             first = max(first, self._given[1] + 1)
 
-        def taken(number: int) -> bool:
-            path = backup_path(naming, text, number)
+        def taken(path: str) -> bool:
             return path == self.baseFilename or os.path.lexists(path) or os.path.lexists(path + GZ)
 
-        number = first_free(taken, first)
-        if number is None:
+        found = free_path(naming, text, first, taken)
+        if found is None:
             path = backup_path(naming, text, first)
             msg = f"no free name for a backup of {self.baseFilename!r}: {path!r} and those after it are taken"
             raise FileExistsError(msg)
-        return text, number, backup_path(naming, text, number)
+        return (text, *found)
 
     def _naming(self) -> Naming:
         overridden = type(self).rotation_filename is not BaseRotatingHandler.rotation_filename
