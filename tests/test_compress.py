@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import logging
 import os
@@ -537,6 +538,7 @@ def test_full_disk_leaves_the_plain_backup_for_later(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"app.log": "aaaa\nbbbb\n", "app.log.1": noise}
     (failure,) = handler.failures  # type: ignore[attr-defined]
     assert isinstance(failure[1], OSError)
+    assert failure[1].errno == errno.EFBIG
     write(handler, "c" * 95)
 
     assert contents(tmp_path) == {

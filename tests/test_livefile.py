@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from concurrent_log_handler import _livefile
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._livefile import LiveFile
 from concurrent_log_handler._text import TextFormat
@@ -237,7 +238,10 @@ def test_files_preserve_keeps_the_stream_usable(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("way", ["append", "append_apart"])
-def test_write_cut_short_is_taken_back(tmp_path: Path, way: str) -> None:
+def test_write_cut_short_is_taken_back_and_the_file_systems_own_error_reported(
+    tmp_path: Path, way: str
+) -> None:
+    """`ulimit -f`: not "no space", which sends people to look at their disks."""
     live = a_live_file(tmp_path)
     append(live, "one\n")
 
@@ -247,13 +251,12 @@ def test_write_cut_short_is_taken_back(tmp_path: Path, way: str) -> None:
         else:
             live.append_apart(b"two\n")
 
-    with (
-        files_at_most(6),
-        pytest.raises(OSError, match="only 2 of 4 bytes could be written; they were taken") as raised,
-    ):
+    message = f"{os.strerror(errno.EFBIG)}: only 2 of 4 bytes could be written; they were taken back"
+    with files_at_most(6), pytest.raises(OSError, match=message) as raised:
         again()
 
-    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.errno == errno.EFBIG
+    assert raised.value.filename == str(tmp_path / "app.log")
     assert contents(tmp_path) == {"app.log": "one\n"}
     append(live, "three\n")
     assert contents(tmp_path) == {"app.log": "one\nthree\n"}
@@ -274,17 +277,82 @@ def test_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_byte_order_mark_is_taken_back_with_its_record(tmp_path: Path) -> None:
     live = a_live_file(tmp_path, "utf-16")
 
-    with files_at_most(6), pytest.raises(OSError, match="taken back"):
+    with files_at_most(6), pytest.raises(OSError, match=r"File too large.*taken back"):
         append(live, "two\n")
     append(live, "a\n")
 
     assert contents(tmp_path, "utf-16") == {"app.log": "a\n"}
 
 
-def test_undo_leaves_what_came_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record that another process wrote behind ours without the lock, in the same moment."""
-    from concurrent_log_handler import _livefile
+@posix
+def test_byte_order_mark_of_a_stream_is_whole_or_not_there(tmp_path: Path) -> None:
+    live = a_live_file(tmp_path, "utf-16")
+    live.look()
 
+    with files_at_most(1), pytest.raises(OSError, match=r"File too large.*taken back"):
+        live.stream()
+
+    assert contents(tmp_path) == {"app.log": ""}
+
+
+@posix
+@pytest.mark.parametrize("way", ["append", "append_apart"])
+def test_seal_cut_short_is_taken_back(tmp_path: Path, way: str) -> None:
+    live = a_live_file(tmp_path, "utf-32-le")
+    torn = "half".encode("utf-32-le")
+    (tmp_path / "app.log").write_bytes(torn)
+
+    with files_at_most(len(torn) + 2), pytest.raises(OSError, match=r"File too large.*taken back"):
+        append(live, "next\n") if way == "append" else live.append_apart(b"n\0\0\0")
+
+    assert (tmp_path / "app.log").read_bytes() == torn
+
+
+@posix
+def test_rest_of_a_write_that_finds_room_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody deletes something in that moment; and descriptor and end stay known."""
+    live = a_live_file(tmp_path)
+    append(live, "one\n")
+    fd, put = live.fd, _livefile._put
+    cut = [2, 1, 100]
+
+    monkeypatch.setattr(
+        _livefile, "_put", lambda fd, data, offset: put(fd, data[: cut.pop(0) if cut else 100], offset)
+    )
+    append(live, "two\n")
+    append(live, "three\n")
+
+    assert contents(tmp_path) == {"app.log": "one\ntwo\nthree\n"}
+    assert live.end == len("one\ntwo\nthree\n")
+    assert live.fd == fd
+
+
+@posix
+def test_write_cut_short_on_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    """Nothing can be taken back there; the reason is told all the same."""
+    live = a_live_file(tmp_path)
+    live._access = Writing()
+    append(live, "one\n")
+
+    with files_at_most(6), pytest.raises(OSError, match=r"File too large: only 2 of 4 bytes.*they stay"):
+        append(live, "two\n")
+
+    assert contents(tmp_path) == {"app.log": "one\ntw"}
+
+
+class Writing(Access):
+    """A user who may write the log and not read it (root may always)."""
+
+    def open(self, path: str, flags: int, create: bool = True) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "not to be read", path)
+        return super().open(path, flags, create)
+
+
+def test_nothing_is_added_to_a_write_cut_short_behind_which_somebody_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that another process wrote behind ours without the lock, in the same moment."""
     live = a_live_file(tmp_path)
     append(live, "one\n")
 
@@ -294,12 +362,11 @@ def test_undo_leaves_what_came_after(tmp_path: Path, monkeypatch: pytest.MonkeyP
             other.write(b"theirs\n")
         return 2
 
-    (name,) = [each for each in ("_put", "_write_at_end") if hasattr(_livefile, each)][:1]
-    monkeypatch.setattr(_livefile, name, put)
-    with pytest.raises(OSError, match="only 2 of 4"):
+    monkeypatch.setattr(_livefile, "_put", put)
+    with pytest.raises(OSError, match="only 2 of 4 bytes could be written; they stay"):
         append(live, "two\n")
 
-    assert contents(tmp_path)["app.log"].endswith("theirs\n")
+    assert contents(tmp_path) == {"app.log": "one\ntwtheirs\n"}
 
 
 # -- a torn tail --------------------------------------------------------------

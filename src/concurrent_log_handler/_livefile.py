@@ -121,8 +121,8 @@ class LiveFile:
                 raise
             return
         if written != len(data):
-            raise _undo(self.fd, data, written, self.path)
-        self.end = size + written
+            _write_rest(self.fd, data, written, self.path)
+        self.end = size + len(data)
 
     def linked(self) -> bool:
         """Tell whether the open file has a name, or is what the path leads to without one (`/dev/stderr`)."""
@@ -180,9 +180,7 @@ class LiveFile:
             data = self.text.bom + data
         elif self._torn(fd, size):
             data = self._seal(size) + data
-        written = os.write(fd, data)
-        if written != len(data):
-            raise _undo(fd, data, written, self.path)
+        _write_rest(fd, data, os.write(fd, data), self.path)
         return size
 
     def create(self) -> None:
@@ -220,7 +218,7 @@ class LiveFile:
             raw = io.FileIO(self.fd, "a", closefd=False)
             text = self.text
             if text.bom and self.regular and not os.fstat(self.fd).st_size:
-                os.write(self.fd, text.bom)
+                _write_rest(self.fd, text.bom, os.write(self.fd, text.bom), self.path)
             stream = TextIOWrapper(raw, text.codec, text.errors, text.newline, write_through=True)
             self._stream = stream
         return stream
@@ -318,10 +316,8 @@ class LiveFile:
         if size and self._torn(self.fd, size):
             size = os.fstat(self.fd).st_size
             seal = self._seal(size)
-            written = _put(self.fd, seal, size)
-            if written != len(seal):
-                raise _undo(self.fd, seal, written, self.path)
-            size += written
+            _write_rest(self.fd, seal, _put(self.fd, seal, size), self.path)
+            size += len(seal)
         self.end = size
         return size
 
@@ -379,13 +375,43 @@ def _write_through(fd: int, data: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _undo(fd: int, data: bytes, written: int, path: str) -> OSError:
-    """Take the first *written* bytes of *data* off the end of the file, if they are its end; return the error."""
-    with contextlib.suppress(OSError):
+def _write_rest(fd: int, data: bytes, written: int, path: str) -> None:
+    """
+    Write what is left of *data* behind its first *written* bytes, since only a write that fails tells why.
+
+    Then all of it is taken back, and the file system's own error raised.
+    """
+    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        # Not behind what somebody else wrote there without the lock.
+        while written < len(data) and _ends_with(fd, data[:written]) is not False:
+            more = _put(fd, data[written:], written)
+            if not more:
+                break
+            written += more
+    except OSError as error:
+        reason = error
+    if written < len(data):
+        fate = "they were taken back" if _take_back(fd, data[:written]) else "they stay"
+        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
+        raise OSError(reason.errno, msg, path)
+
+
+def _take_back(fd: int, data: bytes) -> bool:
+    """Cut *data* off the end of the file, unless something stands behind it; tell whether so."""
+    if not _ends_with(fd, data):
+        return False
+    try:
+        os.ftruncate(fd, os.fstat(fd).st_size - len(data))
+    except OSError:
+        return False
+    return True
+
+
+def _ends_with(fd: int, data: bytes) -> Optional[bool]:
+    """Tell whether the file ends with *data*; None if we may not read it."""
+    try:
         size = os.fstat(fd).st_size
-        # Somebody may have written behind them without the lock; his record stays.
-        if 0 < written <= size and _read_at(fd, written, size - written) == data[:written]:
-            os.ftruncate(fd, size - written)
-    return OSError(
-        errno.ENOSPC, f"only {written} of {len(data)} bytes could be written; they were taken back", path
-    )
+        return size >= len(data) and _read_at(fd, len(data), size - len(data)) == data
+    except OSError:
+        return None
