@@ -13,6 +13,7 @@ import errno
 import gzip
 import os
 import re
+import struct
 import threading
 import time
 import zlib
@@ -26,7 +27,10 @@ from ._rotation import GZ
 
 _CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
 _LEVEL = 6
-_GZIP_FORMAT = 31  # zlib's wbits: largest window, gzip header and trailer
+# The header of what we compress.  No time and no name in it, which other programs leave out, too; but in the place
+# that RFC 1952 keeps for "extra" data a field of our own.  Readers pass over it.
+_MARK = b"LH" + struct.pack("<H", 22) + b"concurrent-log-handler"
+_HEADER = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + struct.pack("<H", len(_MARK)) + _MARK
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`
 _START_PATIENCE = 5.0  # seconds that starting a thread may take
 _LAST_STEPS = 8  # that are done while somebody waits for the end, and others go on rotating
@@ -55,13 +59,16 @@ class Job:
         """Compress what the backup has beyond what was read before, as one more gzip member."""
         self._check()
         before = os.fstat(self._source)
-        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        checksum, begin, header = 0, self._read, _HEADER
         while True:
             data = self._read_chunk()
             if not data:
                 break
-            self._write(packer.compress(data))
-        self._write(packer.flush())
+            checksum = zlib.crc32(data, checksum)
+            self._write(header + packer.compress(data))
+            header = b""
+        self._write(header + packer.flush() + struct.pack("<LL", checksum, (self._read - begin) % 2**32))
         self._check()
         os.fsync(self._part)
         # The time tells readers, and retention by age, when the last record came.
@@ -266,6 +273,10 @@ class Compression:
         A compressor killed before its last step leaves both: the plain one goes, or, if a late
         writer has added to it, the `.gz`.  CLH, switched from gzip to none, leaves two different
         backups under one number: both stay.
+
+        A `.gz` goes only if it has our mark, whatever it holds.  Version 1.0.0 made none, and another
+        tool's may look like its; so those of 1.0.0 count like another tool's: they stay, and a plain
+        backup goes whose content one has to the end.
         """
         if not os.path.lexists(name + GZ):
             return False
@@ -289,7 +300,11 @@ def inodes(names: Iterable[str]) -> Set[Inode]:
 
 
 def drop_twin(name: str) -> bool:
-    """Remove the plain backup *name*, whose `.gz` is there too, if both have the same content; tell whether so."""
+    """
+    Remove the plain backup *name*, whose `.gz` is there too, if both have the same content; tell whether so.
+
+    Whoever made the `.gz`: it has all of it.
+    """
     with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
         if _packed_size(name + GZ, plain.fileno()) == os.fstat(plain.fileno()).st_size:
             os.unlink(name)
@@ -323,9 +338,9 @@ def _whole(fd: int) -> bytes:
 
 
 def _is_of_this_package(path: str) -> bool:
-    """Tell whether zlib has written the header: no time in it and no name, unlike those of CLH and other tools."""
+    """Tell whether the `.gz` at *path* has our mark; those of version 1.0.0 have none."""
     with open(open_to_read(path), "rb") as file:
-        return file.read(8) == b"\x1f\x8b\x08" + bytes(5)
+        return file.read(len(_HEADER)) == _HEADER
 
 
 def _packed_size(path: str, source: int) -> int:
