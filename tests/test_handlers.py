@@ -97,7 +97,7 @@ def test_defaults_of_the_standard_librarys_arguments() -> None:
         ({"maxBytes": "ten"}, ValueError),
         ({"maxBytes": None}, TypeError),
         ({"backupCount": -1}, ValueError),
-        ({"backupCount": "3"}, TypeError),
+        ({"backupCount": "three"}, ValueError),
         ({"mode": "r"}, ValueError),
         ({"mode": "r", "maxBytes": 10, "backupCount": 1}, ValueError),
         ({"mode": 1}, TypeError),

@@ -43,7 +43,7 @@ class LimitedHandler(ConcurrentHandler):
     def _set_limits(
         self,
         max_bytes: _options.Size,
-        backup_count: int,
+        backup_count: _options.Count,
         max_total_bytes: Optional[_options.Size],
         max_age: Union[float, dt.timedelta, None],
         on_rotated: Union[OnRotated, str, None],
@@ -87,7 +87,7 @@ class LimitedHandler(ConcurrentHandler):
         return self._backup_count
 
     @backupCount.setter
-    def backupCount(self, value: int) -> None:
+    def backupCount(self, value: _options.Count) -> None:
         self._backup_count = _options.count(value, "backupCount")
         self._adjust()
 

@@ -101,7 +101,7 @@ class ConcurrentTimedRotatingFileHandler(LimitedHandler, _Timed):
         filename: LogFilenameType,
         when: str = "h",
         interval: float = 1,
-        backupCount: int = 0,
+        backupCount: _options.Count = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
         utc: bool = False,

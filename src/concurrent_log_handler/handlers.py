@@ -88,7 +88,7 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         filename: LogFilenameType,
         mode: str = "a",
         maxBytes: _options.Size = 0,
-        backupCount: int = 0,
+        backupCount: _options.Count = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
         errors: Optional[str] = None,
