@@ -291,6 +291,27 @@ def test_bad_limit_set_after_construction_is_refused(tmp_path: Path) -> None:
     assert (handler.maxBytes, handler.backupCount) == (100, 1)
 
 
+@pytest.mark.parametrize("theirs", ["RotatingFileHandler", "TimedRotatingFileHandler"])
+@pytest.mark.parametrize("ours", ["ConcurrentRotatingFileHandler", "ConcurrentTimedRotatingFileHandler"])
+def test_class_that_names_the_standard_librarys_too_keeps_its_limits(
+    tmp_path: Path, ours: str, theirs: str
+) -> None:
+    """For `isinstance` checks of some framework; the other constructor must not set limits, or open the file."""
+    kind = getattr(concurrent_log_handler, ours)
+    both = type("Both", (kind, getattr(logging.handlers, theirs)), {})
+
+    handler = both(tmp_path / "app.log", maxBytes=10, backupCount=3)
+    assert (handler.maxBytes, handler.backupCount) == (10, 3)
+    assert contents(tmp_path) == {}
+    for text in ("aaaa", "bbbb", "cccc"):
+        handler.handle(a_record(text))
+    handler.close()
+
+    assert isinstance(handler, getattr(logging.handlers, theirs))
+    backups = [text for name, text in contents(tmp_path).items() if name.startswith("app.log.")]
+    assert sorted(backups) == ["aaaa\n", "bbbb\n"]
+
+
 # -- rotation -----------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -510,6 +511,24 @@ def test_stream_is_the_same_while_the_file_is(tmp_path: Path) -> None:
     assert live.stream() is not stream
     live.close()
     assert live.stream() is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_stream_is_named_as_the_standard_librarys(tmp_path: Path, encoding: str) -> None:
+    """Programs tell by its name which file a handler has, and show its mode."""
+    (tmp_path / "stdlib").mkdir()
+    theirs = logging.FileHandler(tmp_path / "stdlib" / "app.log", encoding=encoding)
+    ours = Strict(tmp_path / "app.log", encoding=encoding, delay=False)
+    assert theirs.stream is not None
+    assert ours.stream is not None
+
+    assert theirs.stream.name == str(tmp_path / "stdlib" / "app.log")
+    assert ours.stream.name == str(tmp_path / "app.log")
+    assert ours.stream.mode == theirs.stream.mode == "a"
+    assert ours.stream.buffer.name == str(tmp_path / "app.log")
+    write(ours, "one")
+    assert ours.stream.name == str(tmp_path / "app.log")
+    theirs.close()
 
 
 def test_stream_and_records_keep_their_order(tmp_path: Path) -> None:

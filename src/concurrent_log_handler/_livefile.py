@@ -216,10 +216,12 @@ class LiveFile:
         stream = self._stream
         if stream is None or stream.closed or stream.fileno() != self.fd:
             raw = io.FileIO(self.fd, "a", closefd=False)
+            raw.name = self.path  # as the standard library's stream has it, for whoever tells a file by that
             text = self.text
             if text.bom and self.regular and not os.fstat(self.fd).st_size:
                 _write_rest(self.fd, text.bom, os.write(self.fd, text.bom), self.path)
             stream = TextIOWrapper(raw, text.codec, text.errors, text.newline, write_through=True)
+            stream.mode = "a"  # type: ignore[misc]  # as open() does it
             self._stream = stream
         return stream
 

@@ -110,7 +110,8 @@ class SharedFileHandler(BaseRotatingHandler):
         self.lockFilename = self.getLockFilename(lock_file_directory)
         _check_parent(self.baseFilename)
         self._set_up()
-        super().__init__(self.baseFilename, mode, encoding=encoding, delay=True, errors=errors)
+        # Not super(): a subclass may name the standard library's handler, too, which would set the limits anew.
+        BaseRotatingHandler.__init__(self, self.baseFilename, mode, encoding, delay=True, errors=errors)
         self.delay = delay is None or _options.flag(delay, "delay")
         self.terminator = self._class_terminator if terminator == "\n" else terminator
         self._lock.check_path()
