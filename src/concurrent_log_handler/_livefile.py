@@ -18,7 +18,7 @@ from os import stat as os_stat
 from typing import Callable, Optional, Tuple
 
 from ._clock import monotonic
-from ._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
+from ._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory, root
 from ._text import TextFormat
 
 try:
@@ -66,6 +66,7 @@ class LiveFile:
         self._ino = -1
         self._dev = -1
         self._stream: Optional[TextIOWrapper] = None
+        self._root = root()
 
     def empty_when_opened(self) -> None:
         """Have what the file holds now, and nothing that comes later, removed when it is first opened."""
@@ -156,15 +157,22 @@ class LiveFile:
 
     def _open_apart(self) -> int:
         try:
+            os.stat(self.path)
             return self._open()
-        except PermissionError:
-            if self._still_named() is None:
-                raise
-            return os.dup(self.fd)
+        except OSError as error:
+            if self._out_of_reach(error) is not None:
+                return os.dup(self.fd)
+        return self._open()
 
-    def _still_named(self) -> Optional[os.stat_result]:
-        """Return the status of the file that we have open, or None if it is not ours or was removed."""
-        if not self._is_same(self.fd):
+    def _out_of_reach(self, error: OSError) -> Optional[os.stat_result]:
+        """
+        Return the status of the file that we have open, if *error* does not mean that another one is due.
+
+        The process has given up its rights, and may not even look into the directory any more; or it
+        has another root, and the path leads nowhere there.  None also if the file is not ours or was removed.
+        """
+        in_jail = isinstance(error, FileNotFoundError) and self._root != root()
+        if not (isinstance(error, PermissionError) or in_jail) or not self._is_same(self.fd):
             return None
         here = os.fstat(self.fd)
         return here if here.st_nlink else None
@@ -232,7 +240,7 @@ class LiveFile:
     # -- opening --------------------------------------------------------------
 
     def _open(self) -> int:
-        return open_in_directory(self.path, self._open_path)
+        return open_in_directory(self.path, self._open_path, within=self._root)
 
     def _open_path(self) -> int:
         try:
@@ -264,13 +272,10 @@ class LiveFile:
         there: Optional[os.stat_result] = None
         try:
             there = os.stat(self.path)
-        except PermissionError:
-            # The process has given up its rights, and may not even look into the directory any more.
-            there = self._still_named()
-            if there is None:
+        except OSError as error:
+            there = self._out_of_reach(error)
+            if there is None and isinstance(error, PermissionError):
                 raise
-        except OSError:
-            pass
         if there is None or not self._is_same(self.fd, there):
             self.close()
             there = self._open_anew()
