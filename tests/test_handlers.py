@@ -438,19 +438,6 @@ def test_rotator_that_fails_costs_no_record(tmp_path: Path) -> None:
     assert [(text, str(error)) for text, error in handler.failures] == [("bbbb", "no room")]
 
 
-def test_namer_with_one_name_for_all_backups_costs_no_record(tmp_path: Path) -> None:
-    """Rotating would overwrite the backup each time."""
-    handler = Recording(tmp_path / "app.log", maxBytes=10, backupCount=2)
-    handler.namer = lambda name: str(tmp_path / "backup")
-
-    write(handler, "aaaa", "bbbb", "cccc")
-
-    assert contents(tmp_path) == {"app.log": "aaaa\nbbbb\ncccc\n"}
-    ((text, error),) = handler.failures
-    assert text == "bbbb"
-    assert "a name of its own" in str(error)
-
-
 def test_one_name_for_the_only_backup_is_fine(tmp_path: Path) -> None:
     handler = Strict(tmp_path / "app.log", maxBytes=10, backupCount=1)
     handler.namer = lambda name: str(tmp_path / "backup")
@@ -1448,7 +1435,10 @@ def test_logging_from_inside_a_formatter_and_a_namer(tmp_path: Path) -> None:
                 handler.handle(a_record("inside the formatter", level=logging.ERROR))
             return super().format(record)
 
+    named: list[str] = []
+
     def namer(name: str) -> str:
+        named.append(name)
         handler.handle(a_record("inside the namer", level=logging.ERROR))
         return name
 
@@ -1460,7 +1450,7 @@ def test_logging_from_inside_a_formatter_and_a_namer(tmp_path: Path) -> None:
     assert sorted(line for line in lines if "namer" not in line) == sorted(
         ["one", "two", "three"] + ["inside the formatter"] * 3
     )
-    assert lines.count("inside the namer") % 5 == 0
+    assert lines.count("inside the namer") == len(named) > 0
 
 
 def test_threads_share_a_handler(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Where each backup goes: names and shift plans.  No file is touched here.
+"""Where each backup goes: shift plans.  No file is touched here.
 
-A plan is a list of moves in the order they must happen.  `handlers` carries it
+A plan is a list of moves in the order they must happen.  The handler carries it
 out while it holds the locks, so everything here is tested with strings.
 """
 
 from __future__ import annotations
 
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence
 
 GZ = ".gz"
 
@@ -18,41 +18,26 @@ class Move(NamedTuple):
     target: Optional[str]
 
 
-def check_names(live: str, names: Sequence[str]) -> None:
-    """Raise `ValueError` if a `namer` gives one name to several backups, or the live file's to one."""
-    if len(set(names)) != len(names) or live in names:
-        msg = f"namer must give each backup of {live!r} a name of its own, got {list(names)!r}"
-        raise ValueError(msg)
-
-
-def plan_shift(name: Callable[[int], str], exists: Callable[[str], bool], backup_count: int) -> List[Move]:
+def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Move]:
     """
-    Return the moves that free number 1 of a chain numbered from 1 (newest) to *backup_count*.
+    Return the moves that free number 1 of a chain of backups.
 
     Only what lies below the first free number moves, so a gap that a kill left is closed.  A full
     chain loses its last number first.  A backup is plain, or with `.gz` behind its name, or, if a
     compressor was killed just before its last step, both; both forms move together.
 
     Args:
-        name: The plain name of a number.
-        exists: Whether there is something at a path.
-        backup_count: At least 1.
+        names: The plain names from number 1 (newest) on: up to the first that is free or, if none is, all
+            that may stay.
+        taken: For each of them that is not free, what stands behind it: nothing, `.gz`, or each of them.
     """
-    names: List[str] = []
-    taken: List[Tuple[str, ...]] = []
-    for number in range(1, backup_count + 1):
-        path = name(number)
-        names.append(path)
-        plain, packed = exists(path), exists(path + GZ)
-        if not plain and not packed:
-            break
-        taken.append(("", GZ) if plain and packed else ("",) if plain else (GZ,))
     moves: List[Move] = []
-    if len(taken) == backup_count:
-        moves.extend(Move(names[-1] + suffix, None) for suffix in taken.pop())
-    for index in range(len(taken) - 1, -1, -1):
+    if taken and len(taken) == len(names):
+        moves += [Move(names[-1] + suffix, None) for suffix in taken[-1]]
+    for index in range(len(names) - 2, -1, -1):
         source, target = names[index], names[index + 1]
-        moves += [Move(source + suffix, target + suffix) for suffix in taken[index]]
+        for suffix in taken[index]:
+            moves.append(Move(source + suffix, target + suffix))
     return moves
 
 

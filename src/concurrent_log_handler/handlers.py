@@ -1,34 +1,26 @@
 """The size handler: when a rotation is due, and what it makes of the files; the timed one is in `_timed`.
 
-The way of a record is in `_writer`, limits are in `_limits`; names and shift plans come from `_rotation`.
+The way of a record is in `_writer`, limits are in `_limits`; names and shifts come from `_numbered`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging.handlers
 import os
-import stat
 import time
 import warnings
-from itertools import count
 from logging import LogRecord
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Union
+from typing import Iterable, Iterator, Optional, Union
 
 from . import _options
-from ._compress import drop_twin
 from ._limits import LimitedHandler, OnRotated
+from ._numbered import NumberedChain
 from ._retention import surplus
-from ._rotation import GZ, check_names, plan_shift
 from ._shared import LogFilenameType
 from ._timed import ConcurrentTimedRotatingFileHandler
 
 __all__ = ["ConcurrentRotatingFileHandler", "ConcurrentTimedRotatingFileHandler", "LogFilenameType"]
-
-
-_LONG_CHAIN = 100  # backups from which on reading the whole directory is cheaper than asking for each
-_WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
 
 
 class ConcurrentRotatingFileHandler(LimitedHandler):
@@ -150,115 +142,39 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         return self._is_full(record)
 
-    def _roll(self) -> bool:
-        names = list(self._names_to_shift())
-        check_names(self.baseFilename, names)
-        present = _present_until_gap(names)
-        self._carry_out(plan_shift(["", *names].__getitem__, present.__contains__, len(names)))
-        self._move_live_to(names[0])
-        if self._limits().need_status():
-            self._enforce_limits()
-        return True
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._newest = ""
 
-    def _names_to_shift(self) -> Iterator[str]:
-        """Yield the names from number 1 on: as many as may stay or, without a count, up to the first that is free."""
-        if self._backup_count:
-            yield from map(self._backup_name, range(1, self._backup_count + 1))
-            return
-        seen: Set[str] = set()
-        for name in map(self._backup_name, count(1)):
-            yield name
-            if name in seen or not (os.path.lexists(name) or os.path.lexists(name + GZ)):
-                return  # a namer that gives one name twice would go on for ever
-            seen.add(name)
+    def _numbered(self) -> NumberedChain:
+        """Look at the backups.  Locks held; good until they are released, or something is moved."""
+        beyond = self._limits().need_status()
+        return NumberedChain(self.baseFilename, self._backup_name, self._backup_count, beyond, self._newest)
 
     def _backup_name(self, number: int) -> str:
         return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
 
+    def _roll(self) -> bool:
+        target, moves = self._numbered().make_room()
+        self._carry_out(moves)
+        self._move_live_to(target)
+        self._newest = target
+        if self._limits().need_status():
+            self._enforce_limits()
+        return True
+
     def _backups(self) -> Iterator[str]:
-        number = 0
-        while number < self._backup_count:
-            number += 1
-            yield self._backup_name(number)
-        seen: Set[str] = set()
-        missing = 0
-        while self._limits().need_status() and missing < _WIDEST_GAP:
-            number += 1
-            name = self._backup_name(number)
-            if name in seen:
-                return  # a namer that gives one name twice would go on for ever
-            seen.add(name)
-            missing = 0 if os.path.lexists(name) or os.path.lexists(name + GZ) else missing + 1
-            if not missing:
-                yield name
+        return self._numbered().names()
 
     def _plain_backups(self) -> Iterable[str]:
-        names = list(self._backups())
-        if len(names) < _LONG_CHAIN:
-            return names
-        listed = _listing(names)
-        plain = [name for name in names if name in listed]
-        known = plain or any(
-            name + GZ in listed for name in names
-        )  # or a namer writes its paths in another way
-        return plain if known else names
+        return self._numbered().plain()
 
     def _surplus(self) -> Iterable[str]:
-        backups = []
-        for name in reversed(list(self._backups())):
-            backup = self._weigh(tuple(path for path in (name, name + GZ) if os.path.lexists(path)))
-            if backup is not None:
-                backups.append(backup)
+        weighed = [self._weigh(paths) for paths in reversed(self._numbered().backups())]
+        backups = [backup for backup in weighed if backup is not None]
         limits = self._limits()._replace(number=0)  # the shift has seen to it
         going = surplus(backups, limits, time.time(), self._weight_besides())
         return [path for backup in going for path in backup.paths]
-
-
-def _present_until_gap(names: Sequence[str]) -> Set[str]:
-    """Return what there is of *names*, plain and `.gz`, before the first that is free."""
-    present: Set[str] = set()
-    listed: Dict[str, bool] = {}
-    for number, name in enumerate(names):
-        if number == _LONG_CHAIN:
-            listed = _listing(names)
-        packed = name + GZ
-        # Most are in one form, and a name that is not listed as it is written is asked for.
-        if listed.get(name) is False and packed not in listed:
-            present.add(name)
-        elif listed.get(packed) is False and name not in listed:
-            present.add(packed)
-        else:
-            forms = _forms(name)
-            if not forms:
-                break
-            # A compressor killed before its last step; a kill between the two moves would part them for good.
-            if len(forms) == 2 and drop_twin(name):
-                forms.remove(name)
-            present.update(forms)
-    return present
-
-
-def _listing(names: Iterable[str]) -> Dict[str, bool]:
-    """Return the paths in the directories of *names*, and whether each is a directory."""
-    found: Dict[str, bool] = {}
-    for folder in {name.rpartition(os.sep)[0] for name in names}:
-        with contextlib.suppress(OSError), os.scandir(folder or os.sep) as entries:
-            found.update((entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    return found
-
-
-def _forms(name: str) -> List[str]:
-    """Return which of *name* and its `.gz` there are; a directory is an error, since it is not ours to move."""
-    forms = []
-    for path in (name, name + GZ):
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(21, "a directory stands where a backup belongs", path)
-        forms.append(path)
-    return forms
 
 
 # `class = handlers.ConcurrentRotatingFileHandler` in an ini: fileConfig evaluates it here.
