@@ -59,8 +59,8 @@ class NumberedChain:
         names: List[str] = []
         taken: List[Forms] = []
         known = {self._live}
-        for number in range(1, self._limit + 1) if self._limit else count(1):
-            name = self._name(number)
+        within = list(map(self._name, range(1, self._limit + 1)))  # a namer is asked for all, as in CPython
+        for name in within or map(self._name, count(1)):
             names.append(name)
             if name in known:
                 msg = f"namer must give each backup of {self._live!r} a name of its own, got {names!r}"
