@@ -146,7 +146,7 @@ def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
         """
         import logging, os, pathlib, threading
         from concurrent_log_handler import ConcurrentRotatingFileHandler
-        from concurrent_log_handler._backups import _compress
+        from concurrent_log_handler._backups import _jobs
 
         reading, go_on = threading.Event(), threading.Event()
         read = os.read
@@ -156,7 +156,7 @@ def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
                 reading.set()
                 assert go_on.wait(20)
             return data
-        _compress.os = type("os", (), {**vars(os), "read": staticmethod(waiting_read)})
+        _jobs.os = type("os", (), {**vars(os), "read": staticmethod(waiting_read)})
 
         handler = ConcurrentRotatingFileHandler(
             "app.log", maxBytes=3_000_000, backupCount=3, use_gzip=True, background_gzip=True

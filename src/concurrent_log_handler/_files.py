@@ -78,12 +78,26 @@ def hidden_prefix(log: str) -> str:
     return f".__{name}."
 
 
-def open_in_directory(path: str, opener: Callable[[], int]) -> int:
-    """Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile."""
+def root() -> Optional[Tuple[int, int]]:
+    """Return what tells one root directory from another: after a chroot, the same path means another file."""
+    with contextlib.suppress(OSError):
+        found = os.stat("/")
+        return None if WINDOWS else (found.st_dev, found.st_ino)
+    return None
+
+
+def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]] = None) -> int:
+    """
+    Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile.
+
+    None is made if `root` is not *within* any more, where that is given: it would be one in a jail.
+    """
     for _ in range(10):
         try:
             return opener()
         except FileNotFoundError:
+            if within is not None and within != root():
+                raise
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
     return opener()
@@ -232,9 +246,9 @@ def _give(fd: int, uid: int, gid: int) -> None:
 def _umask_of_process() -> int:
     """Read the umask without setting it, where the kernel shows it."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        with open("/proc/self/status", "rb") as status:
             for line in status:
-                if line.startswith("Umask:"):
+                if line.startswith(b"Umask:"):
                     return int(line.split()[1], 8)
     except (OSError, ValueError, IndexError):
         pass

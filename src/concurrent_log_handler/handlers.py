@@ -15,7 +15,14 @@ from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from typing import Any, Iterable, List, Optional, Tuple, Union
 
 from . import _options
-from ._backups._calendar import MIN_VALID_TIME, Calendar, first_boundary, next_boundary, parse_calendar, period_text
+from ._backups._calendar import (
+    MIN_VALID_TIME,
+    Calendar,
+    first_boundary,
+    next_boundary,
+    parse_calendar,
+    period_text,
+)
 from ._backups._dated import DatedChain
 from ._backups._naming import Naming, naming_for
 from ._backups._numbered import NumberedChain
@@ -83,7 +90,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         filename: LogFilenameType,
         mode: str = "a",
         maxBytes: _options.Size = 0,
-        backupCount: int = 0,
+        backupCount: _options.Count = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
         errors: Optional[str] = None,
@@ -116,6 +123,10 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
                 stacklevel=2,
             )
 
+    def _set_up(self) -> None:
+        self._newest = ""
+        super()._set_up()
+
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         return self._rotation.is_full(self, record)
@@ -128,14 +139,18 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         return self._rotation.retention.limits().any()
 
     def _roll(self) -> bool:
-        self._rotation.move_live_file(self, self._backups().make_room())
+        target, moves = self._backups().make_room()
+        self._rotation.carry_out(moves)
+        self._rotation.move_live_file(self, target)
+        self._newest = target
         if self._rotation.retention.limits().need_status():
             self._rotation.retention.enforce(self._surplus)
         return True
 
     def _backups(self) -> NumberedChain:
         limits = self._rotation.retention.limits()
-        return NumberedChain(self.baseFilename, self._backup_name, limits, self._afterwards)
+        beyond = limits.need_status()
+        return NumberedChain(self.baseFilename, self._backup_name, limits.number, beyond, self._newest)
 
     def _backup_name(self, number: int) -> str:
         return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
@@ -143,7 +158,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention
         limits = retention.limits()._replace(number=0)  # the shift has seen to it
-        return retention.surplus(self._backups().forms(), limits, time.time())
+        return retention.surplus(self._backups().backups(), limits, time.time())
 
 
 class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHandler):
@@ -189,7 +204,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         filename: LogFilenameType,
         when: str = "h",
         interval: float = 1,
-        backupCount: int = 0,
+        backupCount: _options.Count = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
         utc: bool = False,
@@ -357,7 +372,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         it, perhaps a number and `.gz`, or what `namer` makes of these.
         """
         retention = self._rotation.retention
-        return retention.surplus(self._backups().forms(), retention.limits(), self._schedule.clock())
+        return retention.surplus(self._backups().backups(), retention.limits(), self._schedule.clock())
 
 
 # `class = handlers.ConcurrentRotatingFileHandler` in an ini: fileConfig evaluates it here.

@@ -16,7 +16,7 @@ import weakref
 from os import lseek
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
-from .._files import WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
+from .._files import WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory, root
 from .._forks import home
 from ._platform import (
     EXCLUSIVE_NOW,
@@ -87,6 +87,7 @@ class SidecarLock:
         self.writable = True
         self._mark = -2
         self._identity = (-1, -1)
+        self._root = root()
         self._generation = home.generation
 
     # -- in and out -----------------------------------------------------------
@@ -336,12 +337,12 @@ class SidecarLock:
         except PermissionError:
             return True  # who may not look, and so not open another one, goes on with the one that it has
         except OSError:
-            return False
+            return self._root != root()  # and so does who is in a jail, where the path leads nowhere
         return (there.st_dev, there.st_ino) == self._identity
 
     def _open(self) -> None:
         self.fd = -1
-        fd = open_in_directory(self.path, self._open_path)
+        fd = open_in_directory(self.path, self._open_path, within=self._root)
         try:
             found = os.fstat(fd)
             _require_regular(found, self.path)

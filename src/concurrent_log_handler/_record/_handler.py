@@ -16,14 +16,16 @@ from io import TextIOWrapper
 from logging import LogRecord
 from logging.handlers import BaseRotatingHandler
 from time import monotonic
-from typing import Any, Dict, Iterable, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from .. import _options
 from .._afterwards import Afterward, Afterwards, report_to
-from .._backups._compress import has_read
-from .._backups._compressor import Chain
+from .._backups import Chain
+from .._backups._announcer import Announcer
+from .._backups._compressor import Compressor
+from .._backups._gzip import GZ, has_read
+from .._backups._retention import Retention
 from .._backups._schedule import Schedule
-from .._backups._shift import GZ
 from .._files import WINDOWS
 from .._forks import home, notice_fork
 from .._locks._log import LogLocks
@@ -131,12 +133,25 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._locks = LogLocks(self._lock, log, settings, close)
         self._afterwards = Afterwards(log, settings.debug)
         self._quick_format = QuickFormat()
-        schedule = self._make_schedule()
-        self._rotation = Rotation(log, settings, self._live, self._locks, self._afterwards, schedule)
+        both = self._locks, self._afterwards
+        self._announcer = Announcer(log, settings, *both)
+        self._compressor = Compressor(log, settings, *both, self._announcer)
+        retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
+        self._rotation = Rotation(
+            log,
+            settings,
+            self._live,
+            *both,
+            announcer=self._announcer,
+            retention=retention,
+            compress=self._compressor.claim,
+            schedule=self._make_schedule(),
+        )
         self._lock.users[id(self)] = self
 
     _PARTS: Tuple[str, ...] = (
-        *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format", "_rotation", "_text"),
+        *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
+        *("_announcer", "_compressor", "_rotation"),
     )
 
     def _make_schedule(self) -> Optional[Schedule]:
@@ -146,6 +161,8 @@ class ConcurrentHandler(BaseRotatingHandler):
     def after_fork(self) -> None:
         """Forget, in a forked child, what was the parent's."""
         self._rotation.after_fork(inside=self._lock.mine())
+        self._announcer.after_fork()
+        self._compressor.after_fork()
 
     # -- one record -----------------------------------------------------------
 
@@ -200,19 +217,20 @@ class ConcurrentHandler(BaseRotatingHandler):
         elif way and lock.acquire(self._settings.lock_timeout):
             live, rotation = self._live, self._rotation
             looked = monotonic()
-            size = live.look()
-            if size + len(data) >= rotation.look_closer_at or (
-                rotation.schedule is not None and rotation.schedule.is_up()
-            ):
-                size = rotation.make_room(self, record, len(data))
-            live.append(data, size)
-            if self._close_each_time:
-                self._make_sure(data, size)
-                _close_files(live, lock)
-            else:
-                lock.release()
+            try:
+                size = live.look()
+                if size + len(data) >= rotation.look_closer_at or (
+                    rotation.schedule is not None and rotation.schedule.is_up()
+                ):
+                    size = rotation.make_room(self, record, len(data))
+                live.append(data, size)
+                if not self._close_each_time:
+                    lock.release()
                 if monotonic() - looked > LATE:
                     self._make_sure(data, size)
+            finally:
+                if self._close_each_time:
+                    _close_files(live, lock)
         else:
             self._write_apart(data)
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
@@ -281,7 +299,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def _is_missing(self, fd: int, data: bytes, size: int) -> bool:
         """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
         with self._locks.directory():  # whoever removed the file is done with it
-            return not has_read((name + GZ for name in self._backups().backups()), fd, data, size)
+            return not has_read((name + GZ for name in self._backups().names()), fd, data, size)
 
     # -- rotation --------------------------------------------------------------
 
@@ -385,7 +403,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def _finish(self) -> None:
         self._do_afterwards()
         # The user's code in the thread may wait for what this thread holds.  The interpreter's exit still waits.
-        self._rotation.compressor.wait(CONFIG_PATIENCE if logging_is_locked_here() else None)
+        self._compressor.wait(CONFIG_PATIENCE if logging_is_locked_here() else None)
 
     # -- attributes of the standard library and of CLH ------------------------
 

@@ -12,16 +12,16 @@ import stat
 import sys
 from functools import partial
 from logging import LogRecord
-from typing import Iterable, Optional, Protocol, Tuple
+from typing import Callable, Iterable, Optional, Protocol, Tuple
 
 from .._afterwards import Afterwards, Streak
+from .._backups import Chain, Look
 from .._backups._announcer import Announcer
-from .._backups._compressor import Chain, Compressor
+from .._backups._numbered import Move
 from .._backups._retention import Retention
 from .._backups._schedule import Schedule
-from .._backups._shift import nearly_full
 from .._files import WINDOWS
-from .._locks._log import LogLocks
+from .._locks import Locks
 from .._locks._sidecar import LockTimeoutError
 from .._settings import Settings
 from ._livefile import LiveFile
@@ -78,8 +78,11 @@ class Rotation:
         log: str,
         settings: Settings,
         live: LiveFile,
-        locks: LogLocks,
+        locks: Locks,
         afterwards: Afterwards,
+        announcer: Announcer,
+        retention: Retention,
+        compress: Callable[[Look], None],
         schedule: Optional[Schedule],
     ) -> None:
         self._log = log
@@ -87,9 +90,9 @@ class Rotation:
         self._live = live
         self._locks = locks
         self._afterwards = afterwards
-        self._announcer = Announcer(log, settings, locks, afterwards)
-        self.compressor = Compressor(log, settings, locks, afterwards, self._announcer)
-        self.retention = Retention(log, settings, afterwards, self.compressor.part_files)
+        self._announcer = announcer
+        self.retention = retention
+        self._compress = compress
         self.schedule = schedule
         self.trouble = Streak()
         self._begin_anew()
@@ -106,8 +109,6 @@ class Rotation:
         self._begin_anew()
         if inside:
             self.rolling, self._incoming = rolling, incoming
-        self._announcer.after_fork()
-        self.compressor.after_fork()
 
     # -- when ------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class Rotation:
                 if state is not False:
                     self.retention.enforce(hooks._surplus)  # noqa: SLF001
         if self._settings.on_rotated is not None:
-            self._afterwards.later(partial(self._announcer.tell, hooks._backups()))  # noqa: SLF001
+            self._afterwards.later(partial(self._announcer.tell, hooks._backups))  # noqa: SLF001
 
     # -- how -------------------------------------------------------------------
 
@@ -202,14 +203,29 @@ class Rotation:
                 self._live.look()
                 moved = self._live.identity() == before and hooks._roll()  # noqa: SLF001
                 if moved and self._settings.use_gzip:
-                    self.compressor.claim(hooks._backups())  # noqa: SLF001
+                    self._compress(hooks._backups)  # noqa: SLF001
                 if moved and self._settings.on_rotated is not None:
-                    self._afterwards.later(partial(self._announcer.tell, hooks._backups()))  # noqa: SLF001
+                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))  # noqa: SLF001
         finally:
             self.rolling = False
             self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
         self._live.look()
         return moved
+
+    def carry_out(self, moves: Iterable[Move]) -> None:
+        """Move and delete backups."""
+        for move in moves:
+            if move.target is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(move.source)
+            else:
+                try:
+                    os.rename(move.source, move.target)
+                except FileNotFoundError:
+                    if os.path.lexists(move.source):
+                        raise
+                    continue  # removed by somebody else meanwhile
+            self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
 
     def move_live_file(self, hooks: Hooks, target: str) -> None:
         """Make the live file the backup *target*, and begin a new one."""
@@ -239,3 +255,8 @@ class Rotation:
                 if (there.st_dev, there.st_ino) == before and not os.path.lexists(self._log):
                     os.rename(target, self._log)
             raise
+
+
+def nearly_full(max_bytes: int) -> int:
+    """Return the size from which a file is looked at more closely before it reaches *max_bytes*."""
+    return max_bytes - min(16384, max_bytes // 32)
