@@ -56,6 +56,18 @@ DESKTOP = rb"""22 1 0:24 /@ / rw,relatime shared:1 - btrfs /dev/nvme0n1p2 rw,com
 not a mount line
 42 22 0:62 / /broken rw -
 """
+# fmt: off
+SHARED = [
+    "nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "lustre",
+    "gpfs", "beegfs", "ocfs2", "gfs2", "acfs", "davfs", "prl_fs", "vmhgfs", "fuse.ceph-fuse",
+    "fuse.rclone", "fuse.s3fs", "fuse.goofys", "fuse.gcsfuse", "fuse.mfs", "fuse.juicefs",
+    "fuse.osxfs", "fuse",
+]
+LOCAL = [
+    "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "aufs", "ecryptfs", "ntfs3",
+    "vfat", "apfs", "ufs", "fuseblk", "fuse.mergerfs", "fuse.fuse-overlayfs", "fuse.shfs",
+]
+# fmt: on
 
 
 @pytest.mark.parametrize(
@@ -101,65 +113,12 @@ def test_type_is_found_by_device_and_else_by_path(
     assert (found, is_shared_type(found)) == (name, shared)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "9p",
-        "afs",
-        "ceph",
-        "glusterfs",
-        "fuse.glusterfs",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "ocfs2",
-        "gfs2",
-        "acfs",
-        "davfs",
-        "prl_fs",
-        "vmhgfs",
-        "fuse.ceph-fuse",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "fuse.goofys",
-        "fuse.gcsfuse",
-        "fuse.mfs",
-        "fuse.juicefs",
-        "fuse.osxfs",
-        "fuse",
-    ],
-)
+@pytest.mark.parametrize("name", SHARED)
 def test_network_and_cluster_file_systems_are_shared(name: str) -> None:
     assert is_shared_type(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ext4",
-        "xfs",
-        "btrfs",
-        "zfs",
-        "f2fs",
-        "tmpfs",
-        "ramfs",
-        "overlay",
-        "aufs",
-        "ecryptfs",
-        "ntfs3",
-        "vfat",
-        "apfs",
-        "ufs",
-        "fuseblk",
-        "fuse.mergerfs",
-        "fuse.fuse-overlayfs",
-        "fuse.shfs",
-    ],
-)
+@pytest.mark.parametrize("name", LOCAL)
 def test_local_file_systems_are_not(name: str) -> None:
     assert not is_shared_type(name)
 
