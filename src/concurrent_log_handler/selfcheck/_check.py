@@ -75,7 +75,7 @@ class Check:
             if chaos:
                 self._heal(now)
             self._result.seconds += time.monotonic() - began
-            self._progress("reading back", self._result.written + now.written)
+            self._progress("reading back", now.written)
             now.read_back(self._heed)
         finally:
             now.end_all()
@@ -99,7 +99,7 @@ class Check:
         if chaos:
             chaos.step()
             chaos.replace_the_killed(ended)
-        self._progress("writing", self._result.written + now.written)
+        self._progress("writing", now.written)
 
     def _heal(self, now: Round) -> None:
         """Let an undisturbed writer rotate: that must finish whatever the killed ones left."""

@@ -10,19 +10,22 @@ import math
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, Callable, NoReturn, TypeVar
 
-from concurrent_log_handler import ConcurrentRotatingFileHandler, __version__, _options
+from concurrent_log_handler import ConcurrentRotatingFileHandler, __version__, _network, _options
 
 from ._check import Check, InterruptedCheckError
-from ._report import LiveLine, show, show_heading, show_json
+from ._machines import MachinesCheck
+from ._meeting import MeetingError
+from ._report import PROGRAM, LiveLine, show, show_heading, show_json
 from ._round import Settings
 from ._writer import STOPPING
 
-_PROGRAM = "python -m concurrent_log_handler"
 _DEFAULT_RECORDS = 20_000
+_SHARED = {"auto": None, "yes": True, "no": False}
 _Number = TypeVar("_Number", int, float)
 
 _DESCRIPTION = """\
@@ -35,16 +38,21 @@ A size is a number of bytes or text such as "1 MB" (1,000,000) or "512 KiB" (524
 The check works in a directory of its own inside --dir, and removes it.  Logs are begun anew from
 time to time, so that a long run needs no more than some hundred files.
 
+With --machines the same command is given on each machine that shares --dir.  They wait for each
+other, see whether a lock that one holds is refused to the others, write one log together (for
+10 seconds, if neither --seconds nor --records says otherwise), and each reads all of it back.
+
 With --chaos a record counts once its logging call has returned.  While the lock file is deleted,
 two processes can hold a lock: a file may then pass the limit by a record of each other writer, and
 an empty line may stand between two records.
 
 examples:
-  {_PROGRAM}
-  {_PROGRAM} --dir /mnt/share/logs --processes 8
-  {_PROGRAM} --max-bytes "1 MB" --records 50000 --no-gzip
-  {_PROGRAM} --seconds 600 --processes 8 --chaos
-  {_PROGRAM} --json | python -m json.tool
+  {PROGRAM}
+  {PROGRAM} --dir /mnt/share/logs --processes 8
+  {PROGRAM} --max-bytes "1 MB" --records 50000 --no-gzip
+  {PROGRAM} --seconds 600 --processes 8 --chaos
+  {PROGRAM} --dir /mnt/share/logs --machines 2
+  {PROGRAM} --json | python -m json.tool
 
 exit status: 0 nothing wrong, 1 something wrong, 2 a bad option, 130 interrupted"""
 
@@ -52,7 +60,7 @@ exit status: 0 nothing wrong, 1 something wrong, 2 a bad option, 130 interrupted
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line; the whole usage hides what is wrong."""
-        self.exit(2, f"{_PROGRAM}: {message}\n")
+        self.exit(2, f"{PROGRAM}: {message}\n")
 
 
 def _above_zero(read: Callable[[str], _Number], accepted: str) -> Callable[[str], _Number]:
@@ -86,7 +94,7 @@ def _directory(text: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=_PROGRAM,
+        prog=PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -97,49 +105,69 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, help=text, **how)
 
     whole = {"type": _whole, "metavar": "N"}
+    size = {"type": _size, "metavar": "SIZE"}
+    seconds = {"type": _seconds, "metavar": "S"}
     directory = {"type": _directory, "metavar": "DIR"}
     add("--dir", "directory to check (default: the one for temporary files)", **directory)
     add("--processes", "writers at a time (default: 4)", default=4, **whole)
     add("--records", f"records of each writer (default: {_DEFAULT_RECORDS:,})", **whole)
-    add(
-        "--seconds", "stop writing after this time (default: when all is written)", type=_seconds, metavar="S"
-    )
-    add(
-        "--max-bytes",
-        "size limit of a file (default: 128 KiB)",
-        type=_size,
-        metavar="SIZE",
-        default="128 KiB",
-    )
+    add("--seconds", "stop writing after this time (default: when all is written)", **seconds)
+    add("--max-bytes", "size limit of a file (default: 128 KiB, or 16 KiB with --machines)", **size)
     add("--backup-count", "backups kept (default: enough for all records)", **whole)
     add("--gzip", "compress backups (default: yes)", action=argparse.BooleanOptionalAction, default=True)
     add("--background-gzip", "compress in a thread, the logging call does not wait", action="store_true")
     add("--chaos", "kill writers, delete the lock file, move the log away while it runs", action="store_true")
+    add("--machines", "machines that do this together, on a --dir that they share", **whole)
+    add("--wait", "wait this long for the other machines (default: 120)", **seconds)
+    choices = tuple(_SHARED)
+    add("--shared-between-machines", "tell the handler whether --dir is on a shared disk", choices=choices)
     add("--json", "print one JSON object and nothing else", action="store_true")
     version = f"concurrent-log-handler {__version__}"
     parser.add_argument("--version", action="version", version=version)
     return parser
 
 
-def _settings(
-    arguments: argparse.Namespace, handler_class: type[logging.Handler], patience: float
-) -> Settings:
-    records = arguments.records
-    if records is None and arguments.seconds is None:
+def _settings(options: argparse.Namespace, handler_class: type[logging.Handler], patience: float) -> Settings:
+    alone = options.machines is None
+    records = options.records
+    if alone and records is None and options.seconds is None:
         records = _DEFAULT_RECORDS
+    told = options.shared_between_machines
+    kind = _network.file_system_type(options.dir or tempfile.gettempdir())
     return Settings(
-        directory=arguments.dir,
-        processes=arguments.processes,
+        directory=options.dir,
+        processes=options.processes,
         records=records,
-        seconds=arguments.seconds,
-        max_bytes=arguments.max_bytes,
-        backup_count=arguments.backup_count,
-        gzip=arguments.gzip,
-        background_gzip=arguments.background_gzip,
-        chaos=arguments.chaos,
+        seconds=options.seconds,
+        max_bytes=options.max_bytes or (128 if alone else 16) * 1024,
+        backup_count=options.backup_count,
+        gzip=options.gzip,
+        background_gzip=options.background_gzip,
+        chaos=options.chaos,
         patience=patience,
         handler_class=handler_class,
+        arguments={} if told is None else {"shared_between_machines": _SHARED[told]},
+        machines=options.machines or 1,
+        wait=options.wait or 120.0,
+        shared=kind if _network.is_shared_type(kind) else "",
     )
+
+
+def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program where what was asked for does not go together."""
+    if options.background_gzip and not options.gzip:
+        parser.error("--background-gzip and --no-gzip exclude each other")
+    if options.machines is None:
+        if options.wait is not None:
+            parser.error("--wait goes with --machines")
+    elif options.machines < 2:
+        parser.error("argument --machines: must be 2 or more")
+    elif options.dir is None:
+        parser.error("--machines needs --dir, a directory that the machines share")
+    elif options.chaos:
+        parser.error("--machines and --chaos exclude each other")
+    if options.dir is not None and not os.access(options.dir, os.W_OK | os.X_OK):
+        parser.error(f"argument --dir: {options.dir!r} may not be written by this user")
 
 
 @contextlib.contextmanager
@@ -163,14 +191,19 @@ def _run(settings: Settings, as_json: bool, interrupted: Callable[[], bool]) -> 
     if not as_json:
         show_heading(settings)
     try:
-        result = Check(settings, interrupted, live_line).run()
+        check = MachinesCheck if settings.machines > 1 else Check
+        result = check(settings, interrupted, live_line).run()
     except InterruptedCheckError:
         live_line.clear()
-        print(f"{_PROGRAM}: interrupted; all writers are stopped and their files removed", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted; all writers are stopped and their files removed", file=sys.stderr)
         return 130
+    except MeetingError as error:
+        live_line.clear()
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return error.status
     except OSError as error:
         live_line.clear()
-        print(f"{_PROGRAM}: cannot check: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: cannot check: {error}", file=sys.stderr)
         return 1
     live_line.clear()
     (show_json if as_json else show)(settings, result)
@@ -196,18 +229,14 @@ def main(
         sys.stdout.reconfigure(errors="backslashreplace")  # a torn record is shown on any terminal
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.background_gzip and not options.gzip:
-        parser.error("--background-gzip and --no-gzip exclude each other")
-    directory = options.dir
-    if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
-        parser.error(f"argument --dir: {directory!r} may not be written by this user")
+    _check_together(parser, options)
     with _signals_noted() as noted:
         try:
             status = _run(_settings(options, handler_class, patience), options.json, lambda: bool(noted))
             sys.stdout.flush()
         except OSError as error:
             if not isinstance(error, BrokenPipeError):  # else whoever read our output has gone
-                print(f"{_PROGRAM}: cannot write the result: {error}", file=sys.stderr)
+                print(f"{PROGRAM}: cannot write the result: {error}", file=sys.stderr)
             # Without this, Python tries once more at its exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1

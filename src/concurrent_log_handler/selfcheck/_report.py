@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from concurrent_log_handler import __version__
 
 from ._round import Result, Settings
+
+PROGRAM = "python -m concurrent_log_handler"
 
 
 class LiveLine:
@@ -38,20 +41,37 @@ class LiveLine:
 
 def show_heading(settings: Settings) -> None:
     gzip = "gzip in the background" if settings.background_gzip else "gzip" if settings.gzip else "no gzip"
-    print(
-        f"concurrent-log-handler {__version__}: {settings.processes} processes, one log, {gzip}", flush=True
-    )
+    who = f"{settings.processes} processes"
+    if settings.machines > 1:
+        who = f"{settings.machines} machines, {who} on each"
+    print(f"concurrent-log-handler {__version__}: {who}, one log, {gzip}", flush=True)
+    if settings.machines > 1:
+        print(f"Give the same command on each of the machines, within {settings.wait:g} s.", flush=True)
 
 
 def show(settings: Settings, result: Result) -> None:
-    for name, value in _rows(settings, result):
-        number, _, unit = value.partition(" ")
-        print(f"{name:<32}{number:>14} {unit}".rstrip())
+    for machine in result.machines:
+        print(machine)
+    if result.written or not result.machines:
+        _show_table(settings, result)
     for problem in result.problems:
         print(f"! {problem}")
+    if settings.shared and settings.machines == 1:
+        command = f"{PROGRAM} --dir {shlex.quote(str(settings.directory))} --machines 2"
+        print(
+            f"Note: other machines share this disk ({settings.shared}); this tested one alone, try all: {command}"
+        )
     if result.good and not result.rotations:
         print("Note: no file was full, so none was rotated; take more --records or a smaller --max-bytes.")
     print("Nothing wrong." if result.good else "FAILED: this log cannot be trusted.")
+
+
+def _show_table(settings: Settings, result: Result) -> None:
+    if result.machines:
+        print("A lock that one of them holds is refused to the others.")
+    for name, value in _rows(settings, result):
+        number, _, unit = value.partition(" ")
+        print(f"{name:<32}{number:>14} {unit}".rstrip())
 
 
 def show_json(settings: Settings, result: Result) -> None:
@@ -66,6 +86,7 @@ def show_json(settings: Settings, result: Result) -> None:
     report: dict[str, Any] = {
         "ok": result.good,
         "version": __version__,
+        "machines": settings.machines,
         "processes": settings.processes,
         "records": result.written,
         "lost": found.lost,
@@ -85,6 +106,7 @@ def show_json(settings: Settings, result: Result) -> None:
         "gzip": settings.gzip,
         "background_gzip": settings.background_gzip,
         "rounds": result.rounds,
+        "shared_file_system": settings.shared or None,
         "chaos": chaos if settings.chaos else None,
         "problems": result.problems,
     }

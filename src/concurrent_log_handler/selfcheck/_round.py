@@ -11,7 +11,7 @@ from multiprocessing import connection
 from typing import Any, Callable
 
 from ._readback import Audit, Findings, Limits, chain_of
-from ._records import average_bytes, largest_bytes, longest_text
+from ._records import Claim, average_bytes, largest_bytes, longest_text
 from ._writer import SPAWN, Job, Writer
 
 SIDECAR = ".__app.lock"
@@ -33,6 +33,10 @@ class Settings:
         chaos: Kill and replace writers, delete the sidecar, move the live file away.
         patience: Seconds without a record after which a writer counts as hanging.
         handler_class: Class of the handlers, called as `ConcurrentRotatingFileHandler` is.
+        arguments: More keywords for it.
+        machines: Machines that do this check together.
+        wait: Seconds that they wait for each other to come.
+        shared: The type of the file system, if other machines share it; else `""`.
     """
 
     directory: str | None
@@ -46,6 +50,10 @@ class Settings:
     chaos: bool
     patience: float
     handler_class: type[logging.Handler]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    machines: int = 1
+    wait: float = 120.0
+    shared: str = ""
 
     @property
     def longest(self) -> int:
@@ -54,7 +62,7 @@ class Settings:
     def records_per_round(self) -> int:
         """Return how many records each writer may put into one log before a new one is begun."""
         per_file = max(1, self.max_bytes // average_bytes(self.longest))
-        return max(1, min(_FILES_PER_ROUND * per_file, 1_000_000) // self.processes)
+        return max(1, min(_FILES_PER_ROUND * per_file, 1_000_000) // (self.processes * self.machines))
 
     def backups(self) -> int:
         """Return the `backupCount`: by default twice what a round needs."""
@@ -75,6 +83,7 @@ class Result:
     kills: int = 0
     sidecars_deleted: int = 0
     files_moved: int = 0
+    machines: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
@@ -86,9 +95,20 @@ class Result:
 
 
 class Round:
-    """One log, from its first record to the reading back."""
+    """
+    One log, from its first record to the reading back.
 
-    def __init__(self, settings: Settings, result: Result, directory: str, quota: int) -> None:
+    Contract: what an ended writer did is in *result* and, by its number, in `claims`.
+
+    Args:
+        directory: Where the log is, and what was moved out of it.
+        quota: Records of each writer.
+        first: The number of the first writer.
+    """
+
+    def __init__(
+        self, settings: Settings, result: Result, directory: str, quota: int, first: int = 1
+    ) -> None:
         self.settings = settings
         self.result = result
         self.log = os.path.join(directory, "log", "app.log")
@@ -96,13 +116,16 @@ class Round:
         self.quota = quota
         self.living: list[Writer] = []
         self.ended: list[Writer] = []
+        self.claims: dict[int, Claim] = {}
+        self._first = first
         self.stop: Any = SPAWN.RawValue(ctypes.c_uint64, 0)
-        os.makedirs(os.path.dirname(self.log))
-        os.makedirs(self.apart)
+        os.makedirs(os.path.dirname(self.log), exist_ok=True)
+        os.makedirs(self.apart, exist_ok=True)
 
     @property
     def written(self) -> int:
-        return sum(writer.written for writer in self.living + self.ended)
+        """Return how many records are written, over all rounds."""
+        return self.result.written + sum(writer.written for writer in self.living)
 
     def employ(self, records: int) -> Writer:
         """Start a writer; it begins to write when it is told to."""
@@ -114,8 +137,9 @@ class Round:
             "delay": None,
             "use_gzip": settings.gzip,
             "background_gzip": settings.background_gzip,
+            **settings.arguments,
         }
-        number = len(self.living) + len(self.ended) + 1
+        number = len(self.living) + len(self.ended) + self._first
         job = Job(number, self.log, records, settings.longest, settings.handler_class, arguments)
         self.living.append(Writer(job, self.stop))
         return self.living[-1]
@@ -139,9 +163,14 @@ class Round:
         writer.finish()
         self.living.remove(writer)
         self.ended.append(writer)
-        problem = writer.verdict()
+        self.claims[writer.job.number] = writer.claim
+        result, problem = self.result, writer.verdict()
         if problem:
-            self.result.problems.append(problem)
+            result.problems.append(problem)
+        result.written += writer.written
+        result.slowest = max(result.slowest, writer.slowest)
+        result.rotations += writer.rotations
+        result.handler_errors += len(writer.errors)
 
     def end_all(self) -> None:
         """Kill what still runs; no writer outlives this."""
@@ -153,14 +182,13 @@ class Round:
         self.living.clear()
 
     def read_back(self, heed: Callable[[], None]) -> None:
-        """Count what is in the files against what the writers claim; calls *heed* before each file."""
+        """Count what is in the files against `claims`; calls *heed* before each file."""
         settings, result = self.settings, self.result
-        claims = {writer.job.number: writer.claim for writer in self.ended}
         # While a sidecar is deleted, two processes can each hold one.  Both see room for their record, and
         # one may see half of the other's, which the kernel is still copying, and seal it.
         slack = (settings.processes - 1) * largest_bytes(settings.longest) if settings.chaos else 0
         limits = Limits(settings.max_bytes, settings.backups(), settings.longest, slack, settings.chaos)
-        audit = Audit(claims, limits, heed)
+        audit = Audit(self.claims, limits, heed)
         chain = chain_of(self.log, SIDECAR)
         audit.read_chain(chain)
         audit.read_apart(os.path.join(self.apart, name) for name in sorted(os.listdir(self.apart)))
@@ -169,9 +197,4 @@ class Round:
             result.problems.append(f"left in the directory: {', '.join(chain.strays[:5])}")
         if settings.gzip and chain.plain:
             result.problems.append(f"not compressed: {', '.join(chain.plain[:5])}")
-        for writer in self.ended:
-            result.written += writer.written
-            result.slowest = max(result.slowest, writer.slowest)
-            result.rotations += writer.rotations
-            result.handler_errors += len(writer.errors)
         result.rounds += 1
