@@ -1,7 +1,7 @@
 """One writer of the self-check: the process that logs, and its parent's view of it.
 
 A writer counts in shared memory what was acknowledged, so a kill takes nothing of that away.
-When it is started and killed is `_selfcheck`'s; what its records look like, `_readback`'s.
+When it is started and killed is `_round`'s.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ._readback import Claim, record_text
+from ._records import Claim, record_text
 
 SPAWN = multiprocessing.get_context("spawn")
 _ACKNOWLEDGED, _SLOWEST, _ROTATIONS = range(3)  # what a writer keeps in shared memory
 _ERRORS_PER_WRITER = 100
-_STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# what asks a program to stop
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 # --- in the writers ---
@@ -44,7 +45,7 @@ class Job:
 
 def write_records(job: Job, counters: Any, stop: Any, parent: Any) -> None:
     """Write the records of *job*; the main function of a writer process."""
-    for number in _STOPPING:
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)  # the parent decides when we end
     try:
         handler = job.handler_class(job.path, **job.arguments)
@@ -209,7 +210,7 @@ def _signals_held_back() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # it unblocks signals when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
