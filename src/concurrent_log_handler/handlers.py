@@ -133,7 +133,9 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
 
     def _asks_each_time(self) -> bool:
         # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
-        return getattr(self.shouldRollover, "__func__", None) is not ConcurrentRotatingFileHandler.shouldRollover
+        return (
+            getattr(self.shouldRollover, "__func__", None) is not ConcurrentRotatingFileHandler.shouldRollover
+        )
 
     def _rotates(self) -> bool:
         return self._rotation.retention.limits().any()
@@ -320,7 +322,10 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
 
     def _asks_each_time(self) -> bool:
         # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
-        return getattr(self.shouldRollover, "__func__", None) is not ConcurrentTimedRotatingFileHandler.shouldRollover
+        return (
+            getattr(self.shouldRollover, "__func__", None)
+            is not ConcurrentTimedRotatingFileHandler.shouldRollover
+        )
 
     def _roll(self) -> bool:
         rotation, schedule = self._rotation, self._schedule
@@ -346,7 +351,9 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
             at = first_boundary(calendar, now, self._schedule.last_write(), self.computeRollover)
         text = period_text(calendar, int(at), self.suffix)
-        least = self._given[1] + 1 if self._given[0] == text else 0  # also if it was uploaded and deleted since
+        least = (
+            self._given[1] + 1 if self._given[0] == text else 0
+        )  # also if it was uploaded and deleted since
         number, path = self._backups().free_name(self.baseFilename, text, least)
         return text, number, path
 

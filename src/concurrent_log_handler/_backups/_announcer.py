@@ -17,12 +17,13 @@ from logging import LogRecord
 from threading import get_ident
 from typing import Dict, Iterable, List, Optional, Set, Tuple
 
-from .._afterwards import Afterwards, Report
-from .._files import WINDOWS, Access, hidden_prefix
-from .._forks import here
-from .._locks import Locks
-from .._locks._platform import lock_file_now, unlock_file
-from .._settings import Settings
+from concurrent_log_handler._afterwards import Afterwards, Report
+from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix
+from concurrent_log_handler._forks import here
+from concurrent_log_handler._locks import Locks
+from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
+from concurrent_log_handler._settings import Settings
+
 from . import Look
 from ._gzip import GZ
 

@@ -9,10 +9,11 @@ from functools import partial
 from logging import LogRecord
 from typing import Callable, List, Optional, Set
 
-from .._afterwards import Afterwards, Report, Streak
-from .._files import WINDOWS
-from .._locks import Locks
-from .._settings import Settings
+from concurrent_log_handler._afterwards import Afterwards, Report, Streak
+from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._locks import Locks
+from concurrent_log_handler._settings import Settings
+
 from . import Look
 from ._announcer import Announcer
 from ._background import Worker

@@ -40,7 +40,9 @@ class DatedChain:
     def backups(self) -> List[Tuple[str, ...]]:
         """Return the paths of each backup, in all its forms, newest first."""
         directory = backup_directory(self._naming)
-        return [tuple(os.path.join(directory, name) for name in each.names) for each in reversed(self.listed())]
+        return [
+            tuple(os.path.join(directory, name) for name in each.names) for each in reversed(self.listed())
+        ]
 
     def listed(self) -> List[Backup]:
         """Return the backups that this handler made, oldest first."""

@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import Iterable, Iterator
 
-from .._files import open_to_read
+from concurrent_log_handler._files import open_to_read
 
 GZ = ".gz"
 CHUNK = 1 << 20  # zlib releases the GIL for the whole of it

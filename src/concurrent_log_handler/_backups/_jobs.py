@@ -14,10 +14,11 @@ import re
 import time
 from typing import Callable, Iterable, List, Optional, Set, Tuple
 
-from .._clock import monotonic
-from .._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
-from .._forks import here
-from .._locks._platform import lock_file_now, unlock_file
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
+from concurrent_log_handler._forks import here
+from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
+
 from ._gzip import CHUNK, GZ, Member, is_marked, packed_size
 
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`

@@ -10,8 +10,8 @@ import os
 import stat
 from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from .._afterwards import Afterwards, Streak
-from .._settings import Settings
+from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._settings import Settings
 
 
 class Kept(NamedTuple):

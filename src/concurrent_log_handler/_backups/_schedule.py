@@ -12,8 +12,9 @@ import stat
 import time
 from typing import Callable, NamedTuple, Optional, Tuple
 
-from .._afterwards import Afterwards
-from .._locks import Sidecar
+from concurrent_log_handler._afterwards import Afterwards
+from concurrent_log_handler._locks import Sidecar
+
 from ._calendar import Calendar, Compute, first_boundary, format_rollover, read_rollover
 
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from typing import Callable, ContextManager, Optional, TypeVar
 
-from .._forks import notice_fork
-from .._settings import Settings
+from concurrent_log_handler._forks import notice_fork
+from concurrent_log_handler._settings import Settings
+
 from ._platform import directory_lock
 from ._sidecar import INSIDE, SidecarLock
 from ._threads import CONFIG_PATIENCE, logging_is_locked_here

@@ -16,8 +16,17 @@ import weakref
 from os import lseek
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
-from .._files import WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory, root
-from .._forks import home
+from concurrent_log_handler._files import (
+    WINDOWS,
+    Access,
+    close_quietly,
+    is_ours,
+    mark,
+    open_in_directory,
+    root,
+)
+from concurrent_log_handler._forks import home
+
 from ._platform import (
     EXCLUSIVE_NOW,
     TRIES,
@@ -124,7 +133,9 @@ class SidecarLock:
                         self.release()
                     if not mine:
                         self.rlock.release()
-                        self.entered = False  # last: an interrupt before it leaves a mark that `_inside` can heal
+                        self.entered = (
+                            False  # last: an interrupt before it leaves a mark that `_inside` can heal
+                        )
         finally:
             # An interrupt may have cut the `finally` above short.
             if self.mine() and (self.held or not mine):

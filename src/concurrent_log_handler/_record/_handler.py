@@ -18,21 +18,22 @@ from logging.handlers import BaseRotatingHandler
 from time import monotonic
 from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
-from .. import _options
-from .._afterwards import Afterward, Afterwards, report_to
-from .._backups import Chain
-from .._backups._announcer import Announcer
-from .._backups._compressor import Compressor
-from .._backups._gzip import GZ, has_read
-from .._backups._retention import Retention
-from .._backups._schedule import Schedule
-from .._files import WINDOWS
-from .._forks import home, notice_fork
-from .._locks._log import LogLocks
-from .._locks._registry import lock_for, sidecar_path
-from .._locks._sidecar import ENTERED, INSIDE, SidecarLock
-from .._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
-from .._settings import LogFilenameType, OnRotated, Setting, Settings
+from concurrent_log_handler import _options
+from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
+from concurrent_log_handler._backups import Chain
+from concurrent_log_handler._backups._announcer import Announcer
+from concurrent_log_handler._backups._compressor import Compressor
+from concurrent_log_handler._backups._gzip import GZ, has_read
+from concurrent_log_handler._backups._retention import Retention
+from concurrent_log_handler._backups._schedule import Schedule
+from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._forks import home, notice_fork
+from concurrent_log_handler._locks._log import LogLocks
+from concurrent_log_handler._locks._registry import lock_for, sidecar_path
+from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE, SidecarLock
+from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
+from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
+
 from ._batch import Batch
 from ._format import QuickFormat
 from ._livefile import LATE, LiveFile
@@ -282,7 +283,9 @@ class ConcurrentHandler(BaseRotatingHandler):
         """Append *data* without the lock, since it could not be had, and have that reported once."""
         self._live.append_apart(data, self._is_missing)
         trouble, self._lock.trouble = self._lock.trouble, None
-        if trouble is not None and self._live.is_file():  # /dev/stdout and the like have no place for a sidecar
+        if (
+            trouble is not None and self._live.is_file()
+        ):  # /dev/stdout and the like have no place for a sidecar
             self._afterwards.report(trouble)
 
     def _make_sure(self, data: bytes, size: int) -> None:

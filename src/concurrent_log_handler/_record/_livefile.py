@@ -17,8 +17,18 @@ from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple
 
-from .._clock import monotonic
-from .._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory, root
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import (
+    OFFSET_IS_OURS,
+    WINDOWS,
+    Access,
+    close_quietly,
+    is_ours,
+    mark,
+    open_in_directory,
+    root,
+)
+
 from ._text import TextFormat
 
 try:

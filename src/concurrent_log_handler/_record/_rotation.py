@@ -14,16 +14,17 @@ from functools import partial
 from logging import LogRecord
 from typing import Callable, Iterable, Optional, Protocol, Tuple
 
-from .._afterwards import Afterwards, Streak
-from .._backups import Chain, Look
-from .._backups._announcer import Announcer
-from .._backups._numbered import Move
-from .._backups._retention import Retention
-from .._backups._schedule import Schedule
-from .._files import WINDOWS
-from .._locks import Locks
-from .._locks._sidecar import LockTimeoutError
-from .._settings import Settings
+from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._backups import Chain, Look
+from concurrent_log_handler._backups._announcer import Announcer
+from concurrent_log_handler._backups._numbered import Move
+from concurrent_log_handler._backups._retention import Retention
+from concurrent_log_handler._backups._schedule import Schedule
+from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._locks import Locks
+from concurrent_log_handler._locks._sidecar import LockTimeoutError
+from concurrent_log_handler._settings import Settings
+
 from ._livefile import LiveFile
 
 _ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rotation is considered
@@ -183,9 +184,6 @@ class Rotation:
 
         A tmp cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and
         one of them rotates while the other waits for the directory's.  So what is moved is looked at again.
-
-        Args:
-            held: The sidecar's lock is held.
         """
         if not held or not self._locks.in_place():
             raise self._locks.sidecar.take_trouble()

@@ -11,10 +11,10 @@ import time
 from typing import Optional
 
 import pytest
+from calendar_support import MOMENTS, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calendar_support import MOMENTS, utc
 from concurrent_log_handler._backups._naming import (
     SUFFIXES,
     Backup,

@@ -17,7 +17,7 @@ import pytest
 
 import concurrent_log_handler
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EPOCH = "1700000000"
 
 
