@@ -223,7 +223,7 @@ class Access:
         except OSError:
             os.close(fd)
             raise
-        if not stat.S_ISREG(now.st_mode):
+        if not stat.S_ISREG(now.st_mode) or now.st_nlink > 1:  # by its other name it is another file, perhaps
             return fd
         if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):
             _give(fd, self._uid, self._gid)
