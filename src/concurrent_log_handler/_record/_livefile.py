@@ -132,8 +132,8 @@ class LiveFile:
                 raise
             return
         if written != len(data):
-            _write_rest(self.fd, data, written, self.path)
-        self.end = size + len(data)
+            written = _write_rest(self.fd, data, written, self.path)
+        self.end = size + written
 
     def linked(self) -> bool:
         """Tell whether the open file has a name, or is what the path leads to without one (`/dev/stderr`)."""
@@ -333,8 +333,7 @@ class LiveFile:
         if size and self._torn(self.fd, size):
             size = os.fstat(self.fd).st_size
             seal = self._seal(size)
-            _write_rest(self.fd, seal, _put(self.fd, seal, size), self.path)
-            size += len(seal)
+            size += _write_rest(self.fd, seal, _put(self.fd, seal, size), self.path)
         self.end = size
         return size
 
@@ -392,11 +391,11 @@ def _write_through(fd: int, data: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _write_rest(fd: int, data: bytes, written: int, path: str) -> None:
+def _write_rest(fd: int, data: bytes, written: int, path: str) -> int:
     """
-    Write what is left of *data* behind its first *written* bytes, since only a write that fails tells why.
+    Write what is left of *data* behind its first *written* bytes, and return the length of *data*.
 
-    Then all of it is taken back, and the file system's own error raised.
+    Only a write that fails tells why: then all of it is taken back, and the file system's own error raised.
     """
     reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
@@ -412,6 +411,7 @@ def _write_rest(fd: int, data: bytes, written: int, path: str) -> None:
         fate = "they were taken back" if _take_back(fd, data[:written]) else "they stay"
         msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
         raise OSError(reason.errno, msg, path)
+    return written
 
 
 def _take_back(fd: int, data: bytes) -> bool:
