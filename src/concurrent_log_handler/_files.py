@@ -255,3 +255,12 @@ def _umask_of_process() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
+
+
+def check_parent(path: str) -> None:
+    """Raise `OSError` if there can be no log at *path*."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "the log is a directory", path)

@@ -92,9 +92,6 @@ class _Handler(Protocol):
 class Setting(Generic[_Value]):
     """A handler's attribute that stands in its settings, and may be set to whatever the constructor takes."""
 
-    def __init__(self, doc: str) -> None:
-        self.__doc__ = doc
-
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 

@@ -199,7 +199,8 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
             regular file lies where the lock file belongs.
     """
 
-    _PARTS = (*ConcurrentHandler._PARTS, "_schedule", "_names_known", "_given", "_newest")
+    _PARTS = (*ConcurrentHandler._PARTS, "_names_known", "_given", "_newest")
+    _schedule: Schedule
 
     def __init__(
         self,
@@ -241,7 +242,6 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self.suffix, self.extMatch = calendar.suffix, calendar.ext_match
         if calendar.day_of_week is not None:
             self.dayOfWeek = calendar.day_of_week
-        self._known_calendar: Optional[Tuple[Any, Calendar]] = None
         super().__init__(given)
         self.finalize_handler_configuration()
         self._schedule.begin(self._rules())
@@ -251,10 +251,6 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self._given: Tuple[str, int] = ("", -1)  # period and number of the newest backup
         self._newest = ""
         super()._set_up()
-
-    def _make_schedule(self) -> Schedule:
-        self._schedule = Schedule(self.baseFilename, self._lock, self._afterwards)
-        return self._schedule
 
     def finalize_handler_configuration(self) -> None:
         """
@@ -293,11 +289,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         return next_boundary(self._calendar(), currentTime)
 
     def _calendar(self) -> Calendar:
-        key = (self.when, self.interval, self.utc, self.atTime)
-        if self._known_calendar is None or self._known_calendar[0] != key:
-            calendar = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
-            self._known_calendar = key, calendar._replace(interval=self.interval)
-        return self._known_calendar[1]
+        return parse_calendar(self.when, 1, bool(self.utc), self.atTime)._replace(interval=self.interval)
 
     def _rules(self) -> Rules:
         return Rules(self._calendar(), self.computeRollover)
@@ -326,6 +318,9 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
             getattr(self.shouldRollover, "__func__", None)
             is not ConcurrentTimedRotatingFileHandler.shouldRollover
         )
+
+    def _rotates(self) -> bool:
+        return True
 
     def _roll(self) -> bool:
         rotation, schedule = self._rotation, self._schedule

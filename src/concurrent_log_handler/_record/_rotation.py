@@ -15,7 +15,7 @@ from logging import LogRecord
 from typing import Callable, Iterable, Optional, Protocol, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Streak
-from concurrent_log_handler._backups import Chain, Look
+from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._numbered import Move
 from concurrent_log_handler._backups._retention import Retention
@@ -31,32 +31,31 @@ _ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rota
 
 
 class Hooks(Protocol):
-    """What a rotation asks its handler: hooks of the standard library, and of ours for its two handlers."""
+    """What a rotation asks its handler: hooks of the standard library, and what tells our two handlers apart."""
 
-    def shouldRollover(self, record: LogRecord) -> bool:
-        """Tell whether a rotation is due before *record* is written."""
-
-    def doRollover(self) -> None:
-        """Rotate now."""
-
-    def rotate(self, source: str, dest: str) -> None:
-        """Move the live file *source* to *dest*."""
-
+    def shouldRollover(self, record: LogRecord) -> bool: ...
+    def doRollover(self) -> None: ...
+    def rotate(self, source: str, dest: str) -> None: ...
     def _bytes(self, record: LogRecord) -> bytes: ...
 
-    def _asks_each_time(self) -> bool:
+    @property
+    def _asks_each_time(self) -> Callable[[], bool]:
         """Tell whether a subclass decides when to rotate."""
 
-    def _rotates(self) -> bool:
+    @property
+    def _rotates(self) -> Callable[[], bool]:
         """Tell whether this handler ever rotates."""
 
-    def _backups(self) -> Chain:
+    @property
+    def _backups(self) -> Look:
         """Return the chain of backups."""
 
-    def _surplus(self) -> Iterable[str]:
+    @property
+    def _surplus(self) -> Callable[[], Iterable[str]]:
         """Return the paths of the backups that are too many."""
 
-    def _roll(self) -> bool:
+    @property
+    def _roll(self) -> Callable[[], bool]:
         """Move the live file and its backups; returns whether it was moved."""
 
 
