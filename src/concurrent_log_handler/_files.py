@@ -61,6 +61,21 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
+def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+# Windows has neither; there the offset moves.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
+
+
 def identity(fd: int) -> Optional[Tuple[int, int]]:
     """Return (device, inode) of what *fd* has open, None for a closed one."""
     try:

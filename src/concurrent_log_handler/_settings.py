@@ -98,8 +98,8 @@ class Setting(Generic[_Value]):
     def __get__(self, handler: Optional[_Handler], owner: Any = None) -> _Value:
         if handler is None:
             return self  # type: ignore[return-value]  # on the class, as a property does
-        return getattr(handler._settings, self._name)  # type: ignore[no-any-return]  # noqa: SLF001
+        return getattr(handler._settings, self._name)  # type: ignore[no-any-return]
 
     def __set__(self, handler: _Handler, value: Any) -> None:
-        handler._settings.change(self._name, value)  # noqa: SLF001
-        handler._adjust()  # noqa: SLF001
+        handler._settings.change(self._name, value)
+        handler._adjust()

@@ -17,13 +17,14 @@ from os import lseek
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from concurrent_log_handler._files import (
-    WINDOWS,
     Access,
     close_quietly,
     is_ours,
     mark,
     open_in_directory,
+    read_at,
     root,
+    write_at,
 )
 from concurrent_log_handler._forks import home
 
@@ -256,24 +257,17 @@ class SidecarLock:
 
     def read(self) -> bytes:
         """Return the sidecar's content.  Call it with the lock held."""
-        if WINDOWS:  # no pread() there
-            lseek(self.fd, 0, os.SEEK_SET)
-            content = os.read(self.fd, 64)
-            lseek(self.fd, self._mark, os.SEEK_SET)
-            return content
-        return os.pread(self.fd, 64, 0)
+        content = read_at(self.fd, 64, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)  # where pread() is not to be had
+        return content
 
     def write(self, content: bytes) -> None:
         """Replace the sidecar's content, or raise `OSError`.  Call it with the lock held."""
         if not self.writable:
             msg = "the next rollover time cannot be written into the lock file, for other processes to see"
             raise PermissionError(errno.EACCES, msg, self.path)
-        if WINDOWS:
-            lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, content)
-            lseek(self.fd, self._mark, os.SEEK_SET)
-        else:
-            os.pwrite(self.fd, content, 0)
+        write_at(self.fd, content, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)
         os.ftruncate(self.fd, len(content))
 
     def close(self) -> None:
@@ -289,11 +283,8 @@ class SidecarLock:
 
     def check_path(self) -> None:
         """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
-        try:
-            there = os.lstat(self.path)
-        except FileNotFoundError:
-            return
-        _require_regular(there, self.path)
+        with contextlib.suppress(FileNotFoundError):
+            _require_regular(os.lstat(self.path), self.path)
 
     def _acquire_slowly(self, timeout: Optional[float]) -> bool:
         if self.stuck and timeout is not None:

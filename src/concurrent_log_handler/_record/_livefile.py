@@ -26,6 +26,7 @@ from concurrent_log_handler._files import (
     is_ours,
     mark,
     open_in_directory,
+    read_at,
     root,
 )
 
@@ -104,7 +105,7 @@ class LiveFile:
                 if (
                     size > longest
                     and not size % text.width
-                    and _read_at(self.fd, longest, size - longest).endswith(text.ends)
+                    and read_at(self.fd, longest, size - longest).endswith(text.ends)
                 ):
                     self.end = size
                     return size
@@ -359,7 +360,7 @@ class LiveFile:
 
     def _tail(self, fd: int, size: int) -> bytes:
         longest = self.text.longest_end
-        return _read_at(fd, longest, size - longest if size > longest else 0)
+        return read_at(fd, longest, size - longest if size > longest else 0)
 
     def _seal(self, size: int) -> bytes:
         return b"\0" * (-size % self.text.width) + self.text.seal
@@ -374,14 +375,6 @@ def _leads_to(path: str, here: os.stat_result) -> bool:
 
 def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.read(fd, length)
-
-
-_read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)  # Windows has no pread()
 
 
 def _write_through(fd: int, data: bytes) -> None:
@@ -429,6 +422,6 @@ def _ends_with(fd: int, data: bytes) -> Optional[bool]:
     """Tell whether the file ends with *data*; None if we may not read it."""
     try:
         size = os.fstat(fd).st_size
-        return size >= len(data) and _read_at(fd, len(data), size - len(data)) == data
+        return size >= len(data) and read_at(fd, len(data), size - len(data)) == data
     except OSError:
         return None

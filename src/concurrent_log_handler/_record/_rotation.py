@@ -118,9 +118,9 @@ class Rotation:
 
     def adjust(self, hooks: Hooks) -> None:
         """Learn anew from which size of the live file a rotation may be due."""
-        if not self._begun or hooks._asks_each_time():  # noqa: SLF001
+        if not self._begun or hooks._asks_each_time():
             self.look_closer_at = _ALWAYS
-        elif self._settings.maxBytes and hooks._rotates():  # noqa: SLF001
+        elif self._settings.maxBytes and hooks._rotates():
             self.look_closer_at = nearly_full(self._settings.maxBytes)
         else:
             self.look_closer_at = _NEVER
@@ -128,7 +128,7 @@ class Rotation:
     def is_full(self, hooks: Hooks, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         limit = self._settings.maxBytes
-        if not limit or not hooks._rotates():  # noqa: SLF001
+        if not limit or not hooks._rotates():
             return False
         try:
             found = os.stat(self._log)
@@ -137,7 +137,7 @@ class Rotation:
         if not found.st_size or not stat.S_ISREG(found.st_mode):
             return False
         known, length = self._incoming
-        return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit  # noqa: SLF001
+        return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit
 
     def by_hand(self) -> bool:
         """Tell whether no record has caused the rotation that is going on."""
@@ -171,9 +171,9 @@ class Rotation:
         if self.retention.limits().need_status() and self._locks.in_place():
             with contextlib.suppress(OSError), self._locks.directory() as state:
                 if state is not False:
-                    self.retention.enforce(hooks._surplus)  # noqa: SLF001
+                    self.retention.enforce(hooks._surplus)
         if self._settings.on_rotated is not None:
-            self._afterwards.later(partial(self._announcer.tell, hooks._backups))  # noqa: SLF001
+            self._afterwards.later(partial(self._announcer.tell, hooks._backups))
 
     # -- how -------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Rotation:
         if not held or not self._locks.in_place():
             raise self._locks.sidecar.take_trouble()
         self._live.look()
-        if not hooks._rotates() or not self._live.regular:  # noqa: SLF001
+        if not hooks._rotates() or not self._live.regular:
             return False
         before = self._live.identity()
         moved = False
@@ -198,11 +198,11 @@ class Rotation:
                     msg = f"no lock on the directory of {self._log!r}; the log is not rotated for now"
                     raise LockTimeoutError(msg)
                 self._live.look()
-                moved = self._live.identity() == before and hooks._roll()  # noqa: SLF001
+                moved = self._live.identity() == before and hooks._roll()
                 if moved and self._settings.use_gzip:
-                    self._compress(hooks._backups)  # noqa: SLF001
+                    self._compress(hooks._backups)
                 if moved and self._settings.on_rotated is not None:
-                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))  # noqa: SLF001
+                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))
         finally:
             self.rolling = False
             self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
