@@ -122,13 +122,13 @@ class Meeting:
         wanted = int(self._options["--machines"])
         until = time.monotonic() + seconds
         self._say()
-        while not self.members:
+        while not self.members or not all(each == self.me or self._heard_of(each) for each in self.members):
             if time.monotonic() > until:
                 raise MeetingError(self._nobody(wanted, seconds))
             self._pause()
-            self._agree(
-                wanted, {i: peer for i, peer in self._peers.items() if peer.here and _wants(peer, wanted)}
-            )
+            if not self.members:
+                here = {i: peer for i, peer in self._peers.items() if peer.here and _wants(peer, wanted)}
+                self._agree(here, wanted)
         os.makedirs(self.directory, exist_ok=True)
         for machine in self.members:
             theirs = self._options if machine == self.me else self._peers[machine].says["options"]
@@ -140,14 +140,14 @@ class Meeting:
                     )
                     raise MeetingError(msg, 2)
 
-    def _agree(self, wanted: int, here: dict[str, _Peer]) -> None:
+    def _agree(self, here: dict[str, _Peer], wanted: int) -> None:
         run, invites = self._mine["run"], self._mine["invites"]
         if run:
-            host = here.get(run)
-            if host is None or self.me not in host.says["invites"]:
+            host = self._peers[run]
+            if host.says["run"] == run and self.me in host.says["invites"]:
+                self.members = host.says["invites"]  # also if it has left since: then that is known
+            elif not host.here or self.me not in host.says["invites"]:
                 self._say(run="")
-            elif host.says["run"] == run:
-                self.members = host.says["invites"]
             return
         if invites and all(
             each == self.me or (each in here and here[each].says["run"] == self.me) for each in invites
@@ -162,6 +162,9 @@ class Meeting:
         hosts = [i for i, peer in here.items() if self.me in peer.says["invites"] and not peer.says["run"]]
         if hosts and not mine:
             self._say(run=min(hosts))
+
+    def _heard_of(self, machine: str) -> bool:
+        return machine in self._peers and bool(self._peers[machine].says)
 
     def _nobody(self, wanted: int, seconds: float) -> str:
         here = [peer for peer in self._peers.values() if peer.here]
