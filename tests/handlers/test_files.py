@@ -405,7 +405,9 @@ def test_hard_link_planted_as_lock_file_is_locked_and_nothing_else(
     target.write_text("not yours\n")
     target.chmod(0o640)
     options: dict[str, Any] = {"chmod": 0o666, "umask": 0, "owner": (1, 1), "lock_timeout": 1}
-    kind = (ConcurrentTimedRotatingFileHandler, {"when": "S"}) if timed else (ConcurrentRotatingFileHandler, {})
+    kind = (
+        (ConcurrentTimedRotatingFileHandler, {"when": "S"}) if timed else (ConcurrentRotatingFileHandler, {})
+    )
     before = fingerprint(target)
 
     def log(text: str) -> None:

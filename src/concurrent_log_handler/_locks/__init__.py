@@ -7,6 +7,10 @@ from typing import Callable, ContextManager, Optional, Protocol, TypeVar
 _Result = TypeVar("_Result")
 
 
+class LockTimeoutError(TimeoutError):
+    """The lock was not free within `lock_timeout`; the record was written without it."""
+
+
 class Sidecar(Protocol):
     """The lock file, as those see it who work under its lock."""
 

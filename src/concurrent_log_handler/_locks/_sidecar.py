@@ -28,6 +28,7 @@ from concurrent_log_handler._files import (
 )
 from concurrent_log_handler._forks import home
 
+from . import LockTimeoutError
 from ._platform import (
     EXCLUSIVE_NOW,
     TRIES,
@@ -45,10 +46,6 @@ OUTSIDE, ENTERED, INSIDE = range(3)
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
-
-
-class LockTimeoutError(TimeoutError):
-    """The lock was not free within `lock_timeout`; the record was written without it."""
 
 
 class LockUser(Protocol):

@@ -21,8 +21,7 @@ from concurrent_log_handler._backups._numbered import Move
 from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._backups._schedule import Schedule
 from concurrent_log_handler._files import WINDOWS
-from concurrent_log_handler._locks import Locks
-from concurrent_log_handler._locks._sidecar import LockTimeoutError
+from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._settings import Settings
 
 from ._livefile import LiveFile
