@@ -115,6 +115,25 @@ def open_to_read(path: str) -> int:
     return fd
 
 
+def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)  # Windows has no pread()
+
+
+def sync_directory(path: str) -> None:
+    """Have the names in the directory at *path* on the disk; Windows has no call for that, and no need."""
+    if WINDOWS:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _QUIET)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class Access:
     """
     Owner and mode that our files shall have.
