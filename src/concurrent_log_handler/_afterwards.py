@@ -57,7 +57,9 @@ class Afterwards:
                 steps.append(self.steps.popleft())
         return steps
 
-    def do(self, steps: Sequence[Afterward], record: LogRecord, handle_error: Callable[[LogRecord], None]) -> None:
+    def do(
+        self, steps: Sequence[Afterward], record: LogRecord, handle_error: Callable[[LogRecord], None]
+    ) -> None:
         """Do *steps*, one whatever becomes of the others; *record* is the one that they come after."""
         if not steps:
             return

@@ -61,6 +61,21 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
+def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+# Windows has neither; there the offset moves.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
+
+
 def identity(fd: int) -> Optional[Tuple[int, int]]:
     """Return (device, inode) of what *fd* has open, None for a closed one."""
     try:
@@ -78,12 +93,26 @@ def hidden_prefix(log: str) -> str:
     return f".__{name}."
 
 
-def open_in_directory(path: str, opener: Callable[[], int]) -> int:
-    """Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile."""
+def root() -> Optional[Tuple[int, int]]:
+    """Return what tells one root directory from another: after a chroot, the same path means another file."""
+    with contextlib.suppress(OSError):
+        found = os.stat("/")
+        return None if WINDOWS else (found.st_dev, found.st_ino)
+    return None
+
+
+def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]] = None) -> int:
+    """
+    Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile.
+
+    None is made if `root` is not *within* any more, where that is given: it would be one in a jail.
+    """
     for _ in range(10):
         try:
             return opener()
         except FileNotFoundError:
+            if within is not None and within != root():
+                raise
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
     return opener()
@@ -209,7 +238,7 @@ class Access:
         except OSError:
             os.close(fd)
             raise
-        if not stat.S_ISREG(now.st_mode):
+        if not stat.S_ISREG(now.st_mode) or now.st_nlink > 1:  # by its other name it is another file, perhaps
             return fd
         if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):
             _give(fd, self._uid, self._gid)
@@ -232,12 +261,21 @@ def _give(fd: int, uid: int, gid: int) -> None:
 def _umask_of_process() -> int:
     """Read the umask without setting it, where the kernel shows it."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        with open("/proc/self/status", "rb") as status:
             for line in status:
-                if line.startswith("Umask:"):
+                if line.startswith(b"Umask:"):
                     return int(line.split()[1], 8)
     except (OSError, ValueError, IndexError):
         pass
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
+
+
+def check_parent(path: str) -> None:
+    """Raise `OSError` if there can be no log at *path*."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "the log is a directory", path)

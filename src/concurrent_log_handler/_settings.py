@@ -92,17 +92,14 @@ class _Handler(Protocol):
 class Setting(Generic[_Value]):
     """A handler's attribute that stands in its settings, and may be set to whatever the constructor takes."""
 
-    def __init__(self, doc: str) -> None:
-        self.__doc__ = doc
-
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, handler: Optional[_Handler], owner: Any = None) -> _Value:
         if handler is None:
             return self  # type: ignore[return-value]  # on the class, as a property does
-        return getattr(handler._settings, self._name)  # type: ignore[no-any-return]  # noqa: SLF001
+        return getattr(handler._settings, self._name)  # type: ignore[no-any-return]
 
     def __set__(self, handler: _Handler, value: Any) -> None:
-        handler._settings.change(self._name, value)  # noqa: SLF001
-        handler._adjust()  # noqa: SLF001
+        handler._settings.change(self._name, value)
+        handler._adjust()

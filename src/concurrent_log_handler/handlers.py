@@ -15,7 +15,14 @@ from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from typing import Any, Iterable, List, Optional, Tuple, Union
 
 from . import _options
-from ._backups._calendar import MIN_VALID_TIME, Calendar, first_boundary, next_boundary, parse_calendar, period_text
+from ._backups._calendar import (
+    MIN_VALID_TIME,
+    Calendar,
+    first_boundary,
+    next_boundary,
+    parse_calendar,
+    period_text,
+)
 from ._backups._dated import DatedChain
 from ._backups._naming import Naming, naming_for
 from ._backups._numbered import NumberedChain
@@ -83,7 +90,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         filename: LogFilenameType,
         mode: str = "a",
         maxBytes: _options.Size = 0,
-        backupCount: int = 0,
+        backupCount: _options.Count = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
         errors: Optional[str] = None,
@@ -116,26 +123,36 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
                 stacklevel=2,
             )
 
+    def _set_up(self) -> None:
+        self._newest = ""
+        super()._set_up()
+
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         return self._rotation.is_full(self, record)
 
     def _asks_each_time(self) -> bool:
         # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
-        return getattr(self.shouldRollover, "__func__", None) is not ConcurrentRotatingFileHandler.shouldRollover
+        return (
+            getattr(self.shouldRollover, "__func__", None) is not ConcurrentRotatingFileHandler.shouldRollover
+        )
 
     def _rotates(self) -> bool:
         return self._rotation.retention.limits().any()
 
     def _roll(self) -> bool:
-        self._rotation.move_live_file(self, self._backups().make_room())
+        target, moves = self._backups().make_room()
+        self._rotation.carry_out(moves)
+        self._rotation.move_live_file(self, target)
+        self._newest = target
         if self._rotation.retention.limits().need_status():
             self._rotation.retention.enforce(self._surplus)
         return True
 
     def _backups(self) -> NumberedChain:
         limits = self._rotation.retention.limits()
-        return NumberedChain(self.baseFilename, self._backup_name, limits, self._afterwards)
+        beyond = limits.need_status()
+        return NumberedChain(self.baseFilename, self._backup_name, limits.number, beyond, self._newest)
 
     def _backup_name(self, number: int) -> str:
         return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
@@ -143,7 +160,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention
         limits = retention.limits()._replace(number=0)  # the shift has seen to it
-        return retention.surplus(self._backups().forms(), limits, time.time())
+        return retention.surplus(self._backups().backups(), limits, time.time())
 
 
 class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHandler):
@@ -182,14 +199,15 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
             regular file lies where the lock file belongs.
     """
 
-    _PARTS = (*ConcurrentHandler._PARTS, "_schedule", "_names_known", "_given", "_newest")
+    _PARTS = (*ConcurrentHandler._PARTS, "_names_known", "_given", "_newest")
+    _schedule: Schedule
 
     def __init__(
         self,
         filename: LogFilenameType,
         when: str = "h",
         interval: float = 1,
-        backupCount: int = 0,
+        backupCount: _options.Count = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
         utc: bool = False,
@@ -224,7 +242,6 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self.suffix, self.extMatch = calendar.suffix, calendar.ext_match
         if calendar.day_of_week is not None:
             self.dayOfWeek = calendar.day_of_week
-        self._known_calendar: Optional[Tuple[Any, Calendar]] = None
         super().__init__(given)
         self.finalize_handler_configuration()
         self._schedule.begin(self._rules())
@@ -234,10 +251,6 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self._given: Tuple[str, int] = ("", -1)  # period and number of the newest backup
         self._newest = ""
         super()._set_up()
-
-    def _make_schedule(self) -> Schedule:
-        self._schedule = Schedule(self.baseFilename, self._lock, self._afterwards)
-        return self._schedule
 
     def finalize_handler_configuration(self) -> None:
         """
@@ -276,11 +289,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         return next_boundary(self._calendar(), currentTime)
 
     def _calendar(self) -> Calendar:
-        key = (self.when, self.interval, self.utc, self.atTime)
-        if self._known_calendar is None or self._known_calendar[0] != key:
-            calendar = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
-            self._known_calendar = key, calendar._replace(interval=self.interval)
-        return self._known_calendar[1]
+        return parse_calendar(self.when, 1, bool(self.utc), self.atTime)._replace(interval=self.interval)
 
     def _rules(self) -> Rules:
         return Rules(self._calendar(), self.computeRollover)
@@ -305,7 +314,13 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
 
     def _asks_each_time(self) -> bool:
         # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
-        return getattr(self.shouldRollover, "__func__", None) is not ConcurrentTimedRotatingFileHandler.shouldRollover
+        return (
+            getattr(self.shouldRollover, "__func__", None)
+            is not ConcurrentTimedRotatingFileHandler.shouldRollover
+        )
+
+    def _rotates(self) -> bool:
+        return True
 
     def _roll(self) -> bool:
         rotation, schedule = self._rotation, self._schedule
@@ -331,7 +346,9 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
             at = first_boundary(calendar, now, self._schedule.last_write(), self.computeRollover)
         text = period_text(calendar, int(at), self.suffix)
-        least = self._given[1] + 1 if self._given[0] == text else 0  # also if it was uploaded and deleted since
+        least = (
+            self._given[1] + 1 if self._given[0] == text else 0
+        )  # also if it was uploaded and deleted since
         number, path = self._backups().free_name(self.baseFilename, text, least)
         return text, number, path
 
@@ -357,7 +374,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         it, perhaps a number and `.gz`, or what `namer` makes of these.
         """
         retention = self._rotation.retention
-        return retention.surplus(self._backups().forms(), retention.limits(), self._schedule.clock())
+        return retention.surplus(self._backups().backups(), retention.limits(), self._schedule.clock())
 
 
 # `class = handlers.ConcurrentRotatingFileHandler` in an ini: fileConfig evaluates it here.

@@ -9,7 +9,7 @@ import contextlib
 import threading
 from typing import Callable, Optional
 
-from .._forks import threads_work
+from concurrent_log_handler._forks import threads_work
 
 _START_PATIENCE = 5.0  # seconds that starting a thread may take
 _LAST_STEPS = 8  # that are done while somebody waits for the end, and others go on rotating

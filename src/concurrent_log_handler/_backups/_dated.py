@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import Iterator, List, Tuple
 
-from ._naming import Backup, Naming, backup_directory, backup_path, first_free, list_backups, next_number
-from ._shift import GZ
+from ._gzip import GZ
+from ._naming import Backup, Naming, backup_directory, backup_path, free_path, list_backups, next_number
 
 
 class DatedChain:
@@ -28,7 +28,7 @@ class DatedChain:
         self._naming = naming
         self._newest = newest
 
-    def backups(self) -> Iterator[str]:
+    def names(self) -> Iterator[str]:
         """Yield the names, without `.gz`, of all backups, newest first."""
         return self._with_newest([self._path(each) for each in reversed(self.listed())])
 
@@ -37,10 +37,12 @@ class DatedChain:
         listed = [(self._path(each), each.names) for each in reversed(self.listed())]
         return self._with_newest([path for path, names in listed if os.path.basename(path) in names])
 
-    def forms(self) -> List[Tuple[str, ...]]:
-        """Return the paths of each backup, oldest first."""
+    def backups(self) -> List[Tuple[str, ...]]:
+        """Return the paths of each backup, in all its forms, newest first."""
         directory = backup_directory(self._naming)
-        return [tuple(os.path.join(directory, name) for name in each.names) for each in self.listed()]
+        return [
+            tuple(os.path.join(directory, name) for name in each.names) for each in reversed(self.listed())
+        ]
 
     def listed(self) -> List[Backup]:
         """Return the backups that this handler made, oldest first."""
@@ -64,16 +66,15 @@ class DatedChain:
         naming = self._naming
         first = max(least, next_number(self.listed(), text))
 
-        def taken(number: int) -> bool:
-            path = backup_path(naming, text, number)
+        def taken(path: str) -> bool:
             return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
 
-        number = first_free(taken, first)
-        if number is None:
+        found = free_path(naming, text, first, taken)
+        if found is None:
             path = backup_path(naming, text, first)
             msg = f"no free name for a backup of {log!r}: {path!r} and those after it are taken"
             raise FileExistsError(msg)
-        return number, backup_path(naming, text, number)
+        return found
 
     def _path(self, backup: Backup) -> str:
         return backup_path(self._naming, backup.text, backup.number)

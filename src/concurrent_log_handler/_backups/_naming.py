@@ -8,7 +8,6 @@ and which text stands for it is `_calendar`'s; the directory is read by the hand
 from __future__ import annotations
 
 import calendar
-import datetime as dt
 import os
 import re
 import time
@@ -148,13 +147,36 @@ def backup_path(naming: Naming, text: str, number: int) -> str:
 
     A namer that drops the number would give one path twice; then the number follows what it returned.
     """
-    plain = os.path.join(naming.directory, f"{naming.base}.{text}")
     if naming.namer is None:
-        return f"{plain}.{number}" if number else plain
-    if not number:
-        return os.fspath(naming.namer(plain))
-    named = os.fspath(naming.namer(f"{plain}.{number}"))
-    return f"{named}.{number}" if named == os.fspath(naming.namer(plain)) else named
+        return _default_path(naming, text, number)
+    named = _named(naming, naming.namer, text, number)
+    return f"{named}.{number}" if number and named == _named(naming, naming.namer, text, 0) else named
+
+
+def _default_path(naming: Naming, text: str, number: int) -> str:
+    plain = os.path.join(naming.directory, f"{naming.base}.{text}")
+    return f"{plain}.{number}" if number else plain
+
+
+def _named(naming: Naming, namer: Namer, text: str, number: int) -> str:
+    return os.fspath(namer(_default_path(naming, text, number)))
+
+
+def free_path(
+    naming: Naming, text: str, first: int, taken: Callable[[str], bool]
+) -> Optional[Tuple[int, str]]:
+    """
+    Return number and path for one more backup of the period *text*, None if there is no path that is not *taken*.
+
+    What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
+    on the disk.
+    """
+    if naming.namer is not None:
+        path = _named(naming, naming.namer, text, first)
+        if not taken(path):
+            return first, path
+    number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
+    return None if number is None else (number, backup_path(naming, text, number))
 
 
 def backup_directory(naming: Naming) -> str:
@@ -279,12 +301,16 @@ def _standard_stamp(text: str, suffix: str) -> Optional[int]:
     # A fifth of the time of strptime(), for a process that meets a thousand backups at once.
     if not default_ext_match(suffix).fullmatch(text):
         return None
+    # In whole numbers only: an object may log while the interpreter ends, and `datetime` has gone then.
     year, month, day, *clock = map(int, text.replace("_", "-").split("-"))
     hour, minute, second = (*clock, 0, 0, 0)[:3]
-    try:
-        return int(dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.timezone.utc).timestamp())
-    except ValueError:
+    if not (year >= 1 and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
         return None
+    lengths = [31, 28 + calendar.isleap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+    if not 1 <= day <= lengths[month - 1]:
+        return None
+    days = (year - 1970) * 365 + calendar.leapdays(1970, year) + sum(lengths[: month - 1]) + day - 1
+    return days * 86_400 + hour * 3_600 + minute * 60 + second
 
 
 def _read(text: str, suffix: str, reading: Tuple[str, Sequence[str]]) -> Optional[int]:
@@ -292,7 +318,7 @@ def _read(text: str, suffix: str, reading: Tuple[str, Sequence[str]]) -> Optiona
     for addition in additions:
         try:
             parsed = time.strptime(f"{text} {addition}" if addition else text, form)
-        except ValueError:
+        except (ValueError, ImportError):  # it imports, which ends before the interpreter does
             continue
         if time.strftime(suffix, parsed) == text:
             return calendar.timegm(parsed)

@@ -1,6 +1,8 @@
-"""The numbered chain of the size handler: `.1` the newest, plain and `.gz` mixed.
+"""The chain of numbered backups, `.1` the newest: what there is of it, and how it makes room for one more.
 
-What a shift moves, and in which order, is planned by `_shift`; here it is looked up and done.
+The size handler looks at it with all locks held, and carries out the moves.  What is compressed or
+deleted is decided elsewhere; only a plain backup whose `.gz` is complete goes here, since a shift
+would part the two.
 """
 
 from __future__ import annotations
@@ -9,146 +11,175 @@ import contextlib
 import os
 import stat
 from itertools import count
-from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from .._afterwards import Afterwards
-from ._compress import drop_twin
-from ._retention import Limits
-from ._shift import GZ, Move, check_names, plan_shift
+from ._gzip import GZ, drop_twin
 
-_LONG_CHAIN = 100  # backups from which on reading the whole directory is cheaper than asking for each
+Forms = Tuple[str, ...]  # what stands behind the name: nothing, `.gz`, or each of them once
+
+_PLAIN: Forms = ("",)
+_PACKED: Forms = (GZ,)
+_SHORT = 32  # names that are asked for one by one, before whole directories are read
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
+
+
+class Move(NamedTuple):
+    """Rename *source* to *target*; a target of None deletes."""
+
+    source: str
+    target: Optional[str]
+
+
+def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Move]:
+    """
+    Return the moves that free number 1 of a chain of backups.
+
+    Only what lies below the first free number moves, so a gap that a kill left is closed.  A full
+    chain loses its last number first.  A backup is plain, or with `.gz` behind its name, or, if a
+    compressor was killed just before its last step, both; both forms move together.
+
+    Args:
+        names: The plain names from number 1 (newest) on: up to the first that is free or, if none is, all
+            that may stay.
+        taken: For each of them that is not free, what stands behind it: nothing, `.gz`, or each of them.
+    """
+    moves: List[Move] = []
+    if taken and len(taken) == len(names):
+        moves += [Move(names[-1] + suffix, None) for suffix in taken[-1]]
+    for index in range(len(names) - 2, -1, -1):
+        source, target = names[index], names[index + 1]
+        for suffix in taken[index]:
+            moves.append(Move(source + suffix, target + suffix))
+    return moves
 
 
 class NumberedChain:
     """
-    The backups of the log at *log*.
-
-    Contract: everything is called with the chain's locks held.
+    One look at the backups of the log at *live*, good for as long as nobody else may change them.
 
     Args:
-        name: Returns the path, without `.gz`, of the backup of a number; the user's `namer` has a say in it.
-        limits: How many there may be; with another limit than their number, there may be more.
+        live: The path of the live file.
+        name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
+        limit: How many may stay; 0 is any number.
+        beyond: Also look for those that an earlier, higher limit has left.
+        newest: The path that the last rotation gave away, or nothing.
     """
 
-    def __init__(self, log: str, name: Callable[[int], str], limits: Limits, afterwards: Afterwards) -> None:
-        self._log = log
+    def __init__(
+        self, live: str, name: Callable[[int], str], limit: int, beyond: bool = False, newest: str = ""
+    ) -> None:
+        self._live = live
         self._name = name
-        self._limits = limits
-        self._afterwards = afterwards
+        self._limit = limit
+        self._beyond = beyond
+        self._newest = newest
+        self._asked: List[str] = []
+        self._listed: Optional[Dict[str, bool]] = None  # paths, and whether each is a directory
+        self._folders: Set[str] = set()
 
-    def make_room(self) -> str:
-        """Move all backups up by one, as far as there is no gap, and return the path that is free for the newest."""
-        names = list(self._names_to_shift())
-        check_names(self._log, names)
-        present = _present_until_gap(names)
-        self._carry_out(plan_shift(["", *names].__getitem__, present.__contains__, len(names)))
-        return names[0]
+    def make_room(self) -> Tuple[str, List[Move]]:
+        """
+        Return the path for one more backup, and the moves that free it.
 
-    def backups(self) -> Iterator[str]:
-        """Yield the names, without `.gz`, that backups may have, newest first."""
-        number = 0
-        while number < self._limits.number:
-            number += 1
-            yield self._name(number)
-        seen: Set[str] = set()
-        missing = 0
-        while self._limits.need_status() and missing < _WIDEST_GAP:
-            number += 1
-            name = self._name(number)
-            if name in seen:
-                return  # a namer that gives one name twice would go on for ever
-            seen.add(name)
-            missing = 0 if os.path.lexists(name) or os.path.lexists(name + GZ) else missing + 1
-            if not missing:
-                yield name
-
-    def plain(self) -> Iterable[str]:
-        """Return those of them that may not be compressed yet."""
-        names = list(self.backups())
-        if len(names) < _LONG_CHAIN:
-            return names
-        listed = _listing(names)
-        plain = [name for name in names if name in listed]
-        # Where none is listed, a namer writes its paths in another way perhaps.
-        return plain if plain or any(name + GZ in listed for name in names) else names
-
-    def forms(self) -> Iterator[Tuple[str, ...]]:
-        """Yield the paths of each backup that there is, oldest first."""
-        for name in reversed(list(self.backups())):
-            yield tuple(path for path in (name, name + GZ) if os.path.lexists(path))
-
-    def _names_to_shift(self) -> Iterator[str]:
-        """Yield the names from number 1 on: as many as may stay or, without a count, up to the first that is free."""
-        if self._limits.number:
-            yield from map(self._name, range(1, self._limits.number + 1))
-            return
-        seen: Set[str] = set()
-        for name in map(self._name, count(1)):
-            yield name
-            if name in seen or not (os.path.lexists(name) or os.path.lexists(name + GZ)):
-                return  # a namer that gives one name twice would go on for ever
-            seen.add(name)
-
-    def _carry_out(self, moves: Iterable[Move]) -> None:
-        for move in moves:
-            if move.target is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(move.source)
-            else:
-                try:
-                    os.rename(move.source, move.target)
-                except FileNotFoundError:
-                    if os.path.lexists(move.source):
-                        raise
-                    continue  # removed by somebody else meanwhile
-            self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
-
-
-def _present_until_gap(names: Sequence[str]) -> Set[str]:
-    """Return what there is of *names*, plain and `.gz`, before the first that is free."""
-    present: Set[str] = set()
-    listed: Dict[str, bool] = {}
-    for number, name in enumerate(names):
-        if number == _LONG_CHAIN:
-            listed = _listing(names)
-        packed = name + GZ
-        # Most are in one form, and a name that is not listed as it is written is asked for.
-        if listed.get(name) is False and packed not in listed:
-            present.add(name)
-        elif listed.get(packed) is False and name not in listed:
-            present.add(packed)
-        else:
-            forms = _forms(name)
+        Raises:
+            ValueError: The namer gives one name to several backups, or the live file's to one.
+            IsADirectoryError: A directory stands where a backup would be moved.
+        """
+        names: List[str] = []
+        taken: List[Forms] = []
+        known = {self._live}
+        within = list(map(self._name, range(1, self._limit + 1)))  # a namer is asked for all, as in CPython
+        for name in within or map(self._name, count(1)):
+            names.append(name)
+            if name in known:
+                msg = f"namer must give each backup of {self._live!r} a name of its own, got {names!r}"
+                raise ValueError(msg)
+            known.add(name)
+            forms = self._forms(name, movable=True)
             if not forms:
                 break
             # A compressor killed before its last step; a kill between the two moves would part them for good.
             if len(forms) == 2 and drop_twin(name):
-                forms.remove(name)
-            present.update(forms)
-    return present
+                forms = _PACKED
+            taken.append(forms)
+        return names[0], plan_shift(names, taken)
 
+    def names(self) -> Iterator[str]:
+        """Yield the plain names that backups may have, newest first: within the limit, and others that are there."""
+        known: Set[str] = set()
+        missing = 0
+        for number in count(1):
+            within = number <= self._limit
+            if not within and not (self._beyond and missing < _WIDEST_GAP):
+                return
+            name = self._name(number)
+            if number == 1 and self._newest not in ("", name):
+                yield self._newest  # the namer counts by the disk, and would give the next name now
+            if name in known:
+                return  # a namer that gives one name twice would go on for ever
+            known.add(name)
+            if within:
+                yield name
+            elif self._forms(name):
+                missing = 0
+                yield name
+            else:
+                missing += 1
 
-def _listing(names: Iterable[str]) -> Dict[str, bool]:
-    """Return the paths in the directories of *names*, and whether each is a directory."""
-    found: Dict[str, bool] = {}
-    for folder in {name.rpartition(os.sep)[0] for name in names}:
-        with contextlib.suppress(OSError), os.scandir(folder or os.sep) as entries:
-            found.update((entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    return found
+    def backups(self) -> List[Tuple[str, ...]]:
+        """Return the paths of each backup that is there, in all its forms, newest first."""
+        found = ((name, self._forms(name)) for name in self.names())
+        return [tuple(name + suffix for suffix in forms) for name, forms in found if forms]
 
+    def plain(self) -> List[str]:
+        """Return the names of those that are there and not compressed, newest first."""
+        return [name for name in self.names() if "" in self._forms(name)]
 
-def _forms(name: str) -> List[str]:
-    """Return which of *name* and its `.gz` there are; a directory is an error, since it is not ours to move."""
-    forms = []
-    for path in (name, name + GZ):
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(21, "a directory stands where a backup belongs", path)
-        forms.append(path)
-    return forms
+    # -- the disk --------------------------------------------------------------
 
+    def _forms(self, name: str, movable: bool = False) -> Forms:
+        """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
+        listed = self._listed
+        if listed is None:
+            self._asked.append(name)
+            if len(self._asked) > _SHORT:
+                self._list()
+            return self._ask(name, movable)
+        plain, packed = listed.get(name), listed.get(name + GZ)
+        if plain is False and packed is None:
+            return _PLAIN
+        if packed is False and plain is None:
+            return _PACKED
+        if plain is None and packed is None and not movable and self._would_be_listed(name):
+            return ()
+        return self._ask(name, movable)
 
+    def _list(self) -> None:
+        """Read the directories of the names so far; asking for all others one by one would take longer."""
+        self._listed = {}
+        self._folders = set(map(os.path.dirname, self._asked))
+        for folder in self._folders:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                self._listed.update((entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
+
+    def _would_be_listed(self, name: str) -> bool:
+        """Tell whether *name* is written as the listing has it; a namer may write a path in another way."""
+        folder, base = os.path.split(name)
+        return folder in self._folders and os.path.join(folder, base) == name
+
+    @staticmethod
+    def _ask(name: str, movable: bool) -> Forms:
+        forms: List[str] = []
+        for suffix in ("", GZ):
+            try:
+                found = os.lstat(name + suffix)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                if movable:
+                    raise
+                continue
+            if movable and stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(21, "a directory stands where a backup belongs", name + suffix)
+            forms.append(suffix)
+        return tuple(forms)

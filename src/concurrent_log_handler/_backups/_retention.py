@@ -10,8 +10,8 @@ import os
 import stat
 from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from .._afterwards import Afterwards, Streak
-from .._settings import Settings
+from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._settings import Settings
 
 
 class Kept(NamedTuple):
@@ -88,9 +88,9 @@ class Retention:
         """Return the limits of this moment."""
         return Limits(self._settings.backupCount, self._settings.max_total_bytes, self._settings.max_age)
 
-    def surplus(self, backups: Iterable[Tuple[str, ...]], limits: Limits, now: float) -> List[str]:
-        """Return the paths that go; *backups*, oldest first, have one path for each of their forms."""
-        kept = [backup for backup in map(self._weigh, backups) if backup is not None]
+    def surplus(self, backups: Sequence[Tuple[str, ...]], limits: Limits, now: float) -> List[str]:
+        """Return the paths that go; *backups*, newest first, have one path for each of their forms."""
+        kept = [backup for backup in map(self._weigh, reversed(backups)) if backup is not None]
         return [path for backup in surplus(kept, limits, now, self._besides()) for path in backup.paths]
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:

@@ -12,8 +12,9 @@ import stat
 import time
 from typing import Callable, NamedTuple, Optional, Tuple
 
-from .._afterwards import Afterwards
-from .._locks._sidecar import SidecarLock
+from concurrent_log_handler._afterwards import Afterwards
+from concurrent_log_handler._locks import Sidecar
+
 from ._calendar import Calendar, Compute, first_boundary, format_rollover, read_rollover
 
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
@@ -44,7 +45,7 @@ class Schedule:
         asked_at: When it was asked last; a clock that was set back to before it may have made `at` meaningless.
     """
 
-    def __init__(self, log: str, sidecar: SidecarLock, afterwards: Afterwards) -> None:
+    def __init__(self, log: str, sidecar: Sidecar, afterwards: Afterwards) -> None:
         self._log = log
         self._sidecar = sidecar
         self._afterwards = afterwards

@@ -8,10 +8,12 @@ directory's is what still keeps them apart.
 from __future__ import annotations
 
 import os
-from typing import Callable, ContextManager, Optional, TypeVar
+from typing import Callable, ContextManager, Optional, Protocol, TypeVar
 
-from .._forks import notice_fork
-from .._settings import Settings
+from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._forks import notice_fork
+from concurrent_log_handler._settings import Settings
+
 from ._platform import directory_lock
 from ._sidecar import INSIDE, SidecarLock
 from ._threads import CONFIG_PATIENCE, logging_is_locked_here
@@ -20,6 +22,12 @@ _DIRECTORY_PATIENCE = 1.0
 _CHAIN_PATIENCE = 1.0
 
 _Result = TypeVar("_Result")
+
+
+class _Live(Protocol):
+    path: str
+
+    def close(self) -> None: ...
 
 
 class LogLocks:
@@ -31,22 +39,16 @@ class LogLocks:
 
     Args:
         sidecar: The lock that all handlers of this process on this log share.
-        log: The log's path.
+        live: The live file.
         settings: With the seconds to wait for each lock.
-        after_each: Called before the sidecar's lock is released; None where the files stay open.
     """
 
-    def __init__(
-        self,
-        sidecar: SidecarLock,
-        log: str,
-        settings: Settings,
-        after_each: Optional[Callable[[], None]],
-    ) -> None:
+    def __init__(self, sidecar: SidecarLock, live: _Live, settings: Settings) -> None:
         self.sidecar = sidecar
+        self.close_each_time = not settings.keep_file_open or WINDOWS
+        self._live = live
         self._settings = settings
-        self._folder = os.path.dirname(log)
-        self._after_each = after_each
+        self._folder = os.path.dirname(live.path)
 
     @property
     def timeout(self) -> Optional[float]:
@@ -73,8 +75,8 @@ class LogLocks:
             try:
                 return step(held)
             finally:
-                if held and self._after_each is not None and not leave_open:
-                    self._after_each()
+                if held and self.close_each_time and not leave_open:
+                    self.close_files()
 
         return self.sidecar.run(with_sidecar, leave_open, timeout)
 
@@ -103,6 +105,13 @@ class LogLocks:
         # Everybody who logs waits for us meanwhile, and the holder may be about another log.
         patience = _DIRECTORY_PATIENCE if self.timeout is None else self.timeout
         return directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE))
+
+    def close_files(self) -> None:
+        """Close the files between two records, with the lock held, and release it."""
+        self._live.close()  # before unlocking: Windows renames nothing that is open
+        self.sidecar.release()
+        if not WINDOWS:
+            self.sidecar.close()
 
     def closing_timeout(self) -> Optional[float]:
         """Return the time-out, or less in `dictConfig()`: who has the lock may wait for this thread."""

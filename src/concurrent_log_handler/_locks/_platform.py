@@ -14,9 +14,9 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 import portalocker
 import portalocker.portalocker
 
-from .._clock import monotonic
-from .._files import WINDOWS, close_quietly, identity
-from .._forks import here, home, in_child
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import WINDOWS, close_quietly, identity
+from concurrent_log_handler._forks import here, home, in_child
 
 EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)

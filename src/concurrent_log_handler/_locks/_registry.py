@@ -13,9 +13,10 @@ import weakref
 from threading import RLock, local
 from typing import Any, List, Optional
 
-from .._clock import monotonic
-from .._files import Access
-from .._forks import in_child, notice_fork
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import Access
+from concurrent_log_handler._forks import in_child, notice_fork
+
 from ._sidecar import SidecarLock
 from ._threads import logging_lock
 

@@ -16,8 +16,19 @@ import weakref
 from os import lseek
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
-from .._files import WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
-from .._forks import home
+from concurrent_log_handler._files import (
+    Access,
+    close_quietly,
+    is_ours,
+    mark,
+    open_in_directory,
+    read_at,
+    root,
+    write_at,
+)
+from concurrent_log_handler._forks import home
+
+from . import LockTimeoutError
 from ._platform import (
     EXCLUSIVE_NOW,
     TRIES,
@@ -35,10 +46,6 @@ OUTSIDE, ENTERED, INSIDE = range(3)
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
-
-
-class LockTimeoutError(TimeoutError):
-    """The lock was not free within `lock_timeout`; the record was written without it."""
 
 
 class LockUser(Protocol):
@@ -87,6 +94,7 @@ class SidecarLock:
         self.writable = True
         self._mark = -2
         self._identity = (-1, -1)
+        self._root = root()
         self._generation = home.generation
 
     # -- in and out -----------------------------------------------------------
@@ -123,7 +131,9 @@ class SidecarLock:
                         self.release()
                     if not mine:
                         self.rlock.release()
-                        self.entered = False  # last: an interrupt before it leaves a mark that `_inside` can heal
+                        self.entered = (
+                            False  # last: an interrupt before it leaves a mark that `_inside` can heal
+                        )
         finally:
             # An interrupt may have cut the `finally` above short.
             if self.mine() and (self.held or not mine):
@@ -244,24 +254,17 @@ class SidecarLock:
 
     def read(self) -> bytes:
         """Return the sidecar's content.  Call it with the lock held."""
-        if WINDOWS:  # no pread() there
-            lseek(self.fd, 0, os.SEEK_SET)
-            content = os.read(self.fd, 64)
-            lseek(self.fd, self._mark, os.SEEK_SET)
-            return content
-        return os.pread(self.fd, 64, 0)
+        content = read_at(self.fd, 64, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)  # where pread() is not to be had
+        return content
 
     def write(self, content: bytes) -> None:
         """Replace the sidecar's content, or raise `OSError`.  Call it with the lock held."""
         if not self.writable:
             msg = "the next rollover time cannot be written into the lock file, for other processes to see"
             raise PermissionError(errno.EACCES, msg, self.path)
-        if WINDOWS:
-            lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, content)
-            lseek(self.fd, self._mark, os.SEEK_SET)
-        else:
-            os.pwrite(self.fd, content, 0)
+        write_at(self.fd, content, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)
         os.ftruncate(self.fd, len(content))
 
     def close(self) -> None:
@@ -277,11 +280,8 @@ class SidecarLock:
 
     def check_path(self) -> None:
         """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
-        try:
-            there = os.lstat(self.path)
-        except FileNotFoundError:
-            return
-        _require_regular(there, self.path)
+        with contextlib.suppress(FileNotFoundError):
+            _require_regular(os.lstat(self.path), self.path)
 
     def _acquire_slowly(self, timeout: Optional[float]) -> bool:
         if self.stuck and timeout is not None:
@@ -336,12 +336,12 @@ class SidecarLock:
         except PermissionError:
             return True  # who may not look, and so not open another one, goes on with the one that it has
         except OSError:
-            return False
+            return self._root != root()  # and so does who is in a jail, where the path leads nowhere
         return (there.st_dev, there.st_ino) == self._identity
 
     def _open(self) -> None:
         self.fd = -1
-        fd = open_in_directory(self.path, self._open_path)
+        fd = open_in_directory(self.path, self._open_path, within=self._root)
         try:
             found = os.fstat(fd)
             _require_regular(found, self.path)

@@ -10,8 +10,8 @@ import logging
 from threading import Lock, RLock, get_ident
 from typing import Any, Callable, Dict, Optional
 
-from .._clock import monotonic
-from .._forks import home
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import home
 
 # Seconds that closing a handler waits for a thread which may wait for logging's own lock, held by the closing one.
 CONFIG_PATIENCE = 1.0
@@ -56,7 +56,9 @@ class ThreadLock:
             if timeout == 0:
                 return False
         me = get_ident()
-        if me in self.line:  # a signal handler of a thread that stands in line: that one cannot move meanwhile
+        if (
+            me in self.line
+        ):  # a signal handler of a thread that stands in line: that one cannot move meanwhile
             return self.rlock.acquire(True, -1 if timeout is None else timeout)
         bell = Lock()
         bell.acquire()

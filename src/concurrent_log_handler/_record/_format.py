@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from functools import lru_cache
 from keyword import iskeyword
 from logging import Formatter, LogRecord
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
@@ -98,6 +99,7 @@ def _is_loggings(method: Any) -> bool:
     return code is not None and code.co_filename == logging.getLogger.__code__.co_filename
 
 
+@lru_cache(maxsize=64)
 def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
     """
     Return a function that fills the `%` format *fmt* from a record, as an f-string does; None if it is unusual.
@@ -127,7 +129,9 @@ def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
     if "%" in fmt[end:]:
         return None
     source += f"{{{constant(fmt[end:])}}}"
-    return eval(f'lambda record: f"{source}"', constants)  # type: ignore[no-any-return]  # noqa: S307
+    # Not eval() of the text: the interpreter would forget that a KeyboardInterrupt ends it, and end with status 1.
+    code = compile(f'lambda record: f"{source}"', "<format>", "eval")
+    return eval(code, constants)  # type: ignore[no-any-return]  # noqa: S307
 
 
 def _is_field(name: str) -> bool:

@@ -10,39 +10,34 @@ import contextlib
 import errno
 import logging
 import os
-import warnings
 from functools import partial
 from io import TextIOWrapper
 from logging import LogRecord
-from logging.handlers import BaseRotatingHandler
+from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from time import monotonic
-from typing import Any, Dict, Iterable, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
-from .. import _options
-from .._afterwards import Afterward, Afterwards, report_to
-from .._backups._compress import has_read
-from .._backups._compressor import Chain
-from .._backups._schedule import Schedule
-from .._backups._shift import GZ
-from .._files import WINDOWS
-from .._forks import home, notice_fork
-from .._locks._log import LogLocks
-from .._locks._registry import lock_for, sidecar_path
-from .._locks._sidecar import ENTERED, INSIDE, SidecarLock
-from .._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
-from .._settings import LogFilenameType, OnRotated, Setting, Settings
+from concurrent_log_handler import _options
+from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
+from concurrent_log_handler._backups import Chain
+from concurrent_log_handler._backups._announcer import Announcer
+from concurrent_log_handler._backups._compressor import Compressor
+from concurrent_log_handler._backups._gzip import GZ, has_read
+from concurrent_log_handler._backups._retention import Retention
+from concurrent_log_handler._backups._schedule import Schedule
+from concurrent_log_handler._files import check_parent
+from concurrent_log_handler._forks import home, notice_fork
+from concurrent_log_handler._locks._log import LogLocks
+from concurrent_log_handler._locks._registry import lock_for, sidecar_path
+from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
+from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
+from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
+
 from ._batch import Batch
 from ._format import QuickFormat
 from ._livefile import LATE, LiveFile
 from ._rotation import Rotation
-
-# What subclasses of concurrent-log-handler 0.9 may override.
-_GONE = frozenset(
-    {
-        *("do_gzip", "do_open", "do_write", "_do_lock", "_do_unlock", "_get_current_time", "atomic_open"),
-        *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
-    }
-)
+from ._subclass import class_attribute, warn_of_old_hooks
 
 
 class ConcurrentHandler(BaseRotatingHandler):
@@ -57,25 +52,28 @@ class ConcurrentHandler(BaseRotatingHandler):
     """
 
     _class_terminator = "\n"
+    _schedule: Optional[Schedule] = None
     stream: Optional[TextIOWrapper]  # type: ignore[assignment]
 
-    maxBytes = Setting[int]("Size limit of one file in bytes; may be set to whatever the constructor takes.")
-    backupCount = Setting[int]("Backups kept; may be set.")
-    max_total_bytes = Setting[Optional[int]](
-        "Limit of all files of this log together in bytes, or None; may be set to whatever the constructor takes."
-    )
-    max_age = Setting[Optional[float]](
-        "Age in seconds beyond which backups go, or None; may be set to whatever the constructor takes."
-    )
-    on_rotated = Setting[Optional[OnRotated]](
-        "What is called with the path of each complete backup, or None; may be set, also to a dotted name."
-    )
-    lock_timeout = Setting[Optional[float]](
-        "Seconds to wait for the lock before a record is appended without it, or None; may be set."
-    )
-    use_gzip = Setting[bool]("Whether backups are compressed; may be set.")
-    background_gzip = Setting[bool]("Whether a thread does it; may be set.")
-    keep_file_open = Setting[bool]("Whether the files stay open between two records.")
+    # Each may be set to whatever the constructor takes.
+    maxBytes = Setting[int]()  #: Size limit of one file in bytes.
+    backupCount = Setting[int]()  #: Backups kept.
+    max_total_bytes = Setting[Optional[int]]()  #: Limit of all files of this log together in bytes, or None.
+    max_age = Setting[Optional[float]]()  #: Age in seconds beyond which backups go, or None.
+    on_rotated = Setting[
+        Optional[OnRotated]
+    ]()  #: What is called with the path of each complete backup, or None.
+    lock_timeout = Setting[Optional[float]]()
+    use_gzip = Setting[bool]()
+    background_gzip = Setting[bool]()
+    keep_file_open = Setting[bool]()
+
+    # What a subclass adds; see `_rotation.Hooks`.
+    _asks_each_time: Callable[[], bool]
+    _rotates: Callable[[], bool]
+    _backups: Callable[[], Chain]
+    _surplus: Callable[[], Iterable[str]]
+    _roll: Callable[[], bool]
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
@@ -84,7 +82,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         self.num_rollovers = 0
         self.baseFilename = os.path.abspath(os.fsdecode(given["filename"]))
         self.lockFilename = self.getLockFilename(given["lock_file_directory"])
-        _check_parent(self.baseFilename)
+        check_parent(self.baseFilename)
         self._set_up()
         mode = self._settings.mode
         # By its name: a user's class may have another handler of the standard library among its bases.
@@ -103,20 +101,11 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._locks.exclusive(self._open_now)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """
-        Take a `terminator` that a subclass sets as `StreamHandler` documents it: as a class attribute.
-
-        Warns of a method that concurrent-log-handler 0.9 would call and this package never does.
-        """
+        """Take a `terminator` that a subclass sets as a class attribute; warn of what is never called."""
         super().__init_subclass__(**arguments)
-        for name in _GONE.intersection(dir(cls)):
-            warnings.warn(
-                f"{cls.__name__}.{name} is not called any more, as by concurrent-log-handler 0.9",
-                UserWarning,
-                2,
-            )
-        own = next(base.__dict__["terminator"] for base in cls.__mro__ if "terminator" in base.__dict__)
-        if isinstance(own, str):  # of the class, or of a mixin before us
+        warn_of_old_hooks(cls)
+        own = class_attribute(cls, "terminator")
+        if isinstance(own, str):  # of the class, or of a mixin before us, as `StreamHandler` documents it
             cls._class_terminator = own
             cls.terminator = ConcurrentHandler.__dict__["terminator"]  # type: ignore[method-assign]  # stays in force
 
@@ -126,26 +115,37 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._text = settings.text
         self._lock = lock_for(self.lockFilename, settings.access)
         self._live = LiveFile(log, settings.access, settings.text)
-        self._close_each_time = not settings.keep_file_open or WINDOWS
-        close = partial(_close_files, self._live, self._lock) if self._close_each_time else None
-        self._locks = LogLocks(self._lock, log, settings, close)
+        self._locks = LogLocks(self._lock, self._live, settings)
         self._afterwards = Afterwards(log, settings.debug)
         self._quick_format = QuickFormat()
-        schedule = self._make_schedule()
-        self._rotation = Rotation(log, settings, self._live, self._locks, self._afterwards, schedule)
+        if isinstance(self, TimedRotatingFileHandler):
+            self._schedule = Schedule(log, self._lock, self._afterwards)
+        both = self._locks, self._afterwards
+        self._announcer = Announcer(log, settings, *both)
+        self._compressor = Compressor(log, settings, *both, self._announcer)
+        retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
+        self._rotation = Rotation(
+            log,
+            settings,
+            self._live,
+            *both,
+            announcer=self._announcer,
+            retention=retention,
+            compress=self._compressor.claim,
+            schedule=self._schedule,
+        )
         self._lock.users[id(self)] = self
 
     _PARTS: Tuple[str, ...] = (
-        *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format", "_rotation", "_text"),
+        *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
+        *("_announcer", "_compressor", "_rotation", "_schedule"),
     )
-
-    def _make_schedule(self) -> Optional[Schedule]:
-        """Return the time that all processes go by, for a handler that rotates by time."""
-        return None
 
     def after_fork(self) -> None:
         """Forget, in a forked child, what was the parent's."""
         self._rotation.after_fork(inside=self._lock.mine())
+        self._announcer.after_fork()
+        self._compressor.after_fork()
 
     # -- one record -----------------------------------------------------------
 
@@ -200,19 +200,20 @@ class ConcurrentHandler(BaseRotatingHandler):
         elif way and lock.acquire(self._settings.lock_timeout):
             live, rotation = self._live, self._rotation
             looked = monotonic()
-            size = live.look()
-            if size + len(data) >= rotation.look_closer_at or (
-                rotation.schedule is not None and rotation.schedule.is_up()
-            ):
-                size = rotation.make_room(self, record, len(data))
-            live.append(data, size)
-            if self._close_each_time:
-                self._make_sure(data, size)
-                _close_files(live, lock)
-            else:
-                lock.release()
+            try:
+                size = live.look()
+                if size + len(data) >= rotation.look_closer_at or (
+                    rotation.schedule is not None and rotation.schedule.is_up()
+                ):
+                    size = rotation.make_room(self, record, len(data))
+                live.append(data, size)
+                if not self._locks.close_each_time:
+                    lock.release()
                 if monotonic() - looked > LATE:
                     self._make_sure(data, size)
+            finally:
+                if self._locks.close_each_time:
+                    self._locks.close_files()
         else:
             self._write_apart(data)
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
@@ -254,8 +255,8 @@ class ConcurrentHandler(BaseRotatingHandler):
             try:
                 batch.write(self._live, self._rotation.is_due, self._make_room, self._make_sure)
             finally:
-                if self._close_each_time:
-                    _close_files(self._live, self._lock)
+                if self._locks.close_each_time:
+                    self._locks.close_files()
         else:
             batch.write_each(self._write_apart)
         return self._afterwards.take() if way <= ENTERED else ()
@@ -264,7 +265,9 @@ class ConcurrentHandler(BaseRotatingHandler):
         """Append *data* without the lock, since it could not be had, and have that reported once."""
         self._live.append_apart(data, self._is_missing)
         trouble, self._lock.trouble = self._lock.trouble, None
-        if trouble is not None and self._live.is_file():  # /dev/stdout and the like have no place for a sidecar
+        if (
+            trouble is not None and self._live.is_file()
+        ):  # /dev/stdout and the like have no place for a sidecar
             self._afterwards.report(trouble)
 
     def _make_sure(self, data: bytes, size: int) -> None:
@@ -281,7 +284,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def _is_missing(self, fd: int, data: bytes, size: int) -> bool:
         """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
         with self._locks.directory():  # whoever removed the file is done with it
-            return not has_read((name + GZ for name in self._backups().backups()), fd, data, size)
+            return not has_read((name + GZ for name in self._backups().names()), fd, data, size)
 
     # -- rotation --------------------------------------------------------------
 
@@ -311,21 +314,6 @@ class ConcurrentHandler(BaseRotatingHandler):
             self.num_rollovers += 1
         if by_hand:
             self._do_afterwards()
-
-    def _asks_each_time(self) -> bool:
-        raise NotImplementedError
-
-    def _rotates(self) -> bool:
-        return True
-
-    def _backups(self) -> Chain:
-        raise NotImplementedError
-
-    def _surplus(self) -> Iterable[str]:
-        raise NotImplementedError
-
-    def _roll(self) -> bool:
-        raise NotImplementedError
 
     # -- locks and descriptors ------------------------------------------------
 
@@ -385,7 +373,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def _finish(self) -> None:
         self._do_afterwards()
         # The user's code in the thread may wait for what this thread holds.  The interpreter's exit still waits.
-        self._rotation.compressor.wait(CONFIG_PATIENCE if logging_is_locked_here() else None)
+        self._compressor.wait(CONFIG_PATIENCE if logging_is_locked_here() else None)
 
     # -- attributes of the standard library and of CLH ------------------------
 
@@ -451,19 +439,3 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._set_up()
         self.createLock()
         logging._addHandlerRef(self)  # type: ignore[attr-defined]  # noqa: SLF001 - for logging.shutdown()
-
-
-def _close_files(live: LiveFile, lock: SidecarLock) -> None:
-    """Close the files between two records, with the lock held."""
-    live.close()  # before unlocking: without FILE_SHARE_DELETE, Windows renames nothing that is open
-    lock.release()
-    if not WINDOWS:
-        lock.close()
-
-
-def _check_parent(path: str) -> None:
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "the log is a directory", path)

@@ -17,8 +17,25 @@ from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple
 
-from .._files import OFFSET_IS_OURS, WINDOWS, Access, close_quietly, is_ours, mark, open_in_directory
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import (
+    OFFSET_IS_OURS,
+    WINDOWS,
+    Access,
+    close_quietly,
+    is_ours,
+    mark,
+    open_in_directory,
+    read_at,
+    root,
+)
+
 from ._text import TextFormat
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _APPEND = os.O_RDWR | os.O_APPEND
 _TORN_PATIENCE = 0.02
@@ -60,6 +77,7 @@ class LiveFile:
         self._ino = -1
         self._dev = -1
         self._stream: Optional[TextIOWrapper] = None
+        self._root = root()
 
     def empty_when_opened(self) -> None:
         """Have what the file holds now, and nothing that comes later, removed when it is first opened."""
@@ -87,7 +105,7 @@ class LiveFile:
                 if (
                     size > longest
                     and not size % text.width
-                    and _read_at(self.fd, longest, size - longest).endswith(text.ends)
+                    and read_at(self.fd, longest, size - longest).endswith(text.ends)
                 ):
                     self.end = size
                     return size
@@ -115,7 +133,7 @@ class LiveFile:
                 raise
             return
         if written != len(data):
-            raise _undo(self.fd, data, written, self.path)
+            written = _write_rest(self.fd, data, written, self.path)
         self.end = size + written
 
     def linked(self) -> bool:
@@ -150,15 +168,22 @@ class LiveFile:
 
     def _open_apart(self) -> int:
         try:
+            os.stat(self.path)
             return self._open()
-        except PermissionError:
-            if self._still_named() is None:
-                raise
-            return os.dup(self.fd)
+        except OSError as error:
+            if self._out_of_reach(error) is not None:
+                return os.dup(self.fd)
+        return self._open()
 
-    def _still_named(self) -> Optional[os.stat_result]:
-        """Return the status of the file that we have open, or None if it is not ours or was removed."""
-        if not self._is_same(self.fd):
+    def _out_of_reach(self, error: OSError) -> Optional[os.stat_result]:
+        """
+        Return the status of the file that we have open, if *error* does not mean that another one is due.
+
+        The process has given up its rights, and may not even look into the directory any more; or it
+        has another root, and the path leads nowhere there.  None also if the file is not ours or was removed.
+        """
+        in_jail = isinstance(error, FileNotFoundError) and self._root != root()
+        if not (isinstance(error, PermissionError) or in_jail) or not self._is_same(self.fd):
             return None
         here = os.fstat(self.fd)
         return here if here.st_nlink else None
@@ -174,9 +199,7 @@ class LiveFile:
             data = self.text.bom + data
         elif self._torn(fd, size):
             data = self._seal(size) + data
-        written = os.write(fd, data)
-        if written != len(data):
-            raise _undo(fd, data, written, self.path)
+        _write_rest(fd, data, os.write(fd, data), self.path)
         return size
 
     def create(self) -> None:
@@ -212,10 +235,12 @@ class LiveFile:
         stream = self._stream
         if stream is None or stream.closed or stream.fileno() != self.fd:
             raw = io.FileIO(self.fd, "a", closefd=False)
+            raw.name = self.path  # as the standard library's stream has it, for whoever tells a file by that
             text = self.text
             if text.bom and self.regular and not os.fstat(self.fd).st_size:
-                os.write(self.fd, text.bom)
+                _write_rest(self.fd, text.bom, os.write(self.fd, text.bom), self.path)
             stream = TextIOWrapper(raw, text.codec, text.errors, text.newline, write_through=True)
+            stream.mode = "a"  # type: ignore[misc]  # as open() does it
             self._stream = stream
         return stream
 
@@ -226,7 +251,7 @@ class LiveFile:
     # -- opening --------------------------------------------------------------
 
     def _open(self) -> int:
-        return open_in_directory(self.path, self._open_path)
+        return open_in_directory(self.path, self._open_path, within=self._root)
 
     def _open_path(self) -> int:
         try:
@@ -258,13 +283,10 @@ class LiveFile:
         there: Optional[os.stat_result] = None
         try:
             there = os.stat(self.path)
-        except PermissionError:
-            # The process has given up its rights, and may not even look into the directory any more.
-            there = self._still_named()
-            if there is None:
+        except OSError as error:
+            there = self._out_of_reach(error)
+            if there is None and isinstance(error, PermissionError):
                 raise
-        except OSError:
-            pass
         if there is None or not self._is_same(self.fd, there):
             self.close()
             there = self._open_anew()
@@ -295,11 +317,8 @@ class LiveFile:
         """Tell by `fstat` whether *fd* is our file, opened by us (and, if given, the file *there*)."""
         try:
             here = os.fstat(fd)
-            if not WINDOWS:
-                import fcntl  # noqa: PLC0415 - not on Windows
-
-                if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
-                    return False
+            if fcntl is not None and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
+                return False
         except OSError:
             return False
         if there is not None and (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev):
@@ -315,10 +334,7 @@ class LiveFile:
         if size and self._torn(self.fd, size):
             size = os.fstat(self.fd).st_size
             seal = self._seal(size)
-            written = _put(self.fd, seal, size)
-            if written != len(seal):
-                raise _undo(self.fd, seal, written, self.path)
-            size += written
+            size += _write_rest(self.fd, seal, _put(self.fd, seal, size), self.path)
         self.end = size
         return size
 
@@ -335,7 +351,7 @@ class LiveFile:
                     return False
             except OSError:
                 return False  # write-only
-            now = time.monotonic()
+            now = monotonic()
             until = until or now + _TORN_PATIENCE
             if now > until:
                 return True
@@ -344,7 +360,7 @@ class LiveFile:
 
     def _tail(self, fd: int, size: int) -> bytes:
         longest = self.text.longest_end
-        return _read_at(fd, longest, size - longest if size > longest else 0)
+        return read_at(fd, longest, size - longest if size > longest else 0)
 
     def _seal(self, size: int) -> bytes:
         return b"\0" * (-size % self.text.width) + self.text.seal
@@ -361,14 +377,6 @@ def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.read(fd, length)
-
-
-_read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)  # Windows has no pread()
-
-
 def _write_through(fd: int, data: bytes) -> None:
     """Write *data* to a pipe or a device, which takes back nothing, and may take it in pieces."""
     rest = memoryview(data)
@@ -376,13 +384,44 @@ def _write_through(fd: int, data: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _undo(fd: int, data: bytes, written: int, path: str) -> OSError:
-    """Take the first *written* bytes of *data* off the end of the file, if they are its end; return the error."""
-    with contextlib.suppress(OSError):
+def _write_rest(fd: int, data: bytes, written: int, path: str) -> int:
+    """
+    Write what is left of *data* behind its first *written* bytes, and return the length of *data*.
+
+    Only a write that fails tells why: then all of it is taken back, and the file system's own error raised.
+    """
+    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        # Not behind what somebody else wrote there without the lock.
+        while written < len(data) and _ends_with(fd, data[:written]) is not False:
+            more = _put(fd, data[written:], written)
+            if not more:
+                break
+            written += more
+    except OSError as error:
+        reason = error
+    if written < len(data):
+        fate = "they were taken back" if _take_back(fd, data[:written]) else "they stay"
+        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
+        raise OSError(reason.errno, msg, path)
+    return written
+
+
+def _take_back(fd: int, data: bytes) -> bool:
+    """Cut *data* off the end of the file, unless something stands behind it; tell whether so."""
+    if not _ends_with(fd, data):
+        return False
+    try:
+        os.ftruncate(fd, os.fstat(fd).st_size - len(data))
+    except OSError:
+        return False
+    return True
+
+
+def _ends_with(fd: int, data: bytes) -> Optional[bool]:
+    """Tell whether the file ends with *data*; None if we may not read it."""
+    try:
         size = os.fstat(fd).st_size
-        # Somebody may have written behind them without the lock; his record stays.
-        if 0 < written <= size and _read_at(fd, written, size - written) == data[:written]:
-            os.ftruncate(fd, size - written)
-    return OSError(
-        errno.ENOSPC, f"only {written} of {len(data)} bytes could be written; they were taken back", path
-    )
+        return size >= len(data) and read_at(fd, len(data), size - len(data)) == data
+    except OSError:
+        return None

@@ -12,50 +12,49 @@ import stat
 import sys
 from functools import partial
 from logging import LogRecord
-from typing import Iterable, Optional, Protocol, Tuple
+from typing import Callable, Iterable, Optional, Protocol, Tuple
 
-from .._afterwards import Afterwards, Streak
-from .._backups._announcer import Announcer
-from .._backups._compressor import Chain, Compressor
-from .._backups._retention import Retention
-from .._backups._schedule import Schedule
-from .._backups._shift import nearly_full
-from .._files import WINDOWS
-from .._locks._log import LogLocks
-from .._locks._sidecar import LockTimeoutError
-from .._settings import Settings
+from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._backups import Look
+from concurrent_log_handler._backups._announcer import Announcer
+from concurrent_log_handler._backups._numbered import Move
+from concurrent_log_handler._backups._retention import Retention
+from concurrent_log_handler._backups._schedule import Schedule
+from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._locks import Locks, LockTimeoutError
+from concurrent_log_handler._settings import Settings
+
 from ._livefile import LiveFile
 
 _ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rotation is considered
 
 
 class Hooks(Protocol):
-    """What a rotation asks its handler: hooks of the standard library, and of ours for its two handlers."""
+    """What a rotation asks its handler: hooks of the standard library, and what tells our two handlers apart."""
 
-    def shouldRollover(self, record: LogRecord) -> bool:
-        """Tell whether a rotation is due before *record* is written."""
-
-    def doRollover(self) -> None:
-        """Rotate now."""
-
-    def rotate(self, source: str, dest: str) -> None:
-        """Move the live file *source* to *dest*."""
-
+    def shouldRollover(self, record: LogRecord) -> bool: ...
+    def doRollover(self) -> None: ...
+    def rotate(self, source: str, dest: str) -> None: ...
     def _bytes(self, record: LogRecord) -> bytes: ...
 
-    def _asks_each_time(self) -> bool:
+    @property
+    def _asks_each_time(self) -> Callable[[], bool]:
         """Tell whether a subclass decides when to rotate."""
 
-    def _rotates(self) -> bool:
+    @property
+    def _rotates(self) -> Callable[[], bool]:
         """Tell whether this handler ever rotates."""
 
-    def _backups(self) -> Chain:
+    @property
+    def _backups(self) -> Look:
         """Return the chain of backups."""
 
-    def _surplus(self) -> Iterable[str]:
+    @property
+    def _surplus(self) -> Callable[[], Iterable[str]]:
         """Return the paths of the backups that are too many."""
 
-    def _roll(self) -> bool:
+    @property
+    def _roll(self) -> Callable[[], bool]:
         """Move the live file and its backups; returns whether it was moved."""
 
 
@@ -78,8 +77,11 @@ class Rotation:
         log: str,
         settings: Settings,
         live: LiveFile,
-        locks: LogLocks,
+        locks: Locks,
         afterwards: Afterwards,
+        announcer: Announcer,
+        retention: Retention,
+        compress: Callable[[Look], None],
         schedule: Optional[Schedule],
     ) -> None:
         self._log = log
@@ -87,9 +89,9 @@ class Rotation:
         self._live = live
         self._locks = locks
         self._afterwards = afterwards
-        self._announcer = Announcer(log, settings, locks, afterwards)
-        self.compressor = Compressor(log, settings, locks, afterwards, self._announcer)
-        self.retention = Retention(log, settings, afterwards, self.compressor.part_files)
+        self._announcer = announcer
+        self.retention = retention
+        self._compress = compress
         self.schedule = schedule
         self.trouble = Streak()
         self._begin_anew()
@@ -106,8 +108,6 @@ class Rotation:
         self._begin_anew()
         if inside:
             self.rolling, self._incoming = rolling, incoming
-        self._announcer.after_fork()
-        self.compressor.after_fork()
 
     # -- when ------------------------------------------------------------------
 
@@ -117,9 +117,9 @@ class Rotation:
 
     def adjust(self, hooks: Hooks) -> None:
         """Learn anew from which size of the live file a rotation may be due."""
-        if not self._begun or hooks._asks_each_time():  # noqa: SLF001
+        if not self._begun or hooks._asks_each_time():
             self.look_closer_at = _ALWAYS
-        elif self._settings.maxBytes and hooks._rotates():  # noqa: SLF001
+        elif self._settings.maxBytes and hooks._rotates():
             self.look_closer_at = nearly_full(self._settings.maxBytes)
         else:
             self.look_closer_at = _NEVER
@@ -127,7 +127,7 @@ class Rotation:
     def is_full(self, hooks: Hooks, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         limit = self._settings.maxBytes
-        if not limit or not hooks._rotates():  # noqa: SLF001
+        if not limit or not hooks._rotates():
             return False
         try:
             found = os.stat(self._log)
@@ -136,7 +136,7 @@ class Rotation:
         if not found.st_size or not stat.S_ISREG(found.st_mode):
             return False
         known, length = self._incoming
-        return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit  # noqa: SLF001
+        return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit
 
     def by_hand(self) -> bool:
         """Tell whether no record has caused the rotation that is going on."""
@@ -170,9 +170,9 @@ class Rotation:
         if self.retention.limits().need_status() and self._locks.in_place():
             with contextlib.suppress(OSError), self._locks.directory() as state:
                 if state is not False:
-                    self.retention.enforce(hooks._surplus)  # noqa: SLF001
+                    self.retention.enforce(hooks._surplus)
         if self._settings.on_rotated is not None:
-            self._afterwards.later(partial(self._announcer.tell, hooks._backups()))  # noqa: SLF001
+            self._afterwards.later(partial(self._announcer.tell, hooks._backups))
 
     # -- how -------------------------------------------------------------------
 
@@ -182,14 +182,11 @@ class Rotation:
 
         A tmp cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and
         one of them rotates while the other waits for the directory's.  So what is moved is looked at again.
-
-        Args:
-            held: The sidecar's lock is held.
         """
         if not held or not self._locks.in_place():
             raise self._locks.sidecar.take_trouble()
         self._live.look()
-        if not hooks._rotates() or not self._live.regular:  # noqa: SLF001
+        if not hooks._rotates() or not self._live.regular:
             return False
         before = self._live.identity()
         moved = False
@@ -200,16 +197,31 @@ class Rotation:
                     msg = f"no lock on the directory of {self._log!r}; the log is not rotated for now"
                     raise LockTimeoutError(msg)
                 self._live.look()
-                moved = self._live.identity() == before and hooks._roll()  # noqa: SLF001
+                moved = self._live.identity() == before and hooks._roll()
                 if moved and self._settings.use_gzip:
-                    self.compressor.claim(hooks._backups())  # noqa: SLF001
+                    self._compress(hooks._backups)
                 if moved and self._settings.on_rotated is not None:
-                    self._afterwards.later(partial(self._announcer.tell, hooks._backups()))  # noqa: SLF001
+                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))
         finally:
             self.rolling = False
             self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
         self._live.look()
         return moved
+
+    def carry_out(self, moves: Iterable[Move]) -> None:
+        """Move and delete backups."""
+        for move in moves:
+            if move.target is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(move.source)
+            else:
+                try:
+                    os.rename(move.source, move.target)
+                except FileNotFoundError:
+                    if os.path.lexists(move.source):
+                        raise
+                    continue  # removed by somebody else meanwhile
+            self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
 
     def move_live_file(self, hooks: Hooks, target: str) -> None:
         """Make the live file the backup *target*, and begin a new one."""
@@ -239,3 +251,8 @@ class Rotation:
                 if (there.st_dev, there.st_ino) == before and not os.path.lexists(self._log):
                     os.rename(target, self._log)
             raise
+
+
+def nearly_full(max_bytes: int) -> int:
+    """Return the size from which a file is looked at more closely before it reaches *max_bytes*."""
+    return max_bytes - min(16384, max_bytes // 32)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler._backups._gzip import has_read
 from concurrent_log_handler._record import _handler
-from concurrent_log_handler._backups._compress import has_read
 from concurrent_log_handler.patterns import RecordQueue, managed_listener
 from handler_support import Recording, Strict, a_record, contents, write
 

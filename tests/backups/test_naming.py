@@ -11,10 +11,10 @@ import time
 from typing import Optional
 
 import pytest
+from calendar_support import MOMENTS, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calendar_support import MOMENTS, utc
 from concurrent_log_handler._backups._naming import (
     SUFFIXES,
     Backup,
@@ -24,6 +24,7 @@ from concurrent_log_handler._backups._naming import (
     backup_path,
     default_ext_match,
     first_free,
+    free_path,
     list_backups,
     naming_for,
     next_number,
@@ -177,6 +178,21 @@ def test_standard_suffixes_are_read_as_strptime_reads_them(suffix: str, moment: 
     assert [backup.stamp for backup in list_backups(daily(suffix=suffix), [f"app.log.{text}"])] == (
         [] if expected is None else [expected]
     )
+
+
+def test_every_day_that_has_a_name_is_read_right() -> None:
+    """Two thousand years, leap days and all; days that no calendar has are no dates."""
+    naming = daily()
+    for year in (*range(1896, 2105), 1, 4, 1000, 9999):
+        for month in range(14):
+            for day in (0, 1, 28, 29, 30, 31, 32):
+                backups = list_backups(naming, [f"app.log.{year:04}-{month:02}-{day:02}"])
+                try:
+                    moment = dt.datetime(year, month, day, tzinfo=dt.timezone.utc)
+                except ValueError:
+                    assert backups == []
+                else:
+                    assert backups[0].stamp == moment.timestamp()
 
 
 def test_suffix_that_no_one_can_read_is_ordered_by_its_text() -> None:
@@ -394,6 +410,28 @@ def test_first_free_number_is_free(taken: set[int], first: int) -> None:
     assert number == first or number - 1 in taken
     row = next(each for each in range(first, 200) if each not in taken)
     assert number == row or not set(range(row, number)) <= taken
+
+
+def test_name_that_the_namer_gives_and_that_is_free_is_taken_as_it_is() -> None:
+    """Some count by what lies on the disk; whoever drops the number gets it back where his name is taken."""
+    there = {f"{HOME}/x.1", f"{HOME}/x.2"}
+
+    def counting(_: str) -> str:
+        return next(path for number in range(1, 9) if (path := f"{HOME}/x.{number}") not in there)
+
+    for first in (0, 1, 5):
+        assert free_path(daily(counting), "2026-01-01", first, there.__contains__) == (first, f"{HOME}/x.3")
+        assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", first, there.__contains__) == (
+            first,
+            f"{HOME}/x",
+        )
+    taken = {f"{HOME}/x", f"{HOME}/x.1"}
+    assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", 0, taken.__contains__) == (2, f"{HOME}/x.2")
+    assert free_path(daily(), "2026-01-01", 1, {f"{BASE}.2026-01-01.1"}.__contains__) == (
+        2,
+        f"{BASE}.2026-01-01.2",
+    )
+    assert free_path(daily(lambda path: path), "2026-01-01", 1, lambda _: True) is None
 
 
 def test_first_free_number_asks_few_times() -> None:

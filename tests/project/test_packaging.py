@@ -17,7 +17,7 @@ import pytest
 
 import concurrent_log_handler
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EPOCH = "1700000000"
 
 
@@ -28,6 +28,27 @@ def test_version_is_the_same_everywhere() -> None:
     assert concurrent_log_handler.__version__ == installed
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## {re.escape(installed)}\b", changes, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from concurrent_log_handler import __version__ as found",
+        "from concurrent_log_handler.__version__ import __version__ as found",
+        "import concurrent_log_handler.__version__; found = concurrent_log_handler.__version__",
+        "import concurrent_log_handler.__version__ as module; found = module.__version__",
+        "import importlib; found = importlib.import_module('concurrent_log_handler.__version__').__version__",
+        "import concurrent_log_handler.handlers; found = concurrent_log_handler.__version__",
+    ],
+)
+def test_version_is_found_as_in_clh_and_as_elsewhere(statement: str) -> None:
+    """CLH 0.9 has a module `__version__`, most packages have an attribute: whichever is asked, it is the text."""
+    number = metadata.version("concurrent-log-handler")
+    ways = "found == number, str(found), f'{found}', '%s' % found, type(str(found)) is str, json.dumps(found)"
+    program = f"import json; number = {number!r}; {statement}; print({ways})"
+
+    expected = (True, number, number, number, True, f'"{number}"')
+    assert run(sys.executable, "-W", "error", "-c", program).strip() == " ".join(map(str, expected))
 
 
 def test_portalocker_is_the_only_dependency() -> None:

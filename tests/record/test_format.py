@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any, Optional
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from concurrent_log_handler._record import _format
 from concurrent_log_handler._record._format import QuickFormat
 from handler_support import a_record
+from process_helpers import run_program
 
 
 def both(formatter: Optional[logging.Formatter], *records: logging.LogRecord) -> None:
@@ -293,3 +298,46 @@ def test_record_whose_time_is_no_number(created: Any) -> None:
     formatter = logging.Formatter("%(message)s")
 
     assert QuickFormat().text(formatter, record) == formatter.format(record) == "text"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("before", [0, 2])
+def test_process_that_logs_on_its_way_out_still_dies_of_the_interrupt(tmp_path: Path, before: int) -> None:
+    """Its parent, a shell say, must see that; Python forgets it where eval() meets a text."""
+    source = """
+        import atexit
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        log = logging.getLogger("interrupted")
+        handler = ConcurrentRotatingFileHandler("logs/app.log")
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        log.addHandler(handler)
+        for number in range(int(sys.argv[1])):
+            record = a_record(f"before {number}")
+            record.created += number
+            handler.handle(record)
+        atexit.register(log.warning, "at exit")
+        signal.raise_signal(signal.SIGINT)
+        """
+
+    run_program(source, tmp_path, before, quiet=False, status=-signal.SIGINT)
+
+    lines = [f"INFO before {number}\n" for number in range(before)]
+    assert (tmp_path / "logs" / "app.log").read_text() == "".join(lines) + "WARNING at exit\n"
+
+
+def test_format_is_compiled_once_and_not_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    real = compile
+
+    def noting(source: str, *rest: Any) -> Any:
+        compiled.append(source)
+        return real(source, *rest)
+
+    monkeypatch.setattr(_format, "compile", noting, raising=False)
+    for _ in range(3):
+        quick, formatter = QuickFormat(), logging.Formatter("compiled once: %(message)s")
+        for second in range(5):
+            record = a_record("text", created=1e9 + second)
+            assert quick.text(formatter, record) == "compiled once: text"
+
+    assert len(compiled) == 1

@@ -13,8 +13,10 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
 from concurrent_log_handler._files import Access, is_ours, mark
+from concurrent_log_handler._record._livefile import LiveFile
+from concurrent_log_handler._record._text import TextFormat
 from handler_support import Recording, Strict, a_record, after_every_call, contents, in_a_fork, write
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
@@ -393,6 +395,39 @@ def test_planted_at_construction_is_a_clear_error(tmp_path: Path, kind: str, del
     assert sorted(os.listdir(tmp_path)) == sorted(each.name for each in (path, target) if each)
 
 
+@pytest.mark.parametrize("planted_later", [False, True])
+@pytest.mark.parametrize("timed", [False, True])
+def test_hard_link_planted_as_lock_file_is_locked_and_nothing_else(
+    tmp_path: Path, timed: bool, planted_later: bool
+) -> None:
+    """In a directory that others may write: a file of ours under a second name gets no mode, owner, time or content."""
+    target, path = tmp_path / "target", tmp_path / ".__app.lock"
+    target.write_text("not yours\n")
+    target.chmod(0o640)
+    options: dict[str, Any] = {"chmod": 0o666, "umask": 0, "owner": (1, 1), "lock_timeout": 1}
+    kind = (
+        (ConcurrentTimedRotatingFileHandler, {"when": "S"}) if timed else (ConcurrentRotatingFileHandler, {})
+    )
+    before = fingerprint(target)
+
+    def log(text: str) -> None:
+        handler = kind[0](tmp_path / "app.log", backupCount=9, maxBytes=20, **options, **kind[1])
+        handler.handleError = lambda record: None  # type: ignore[method-assign]
+        write(handler, text, text)
+        handler.close()
+
+    if planted_later:
+        log("before it")
+        path.unlink()
+    os.link(target, path)
+    log("behind it")
+
+    assert fingerprint(target)[:-1] == before[:-1]
+    assert target.read_text() == "not yours\n"
+    written = "".join(text for name, text in contents(tmp_path).items() if name.startswith("app.log"))
+    assert written.count("behind it\n") == 2
+
+
 @pytest.mark.parametrize("kind", PLANTED)
 def test_planted_later_costs_no_record_and_is_told_once(tmp_path: Path, kind: str) -> None:
     handler = Recording(tmp_path / "app.log", chmod=0o600, lock_timeout=0.2)
@@ -561,6 +596,115 @@ def test_rights_given_up_with_a_directory_that_is_closed_then(public: Path, use_
 
     texts = [f"record {number} {'x' * 20}" for number in range(8)]
     assert contents(closed)["app.log"].splitlines() == ["root", *texts, "batch"]
+
+
+def in_a_jail(jail: Path, action: Callable[[], object]) -> None:
+    """Run *action* in a forked child for which *jail* is the whole world."""
+    jail.mkdir(exist_ok=True)
+
+    def locked_up() -> None:
+        os.chroot(jail)
+        os.chdir("/")
+        action()
+
+    in_a_fork(locked_up)
+
+
+@as_root
+@pytest.mark.parametrize("directory_there", [False, True])
+def test_file_that_is_open_goes_on_being_used_in_a_jail(tmp_path: Path, directory_there: bool) -> None:
+    """A daemon opens its log, then locks itself up: the path leads nowhere there, and nothing is made for it."""
+    jail, logs = tmp_path / "jail", tmp_path / "logs"
+    logs.mkdir()
+    live = LiveFile(str(logs / "app.log"), Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    live.append(b"before\n", live.look())
+    jail.mkdir()
+    if directory_there:
+        Path(f"{jail}{logs}").mkdir(parents=True)
+    made = set(jail.rglob("*"))
+
+    def go_on() -> None:
+        for number in range(3):
+            live.append(b"record %d\n" % number, live.look())
+            live.append_apart(b"apart %d\n" % number)
+
+    in_a_jail(jail, go_on)
+
+    assert set(jail.rglob("*")) == made
+    records = [f"record {number}\napart {number}\n" for number in range(3)]
+    assert contents(logs) == {"app.log": "before\n" + "".join(records)}
+
+
+@as_root
+@pytest.mark.parametrize("way", ["never opened", "removed"])
+def test_log_that_is_not_there_in_a_jail_is_an_error(tmp_path: Path, way: str) -> None:
+    """It is told, and no directory is made that nobody would look into."""
+    jail, logs = tmp_path / "jail", tmp_path / "logs"
+    logs.mkdir()
+    live = LiveFile(str(logs / "app.log"), Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    if way == "removed":
+        live.append(b"before\n", live.look())
+        (logs / "app.log").unlink()
+
+    def go_on() -> None:
+        with pytest.raises(FileNotFoundError):
+            live.append(b"record\n", live.look())
+        with pytest.raises(FileNotFoundError):
+            live.append_apart(b"apart\n")
+
+    in_a_jail(jail, go_on)
+
+    assert contents(tmp_path) == {"jail/": "", "logs/": ""}
+
+
+@as_root
+def test_log_that_is_there_in_a_jail_is_taken(tmp_path: Path) -> None:
+    """Somebody has made one for the time after: its path leads somewhere."""
+    jail, logs = tmp_path / "jail", tmp_path / "logs"
+    logs.mkdir()
+    inside = Path(f"{jail}{logs}/app.log")
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    live = LiveFile(str(logs / "app.log"), Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    live.append(b"before\n", live.look())
+
+    in_a_jail(jail, lambda: live.append(b"inside\n", live.look()))
+
+    assert (inside.read_text(), contents(logs)) == ("inside\n", {"app.log": "before\n"})
+
+
+# core classes
+@as_root
+@pytest.mark.parametrize("kind", [ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler])
+@pytest.mark.parametrize("used_before", [True, False])
+def test_handler_goes_on_in_a_jail(tmp_path: Path, kind: Any, used_before: bool) -> None:
+    """With the lock file and the log that it has open; also where a rotation is due, which cannot be done there."""
+    jail, logs = tmp_path / "jail", tmp_path / "logs"
+    logs.mkdir()
+    failures: list[object] = []
+
+    class Noting(kind):  # type: ignore[misc]
+        def handleError(self, record: logging.LogRecord) -> None:
+            failures.append(sys.exc_info()[1])
+
+    def locked_up() -> None:
+        # Not in the parent: a forked child needs a descriptor of its own for the lock.
+        handler = Noting(logs / "app.log", maxBytes=20, backupCount=3, max_age=3600, delay=False)
+        if used_before:
+            write(handler, "before")
+        os.chroot(jail)
+        os.chdir("/")
+        write(handler, *(f"record {number}" for number in range(5)))
+        handler.emit_batch([a_record("batch")])
+        assert failures == []
+
+    jail.mkdir()
+    in_a_fork(locked_up)
+
+    assert list(jail.iterdir()) == []
+    lines = [*(["before"] if used_before else []), *(f"record {number}" for number in range(5)), "batch"]
+    logged = {name: text for name, text in contents(logs).items() if name.startswith("app.log")}
+    assert logged == {"app.log": "".join(f"{line}\n" for line in lines)}
 
 
 @as_root

@@ -9,11 +9,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler._backups._jobs import Job
 from handler_support import Recording, Strict, a_record, contents, open_paths, run_program, write
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -146,7 +146,7 @@ def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
         """
         import logging, os, pathlib, threading
         from concurrent_log_handler import ConcurrentRotatingFileHandler
-        from concurrent_log_handler._backups import _compress
+        from concurrent_log_handler._backups import _jobs
 
         reading, go_on = threading.Event(), threading.Event()
         read = os.read
@@ -156,7 +156,7 @@ def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
                 reading.set()
                 assert go_on.wait(20)
             return data
-        _compress.os = type("os", (), {**vars(os), "read": staticmethod(waiting_read)})
+        _jobs.os = type("os", (), {**vars(os), "read": staticmethod(waiting_read)})
 
         handler = ConcurrentRotatingFileHandler(
             "app.log", maxBytes=3_000_000, backupCount=3, use_gzip=True, background_gzip=True
@@ -213,19 +213,19 @@ def test_close_returns_while_other_threads_go_on_rotating(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_interrupted_compression_leaves_nothing_locked(tmp_path: Path) -> None:
+def test_interrupted_compression_leaves_nothing_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next rotation compresses what an interrupt left, and no descriptor stays open."""
 
-    class Interrupted(Strict):
-        armed = True
+    compress = Job.compress
 
-        def _compress_one(self, job: Any) -> None:
-            if self.armed:
-                self.armed = False
-                raise KeyboardInterrupt
-            super()._compress_one(job)
+    def interrupted(job: Job) -> None:
+        monkeypatch.setattr(Job, "compress", compress)
+        raise KeyboardInterrupt
 
-    handler = Interrupted(tmp_path / "app.log", maxBytes=10, backupCount=5, use_gzip=True)
+    monkeypatch.setattr(Job, "compress", interrupted)
+    handler = Strict(tmp_path / "app.log", maxBytes=10, backupCount=5, use_gzip=True)
     write(handler, "aaaa")
     with pytest.raises(KeyboardInterrupt):
         write(handler, "bbbb")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concurrent_log_handler import ConcurrentRotatingFileHandler, _options
+from concurrent_log_handler import (
+    ConcurrentRotatingFileHandler,
+    ConcurrentTimedRotatingFileHandler,
+    _options,
+)
 
 posix = pytest.mark.skipif(os.name == "nt", reason="no owners there")
 
@@ -87,13 +92,33 @@ def test_size_reads_what_it_would_print(number: int) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "error"),
-    [(-1, ValueError), (1.5, TypeError), ("3", TypeError), (True, TypeError), (None, TypeError)],
+    [
+        *[(-1, ValueError), (1.5, TypeError), (True, TypeError), (None, TypeError), (b"3", TypeError)],
+        *[(text, ValueError) for text in ("", "-1", "1.5", "1_000", "many", "٣", "3 MB", "9" * 5_000)],
+    ],
 )
 def test_count_that_is_none(asked: Any, error: type[Exception]) -> None:
     with pytest.raises(
         error, match=re.escape(f"backupCount must be a whole number, 0 or more, got {asked!r}")
     ):
         _options.count(asked, "backupCount")
+
+
+@pytest.mark.parametrize("text", ["20", " 20\n", "0020"])
+def test_count_as_text_is_taken_as_a_size_is(text: str) -> None:
+    """From an environment variable or an ini file."""
+    assert _options.count(text, "backupCount") == _options.size(text, "maxBytes") == 20
+
+
+@pytest.mark.parametrize("kind", [ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler])
+def test_limits_as_text(tmp_path: Path, kind: Any) -> None:
+    handler = kind(tmp_path / "app.log", maxBytes="300", backupCount="20")
+    assert (handler.maxBytes, handler.backupCount) == (300, 20)
+    copy = pickle.loads(pickle.dumps(handler))
+    assert (copy.maxBytes, copy.backupCount) == (300, 20)
+
+    handler.maxBytes, handler.backupCount = "400", "0"
+    assert (handler.maxBytes, handler.backupCount) == (400, 0)
 
 
 def test_count_takes_what_is_an_integer() -> None:

@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from test_servers import REQUESTS, load, wait_for
 
 from patterns_support import SECONDS, chain, numbers, once, service
 from process_helpers import wait_until
-from test_servers import REQUESTS, load, wait_for
 
 UWSGI = shutil.which("uwsgi", path=str(Path(sys.executable).parent))
 pytestmark = [

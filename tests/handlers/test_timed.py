@@ -978,6 +978,39 @@ def test_number_of_a_backup_that_was_uploaded_and_deleted_is_not_given_again(tmp
     handler.close()
 
 
+@pytest.mark.parametrize("use_gzip", [False, True])
+@pytest.mark.parametrize("way", ["namer", "rotation_filename"])
+def test_name_that_counts_by_what_lies_on_the_disk_is_taken_as_it_is(
+    tmp_path: Path, way: str, use_gzip: bool
+) -> None:
+    """Whoever numbers his archives himself finds them under his own numbers, also in the middle of a period."""
+
+    def counted(_: str) -> str:
+        number = 1
+        while list(tmp_path.glob(f"old.{number:03}.log*")):
+            number += 1
+        return str(tmp_path / f"old.{number:03}.log")
+
+    class Counting(Timed):
+        def rotation_filename(self, default_name: str) -> str:
+            return counted(default_name)
+
+    if way == "namer":
+        handler = Timed(tmp_path / "app.log", "MIDNIGHT", maxBytes=10, use_gzip=use_gzip)
+        handler.namer = counted
+    else:
+        handler = Counting(tmp_path / "app.log", "MIDNIGHT", maxBytes=10, use_gzip=use_gzip)
+    write(handler, *[f"record {number}" for number in range(3)])
+    at(handler, START + DAY, "record 3", "record 4")
+    handler.close()
+
+    gz = ".gz" if use_gzip else ""
+    assert logs(tmp_path) == {
+        "app.log": "record 4\n",
+        **{f"old.{number + 1:03}.log{gz}": f"record {number}\n" for number in range(4)},
+    }
+
+
 def test_namer_with_a_directory_for_each_month(tmp_path: Path) -> None:
     """Its backups are compressed and told of; how many stay is then up to the user."""
     told: list[str] = []
@@ -1015,3 +1048,40 @@ def test_directory_that_may_be_written_and_not_read(tmp_path: Path, monkeypatch:
 
     assert logs(tmp_path) == {"app.log.2025-11-25_12": "a\n", "app.log": "b\n"}
     handler.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["%Y-%m-%d_%H-%M-%S", "%Y%m%d-%H%M%S"])
+def test_object_that_logs_while_the_interpreter_ends_may_cause_a_rollover(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Nothing can be imported any more then, and Python 3.13.0 crashes where `datetime` is used."""
+    source = """
+        from concurrent_log_handler import ConcurrentTimedRotatingFileHandler
+        handler = ConcurrentTimedRotatingFileHandler("logs/app.log", when="S", backupCount=5)
+        handler.suffix = sys.argv[1]
+        log = logging.getLogger("end")
+        log.addHandler(handler)
+
+        class Session:
+            def __init__(self):
+                self.log, self.myself = log, self
+
+            def __del__(self):
+                self.log.error("unclosed")
+
+        log.error("start")
+        session = Session()
+        time.sleep(1.1)
+        """
+    old = [time.strftime(suffix, time.gmtime(START + second)) for second in range(5)]
+    (tmp_path / "logs").mkdir()
+    for text in old:
+        (tmp_path / "logs" / f"app.log.{text}").touch()
+
+    run_program(source, tmp_path, suffix)
+
+    logs = {name: text for name, text in contents(tmp_path / "logs").items() if name.startswith("app.log")}
+    (rolled,) = set(logs) - {"app.log", *(f"app.log.{text}" for text in old)}
+    assert (logs[rolled], logs["app.log"]) == ("start\n", "unclosed\n")
+    assert f"app.log.{old[0]}" not in logs

@@ -13,10 +13,10 @@ from logging.handlers import TimedRotatingFileHandler
 from typing import Optional
 
 import pytest
+from calendar_support import MOMENTS, utc
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from calendar_support import MOMENTS, utc
 from concurrent_log_handler._backups._calendar import (
     DAY,
     WEEK,

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Collection, Optional
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concurrent_log_handler._backups._shift import Move, check_names, nearly_full, plan_shift
+from concurrent_log_handler._backups._numbered import Move, plan_shift
+from concurrent_log_handler._record._rotation import nearly_full
 
 
 def name(number: int) -> str:
     return f"app.log.{number}"
 
 
+def moves(existing: Collection[str], backup_count: int) -> list[Move]:
+    """Look at the names one after the other, up to the first that is free."""
+    names, taken = [], []
+    for number in range(1, backup_count + 1):
+        names.append(name(number))
+        forms = [suffix for suffix in ("", ".gz") if name(number) + suffix in existing]
+        if not forms:
+            break
+        taken.append(forms)
+    return plan_shift(names, taken)
+
+
 def plan(*existing: str, backup_count: int = 3) -> list[tuple[str, Optional[str]]]:
-    return [(source, target) for source, target in plan_shift(name, set(existing).__contains__, backup_count)]
+    return [(source, target) for source, target in moves(existing, backup_count)]
 
 
 def test_nothing_moves_where_no_backup_is() -> None:
@@ -89,16 +101,16 @@ def test_kill_after_any_step_loses_at_most_the_oldest_and_the_next_plan_carries_
             files[name(number) + suffix] = (number, suffix)
     before = dict(files)
 
-    def carry_out(moves: list[Move]) -> None:
-        for source, target in moves:
+    def carry_out(plan: list[Move]) -> None:
+        for source, target in plan:
             if target is None:
                 del files[source]
             else:
                 assert target not in files, "a move would overwrite a backup"
                 files[target] = files.pop(source)
 
-    carry_out(plan_shift(name, files.__contains__, len(forms))[:killed_after])
-    carry_out(plan_shift(name, files.__contains__, len(forms)))
+    carry_out(moves(files, len(forms))[:killed_after])
+    carry_out(moves(files, len(forms)))
 
     assert not any(name(1) + suffix in files for suffix in ("", ".gz"))
     full = all(forms)
@@ -113,21 +125,6 @@ def test_kill_after_any_step_loses_at_most_the_oldest_and_the_next_plan_carries_
     assert ages == sorted(ages)
     for path, (_, suffix) in files.items():
         assert path.endswith(".gz") == (suffix == ".gz")
-
-
-def test_one_name_for_several_backups_is_refused() -> None:
-    """Each rotation would overwrite the one before."""
-    with pytest.raises(ValueError, match=r"each backup of 'app.log' a name of its own, got \['x', 'x'\]"):
-        check_names("app.log", ["x", "x"])
-
-
-def test_the_live_files_own_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="a name of its own"):
-        check_names("app.log", ["app.log"])
-
-
-def test_different_names_pass() -> None:
-    check_names("app.log", ["app.log.1", "app.log.2"])
 
 
 @given(st.integers(1, 10**12))

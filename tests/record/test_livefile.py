@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from concurrent_log_handler._files import Access
+from concurrent_log_handler._record import _livefile
 from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._record._text import TextFormat
 from handler_support import (
@@ -22,6 +24,7 @@ from handler_support import (
     in_a_fork,
     open_paths,
     reopened,
+    run_program,
     write,
 )
 
@@ -89,6 +92,39 @@ def test_only_the_same_inode_is_reused_without_a_second_open(tmp_path: Path) -> 
 
     assert live.fd == fd
     assert live.identity() == ((tmp_path / "app.log").stat().st_dev, (tmp_path / "app.log").stat().st_ino)
+
+
+@posix
+def test_file_that_another_process_replaced_is_left_also_while_the_interpreter_ends(tmp_path: Path) -> None:
+    """Nothing can be imported any more then."""
+    run_program(
+        """
+        import os
+        from pathlib import Path
+        from concurrent_log_handler._files import Access
+        from concurrent_log_handler._record._livefile import LiveFile
+        from concurrent_log_handler._record._text import TextFormat
+
+        class Session:
+            def __init__(self):
+                self.live = LiveFile(os.path.abspath("app.log"), Access(), TextFormat("utf-8", "strict", "\\n", "\\n"))
+                self.myself = self
+
+            def log(self, data):
+                self.live.append(data, self.live.look())
+
+            def __del__(self):
+                self.log(b"two\\n")
+
+        session = Session()
+        session.log(b"one\\n")
+        os.rename("app.log", "app.log.1")
+        Path("app.log").touch()
+        """,
+        tmp_path,
+    )
+
+    assert contents(tmp_path) == {"app.log": "two\n", "app.log.1": "one\n"}
 
 
 # -- descriptors that others closed -------------------------------------------
@@ -203,7 +239,10 @@ def test_files_preserve_keeps_the_stream_usable(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("way", ["append", "append_apart"])
-def test_write_cut_short_is_taken_back(tmp_path: Path, way: str) -> None:
+def test_write_cut_short_is_taken_back_and_the_file_systems_own_error_reported(
+    tmp_path: Path, way: str
+) -> None:
+    """`ulimit -f`: not "no space", which sends people to look at their disks."""
     live = a_live_file(tmp_path)
     append(live, "one\n")
 
@@ -213,13 +252,12 @@ def test_write_cut_short_is_taken_back(tmp_path: Path, way: str) -> None:
         else:
             live.append_apart(b"two\n")
 
-    with (
-        files_at_most(6),
-        pytest.raises(OSError, match="only 2 of 4 bytes could be written; they were taken") as raised,
-    ):
+    message = f"{os.strerror(errno.EFBIG)}: only 2 of 4 bytes could be written; they were taken back"
+    with files_at_most(6), pytest.raises(OSError, match=message) as raised:
         again()
 
-    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.errno == errno.EFBIG
+    assert raised.value.filename == str(tmp_path / "app.log")
     assert contents(tmp_path) == {"app.log": "one\n"}
     append(live, "three\n")
     assert contents(tmp_path) == {"app.log": "one\nthree\n"}
@@ -240,17 +278,82 @@ def test_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_byte_order_mark_is_taken_back_with_its_record(tmp_path: Path) -> None:
     live = a_live_file(tmp_path, "utf-16")
 
-    with files_at_most(6), pytest.raises(OSError, match="taken back"):
+    with files_at_most(6), pytest.raises(OSError, match=r"File too large.*taken back"):
         append(live, "two\n")
     append(live, "a\n")
 
     assert contents(tmp_path, "utf-16") == {"app.log": "a\n"}
 
 
-def test_undo_leaves_what_came_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record that another process wrote behind ours without the lock, in the same moment."""
-    from concurrent_log_handler._record import _livefile
+@posix
+def test_byte_order_mark_of_a_stream_is_whole_or_not_there(tmp_path: Path) -> None:
+    live = a_live_file(tmp_path, "utf-16")
+    live.look()
 
+    with files_at_most(1), pytest.raises(OSError, match=r"File too large.*taken back"):
+        live.stream()
+
+    assert contents(tmp_path) == {"app.log": ""}
+
+
+@posix
+@pytest.mark.parametrize("way", ["append", "append_apart"])
+def test_seal_cut_short_is_taken_back(tmp_path: Path, way: str) -> None:
+    live = a_live_file(tmp_path, "utf-32-le")
+    torn = "half".encode("utf-32-le")
+    (tmp_path / "app.log").write_bytes(torn)
+
+    with files_at_most(len(torn) + 2), pytest.raises(OSError, match=r"File too large.*taken back"):
+        append(live, "next\n") if way == "append" else live.append_apart(b"n\0\0\0")
+
+    assert (tmp_path / "app.log").read_bytes() == torn
+
+
+@posix
+def test_rest_of_a_write_that_finds_room_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody deletes something in that moment; and descriptor and end stay known."""
+    live = a_live_file(tmp_path)
+    append(live, "one\n")
+    fd, put = live.fd, _livefile._put
+    cut = [2, 1, 100]
+
+    monkeypatch.setattr(
+        _livefile, "_put", lambda fd, data, offset: put(fd, data[: cut.pop(0) if cut else 100], offset)
+    )
+    append(live, "two\n")
+    append(live, "three\n")
+
+    assert contents(tmp_path) == {"app.log": "one\ntwo\nthree\n"}
+    assert live.end == len("one\ntwo\nthree\n")
+    assert live.fd == fd
+
+
+@posix
+def test_write_cut_short_on_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    """Nothing can be taken back there; the reason is told all the same."""
+    live = a_live_file(tmp_path)
+    live._access = Writing()
+    append(live, "one\n")
+
+    with files_at_most(6), pytest.raises(OSError, match=r"File too large: only 2 of 4 bytes.*they stay"):
+        append(live, "two\n")
+
+    assert contents(tmp_path) == {"app.log": "one\ntw"}
+
+
+class Writing(Access):
+    """A user who may write the log and not read it (root may always)."""
+
+    def open(self, path: str, flags: int, create: bool = True) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "not to be read", path)
+        return super().open(path, flags, create)
+
+
+def test_nothing_is_added_to_a_write_cut_short_behind_which_somebody_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that another process wrote behind ours without the lock, in the same moment."""
     live = a_live_file(tmp_path)
     append(live, "one\n")
 
@@ -260,12 +363,11 @@ def test_undo_leaves_what_came_after(tmp_path: Path, monkeypatch: pytest.MonkeyP
             other.write(b"theirs\n")
         return 2
 
-    (name,) = [each for each in ("_put", "_write_at_end") if hasattr(_livefile, each)][:1]
-    monkeypatch.setattr(_livefile, name, put)
-    with pytest.raises(OSError, match="only 2 of 4"):
+    monkeypatch.setattr(_livefile, "_put", put)
+    with pytest.raises(OSError, match="only 2 of 4 bytes could be written; they stay"):
         append(live, "two\n")
 
-    assert contents(tmp_path)["app.log"].endswith("theirs\n")
+    assert contents(tmp_path) == {"app.log": "one\ntwtheirs\n"}
 
 
 # -- a torn tail --------------------------------------------------------------
@@ -409,6 +511,24 @@ def test_stream_is_the_same_while_the_file_is(tmp_path: Path) -> None:
     assert live.stream() is not stream
     live.close()
     assert live.stream() is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_stream_is_named_as_the_standard_librarys(tmp_path: Path, encoding: str) -> None:
+    """Programs tell by its name which file a handler has, and show its mode."""
+    (tmp_path / "stdlib").mkdir()
+    theirs = logging.FileHandler(tmp_path / "stdlib" / "app.log", encoding=encoding)
+    ours = Strict(tmp_path / "app.log", encoding=encoding, delay=False)
+    assert theirs.stream is not None
+    assert ours.stream is not None
+
+    assert theirs.stream.name == str(tmp_path / "stdlib" / "app.log")
+    assert ours.stream.name == str(tmp_path / "app.log")
+    assert ours.stream.mode == theirs.stream.mode == "a"
+    assert ours.stream.buffer.name == str(tmp_path / "app.log")
+    write(ours, "one")
+    assert ours.stream.name == str(tmp_path / "app.log")
+    theirs.close()
 
 
 def test_stream_and_records_keep_their_order(tmp_path: Path) -> None:

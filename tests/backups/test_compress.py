@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import logging
 import os
+import shutil
+import struct
 import subprocess
 import threading
 import time
@@ -14,6 +17,8 @@ from typing import Any, Callable
 
 import pytest
 
+from concurrent_log_handler._backups._jobs import Jobs
+from concurrent_log_handler._files import Access
 from handler_support import (
     Recording,
     Strict,
@@ -93,17 +98,41 @@ def test_rotation_by_hand_compresses_too(tmp_path: Path) -> None:
     assert files == {"app.log.1.gz": "aaaa\n"}
 
 
-def test_every_tool_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [[], ["late one\n", "late two\n"]], ids=["one member", "three members"])
+def test_every_tool_reads_it(tmp_path: Path, late: list[str]) -> None:
+    """A member is added for a record that came late."""
     text = "".join(f"line {number} of many\n" for number in range(20_000))
-    (tmp_path / "app.log").write_text(text)
-    write(a_handler(tmp_path), "next")
-    path = tmp_path / "app.log.1.gz"
+    packed = our_gz(tmp_path / "logs", text, *late)
+    text = "".join([text, *late])
+    path = tmp_path / "logs" / "app.log.1.gz"
 
     with gzip.open(path, "rt") as file:
         assert file.read() == text
+    assert gzip.decompress(packed).decode() == text
+    rest, unpacked = packed, b""
+    while rest:
+        for wbits in (31, 47):  # gzip only, and whatever it is
+            unpacker = zlib.decompressobj(wbits)
+            member = unpacker.decompress(rest)
+        assert unpacker.eof
+        rest, unpacked = unpacker.unused_data, unpacked + member
+    assert unpacked.decode() == text
+    for command in (["zcat", path], ["gzip", "-dc", path], ["zgrep", "-h", "", path]):
+        done = subprocess.run(command, check=True, timeout=20, capture_output=True)
+        assert (done.stdout.decode(), done.stderr) == (text, b"")
     subprocess.run(["gzip", "-t", path], check=True, timeout=20)
-    assert subprocess.run(["zcat", path], check=True, timeout=20, capture_output=True).stdout.decode() == text
     assert path.stat().st_size < len(text) / 3
+
+
+def test_gz_has_a_mark_of_its_own_in_the_place_that_the_format_keeps_for_that(tmp_path: Path) -> None:
+    """RFC 1952: flag FEXTRA, then subfields with an id and a length; nothing else is said, neither time nor name."""
+    packed = our_gz(tmp_path / "logs", "text\n")
+
+    method, flags, time, _, _, length = struct.unpack("<2xBBLBBH", packed[:12])
+    name, size = struct.unpack("<2sH", packed[12:16])
+    assert (method, flags, time) == (8, 4, 0)
+    assert (name, packed[16 : 16 + size]) == (b"LH", b"concurrent-log-handler")
+    assert length == 4 + size
 
 
 def test_modification_time_and_mode_carry_over(tmp_path: Path) -> None:
@@ -537,6 +566,7 @@ def test_full_disk_leaves_the_plain_backup_for_later(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"app.log": "aaaa\nbbbb\n", "app.log.1": noise}
     (failure,) = handler.failures  # type: ignore[attr-defined]
     assert isinstance(failure[1], OSError)
+    assert failure[1].errno == errno.EFBIG
     write(handler, "c" * 95)
 
     assert contents(tmp_path) == {
@@ -897,28 +927,78 @@ def test_late_record_that_cannot_be_added_any_more_leaves_the_gz_readable(
     assert len(handler.failures) == 1  # type: ignore[attr-defined]
 
 
-def packed(text: str) -> bytes:
-    """As this package does it: a header without a time or a name."""
+def our_gz(directory: Path, *members: str) -> bytes:
+    """As this package makes it: one member of the file for each of *members*."""
+    directory.mkdir()
+    backup = directory / "app.log.1"
+    backup.touch()
+    (job,) = Jobs(str(directory / "app.log"), Access()).claim([str(backup)], lambda _: True)
+    for text in members:
+        with open(backup, "a") as late:
+            late.write(text)
+        job.compress()
+    assert job.publish([str(backup)], finally_=True) == f"{backup}.gz"
+    job.close()
+    return Path(f"{backup}.gz").read_bytes()
+
+
+def gz_of_gzip(text: str) -> bytes:
+    """`gzip -n`, as logrotate's users have it: no time, no name."""
+    return subprocess.run(
+        ["gzip", "-nc"], input=text.encode(), capture_output=True, check=True, timeout=20
+    ).stdout
+
+
+def gz_of_zlib(text: str) -> bytes:
+    """As version 1.0.0 did it, and as anybody does who uses zlib."""
     packer = zlib.compressobj(6, zlib.DEFLATED, 31)
     return packer.compress(text.encode()) + packer.flush()
 
 
-def test_gz_of_other_tools_that_begins_a_backup_stays(tmp_path: Path) -> None:
-    """Two backups of CLH under one number, with the same lines over and over."""
+OTHER_TOOLS = [
+    pytest.param(lambda text: gzip.compress(text.encode()), id="gzip.compress"),
+    pytest.param(lambda text: gzip.compress(text.encode(), mtime=0), id="gzip.compress of Python 3.14"),
+    pytest.param(
+        lambda text: gzip.compress(text.encode(), 6, mtime=0), id="the same with zlib's usual level"
+    ),
+    pytest.param(gz_of_zlib, id="zlib or version 1.0.0"),
+    pytest.param(gz_of_gzip, id="gzip -n", marks=pytest.mark.skipif(not shutil.which("gzip"), reason="gzip")),
+]
+
+
+@pytest.mark.parametrize("pack", OTHER_TOOLS)
+def test_gz_of_other_tools_that_begins_a_backup_stays(tmp_path: Path, pack: Callable[[str], bytes]) -> None:
+    """Two backups of CLH under one number, with the same lines over and over; or a copy that somebody made."""
     handler = a_handler(tmp_path, Strict)
     (tmp_path / "app.log.1").write_text("beat\n" * 3)
-    (tmp_path / "app.log.1.gz").write_bytes(gzip.compress(b"beat\n"))
+    (tmp_path / "app.log.1.gz").write_bytes(pack("beat\n"))
     write(handler, "bbbb", "cccc")
 
     assert contents(tmp_path)["app.log.2"] == "beat\n" * 3
     assert contents(tmp_path)["app.log.2.gz"] == "beat\n"
 
 
+@pytest.mark.parametrize("pack", OTHER_TOOLS)
+@pytest.mark.parametrize("use_gzip", [True, False])
+def test_plain_twin_goes_whoever_packed_the_other(
+    tmp_path: Path, pack: Callable[[str], bytes], use_gzip: bool
+) -> None:
+    """Version 1.0.0 or CLH, killed before the last step: the `.gz` has all of it."""
+    (tmp_path / "app.log.1").write_text("twin\n")
+    (tmp_path / "app.log.1.gz").write_bytes(pack("twin\n"))
+    write(a_handler(tmp_path, Strict, use_gzip=use_gzip), "bbbb", "cccc")
+
+    files = contents(tmp_path)
+    assert files.pop("app.log.1.gz" if use_gzip else "app.log.1") == "bbbb\n"
+    assert files == {"app.log": "cccc\n", "app.log.2.gz": "twin\n"}
+
+
 def test_killed_with_a_late_record_beside_the_finished_gz(tmp_path: Path) -> None:
     """The plain file has more than the `.gz` that was made from it: the next rotation compresses it anew."""
     handler = a_handler(tmp_path, Strict)
     (tmp_path / "app.log.1").write_text("aaaa\nlate\n")
-    (tmp_path / "app.log.1.gz").write_bytes(packed("aaaa\n"))
+    (tmp_path / "app.log.1.gz").write_bytes(our_gz(tmp_path / "made", "aaaa\n"))
+    shutil.rmtree(tmp_path / "made")
     write(handler, "bbbb", "cccc")
 
     assert contents(tmp_path) == {

@@ -2,35 +2,27 @@
 
 A job belongs to the living process that holds a lock on the backup itself, so a crash
 only delays compression: the next process that rotates finds the backup unlocked and
-takes it.  Which names backups have, and when the chain may change, is the caller's
-business; he says so by calling `claim`, `publish` and `clean_up` with his locks held.
+takes it.  What is in a `.gz` is `_gzip`'s; when there is something to do, `_compressor`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import os
 import re
-import threading
 import time
-import zlib
-from typing import Callable, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Callable, Iterable, List, Optional, Set, Tuple
 
-from .._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
-from .._locks._platform import lock_file_now, unlock_file
-from .._forks import here, threads_work
-from ._shift import GZ
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
+from concurrent_log_handler._forks import here
+from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 
-_CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
-_LEVEL = 6
-_GZIP_FORMAT = 31  # zlib's wbits: largest window, gzip header and trailer
+from ._gzip import CHUNK, GZ, Member, is_marked, packed_size
+
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`
-_START_PATIENCE = 5.0  # seconds that starting a thread may take
-_LAST_STEPS = 8  # that are done while somebody waits for the end, and others go on rotating
 AT_A_TIME = 8  # each job holds two descriptors
-
 
 Inode = Tuple[int, int]  # with its device
 
@@ -49,19 +41,19 @@ class Job:
         self._read = 0
         self._written = 0
         self._process = here()
-        self._claimed = time.monotonic()
+        self._claimed = monotonic()
 
     def compress(self) -> None:
         """Compress what the backup has beyond what was read before, as one more gzip member."""
         self._check()
         before = os.fstat(self._source)
-        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+        member = Member()
         while True:
             data = self._read_chunk()
             if not data:
                 break
-            self._write(packer.compress(data))
-        self._write(packer.flush())
+            self._write(member.add(data))
+        self._write(member.end())
         self._check()
         os.fsync(self._part)
         # The time tells readers, and retention by age, when the last record came.
@@ -73,7 +65,7 @@ class Job:
 
     def ripen(self) -> None:
         """Wait until a writer who was late for the rotation would notice it."""
-        time.sleep(max(0.0, self._claimed + _RIPE - time.monotonic()))
+        time.sleep(max(0.0, self._claimed + _RIPE - monotonic()))
 
     def publish(self, names: Iterable[str], finally_: bool) -> Optional[str]:
         """
@@ -154,7 +146,7 @@ class Job:
 
     def _read_chunk(self) -> bytes:
         self._check()
-        data = os.read(self._source, _CHUNK)
+        data = os.read(self._source, CHUNK)
         self._read += len(data)
         return data
 
@@ -177,17 +169,19 @@ class Job:
             self.close()  # dropped with the steps of a call that was interrupted
 
 
-class Compression:
+class Jobs:
     """
-    Finds what is to be compressed for the log at *path*.
+    Finds what is to be compressed for the log at *log*.
 
-    A part file lies beside the log under a name made from the backup's inode, so that a
+    Contract: everything but `part_files` is called with the chain's locks held.
+
+    A part file lies beside the backup under a name made from the backup's inode, so that a
     retry replaces it; its maker holds a lock on it, so that a dead maker's is recognised.
     """
 
-    def __init__(self, path: str, access: Access) -> None:
-        self._folders = {os.path.dirname(path)}
-        self._prefix = hidden_prefix(path)
+    def __init__(self, log: str, access: Access) -> None:
+        self._folders = {os.path.dirname(log)}
+        self._prefix = hidden_prefix(log)
         self._is_part = re.compile(re.escape(self._prefix) + r"[0-9a-f]+\.part")
         self._access = access
 
@@ -266,13 +260,17 @@ class Compression:
         A compressor killed before its last step leaves both: the plain one goes, or, if a late
         writer has added to it, the `.gz`.  CLH, switched from gzip to none, leaves two different
         backups under one number: both stay.
+
+        A `.gz` goes only if it has our mark, whatever it holds.  Version 1.0.0 made none, and another
+        tool's may look like its; so those of 1.0.0 count like another tool's: they stay, and a plain
+        backup goes whose content one has to the end.
         """
         if not os.path.lexists(name + GZ):
             return False
-        packed = _packed_size(name + GZ, source)
+        packed = packed_size(name + GZ, source)
         if packed == os.fstat(source).st_size:
             os.unlink(name)
-        elif packed > 0 and _is_of_this_package(name + GZ):
+        elif packed > 0 and is_marked(name + GZ):
             os.unlink(name + GZ)
             return False
         return True
@@ -286,61 +284,3 @@ def inodes(names: Iterable[str]) -> Set[Inode]:
             status = os.stat(name)
             found.add((status.st_dev, status.st_ino))
     return found
-
-
-def drop_twin(name: str) -> bool:
-    """Remove the plain backup *name*, whose `.gz` is there too, if both have the same content; tell whether so."""
-    with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
-        if _packed_size(name + GZ, plain.fileno()) == os.fstat(plain.fileno()).st_size:
-            os.unlink(name)
-            return True
-    return False
-
-
-def has_read(packed: Iterable[str], fd: int, data: bytes, size: int) -> bool:
-    """Tell whether one of the `.gz` files *packed* has what *fd* has open, up to *data* somewhere behind *size*."""
-    content = _whole(fd)
-    start = content.find(data, size)
-    for path in packed:
-        with contextlib.suppress(OSError, EOFError, zlib.error):
-            with _unpack(path) as file:
-                read = file.read()
-            if read and content.startswith(read):
-                return start != -1 and len(read) >= start + len(data)
-    return False
-
-
-@contextlib.contextmanager
-def _unpack(path: str) -> Iterator[gzip.GzipFile]:
-    with open(open_to_read(path), "rb") as file, gzip.GzipFile(fileobj=file) as packed:
-        yield packed
-
-
-def _whole(fd: int) -> bytes:
-    with open(fd, "rb", closefd=False) as file:
-        file.seek(0)
-        return file.read()
-
-
-def _is_of_this_package(path: str) -> bool:
-    """Tell whether zlib has written the header: no time in it and no name, unlike those of CLH and other tools."""
-    with open(open_to_read(path), "rb") as file:
-        return file.read(8) == b"\x1f\x8b\x08" + bytes(5)
-
-
-def _packed_size(path: str, source: int) -> int:
-    """Return how many bytes the `.gz` at *path* has, if *source* begins with them; otherwise -1."""
-    size = 0
-    try:
-        with _unpack(path) as packed, open(source, "rb", closefd=False) as plain:
-            while True:
-                data = packed.read(_CHUNK)
-                if not data:
-                    return size
-                if data != plain.read(len(data)):
-                    return -1
-                size += len(data)
-    except (OSError, EOFError, zlib.error):
-        return -1
-    finally:
-        os.lseek(source, 0, os.SEEK_SET)  # for whoever compresses it
