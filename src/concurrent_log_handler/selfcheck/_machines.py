@@ -114,8 +114,8 @@ class MachinesCheck:
                 for each in (each for each in meeting.members if each != holder and tried[each] is not False):
                     got = "got the lock" if tried[each] else "cannot ask for the lock"
                     self._wrong(
-                        f"{meeting.name(each)} {got} that {meeting.name(holder)} holds: this mount does not lock on the "
-                        f"server, so what one machine writes destroys what another has written ({self._mount()})"
+                        f"{meeting.name(each)} {got} that {meeting.name(holder)} holds: this mount does not lock on "
+                        f"the server, so what one machine writes destroys what another has written ({self._mount()})"
                     )
                 if not self._result.good:
                     return
