@@ -27,10 +27,12 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 # The first argument says what is special about this machine.
 DRIVER = """
-import errno, fcntl, logging, os, sys
+import errno, logging, os, sys
 import portalocker.portalocker
 
 if sys.argv[1] == "LocksApart":  # POSIX's locks and flock's do not meet on a local disk
+    import fcntl
+
     portalocker.portalocker.LOCKER = fcntl.lockf
 if sys.argv[1] == "LocksNothing":
     def no_lock(fd, flags):
@@ -59,6 +61,12 @@ class Announces(ConcurrentRotatingFileHandler):
         if not self.told:
             self.told = True
             os.write(1, b"writing\\n")
+
+
+class Told(ConcurrentRotatingFileHandler):
+    def __init__(self, *arguments, shared_between_machines="nothing", **keywords):
+        super().__init__(*arguments, **keywords)
+        os.write(1, f"told {shared_between_machines}\\n".encode())
 
 
 if __name__ == "__main__":
@@ -327,6 +335,24 @@ def test_bad_options(options: list[str], says: str, capsys: pytest.CaptureFixtur
     output, errors = capsys.readouterr()
     assert (ended.value.code, output, errors.count("\n")) == (2, "", 1)
     assert says in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [([], "nothing"), (["auto"], "None"), (["yes"], "True"), (["no"], "False")],
+)
+def test_handler_is_told_what_the_user_knows_of_the_disk(
+    tmp_path: Path, driver: list[str], options: list[str], told: str
+) -> None:
+    """Only if it is said; any other handler class may not know the keyword."""
+    given = ["--shared-between-machines", *options] if options else []
+    line = [*driver, "Told", "--dir", str(tmp_path), "--processes", "1", "--records", "5", *given]
+    with machines(line) as one:
+        [(status, output, _)] = ends(*one)
+
+    assert status == 0
+    assert f"told {told}\n" in output
 
 
 def settings(**others: Any) -> Settings:

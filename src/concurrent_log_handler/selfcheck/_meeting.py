@@ -26,6 +26,7 @@ _MESSAGE = re.compile(r"([0-9a-f]{16})-(\d+)")
 _BEAT = 1.0  # seconds between two messages, if there is nothing to say
 _LOOK = 0.2  # seconds between two looks: each asks the server
 _STILL = 10.0  # seconds without a message after which the files of a machine may be removed
+_KEPT = 5  # messages of each machine
 _LINGER = 30.0  # seconds to wait at most for the others to leave
 
 Heed = Callable[[], None]
@@ -275,8 +276,9 @@ class Meeting:
                     raise
                 time.sleep(_LOOK)
         self._said = time.monotonic()
-        with contextlib.suppress(OSError):  # the one before stays: somebody may be about to read it
-            os.unlink(self._message(self._number - 2))
+        # Somebody may be about to read the last ones, and SMB clients keep what they have read open for a second.
+        with contextlib.suppress(OSError):
+            os.unlink(self._message(self._number - _KEPT))
 
     def _message(self, number: int) -> str:
         return os.path.join(self._place, f"{self.me}-{number}")
