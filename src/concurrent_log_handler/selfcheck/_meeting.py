@@ -133,11 +133,12 @@ class Meeting:
         os.makedirs(self.directory, exist_ok=True)
         for machine in self.members:
             theirs = self._options if machine == self.me else self._peers[machine].says["options"]
-            for option, value in theirs.items():
-                if value != self._options.get(option):
+            for option, mine in self._options.items():
+                if theirs.get(option) != mine:
+                    there, here = ("none" if each is None else each for each in (theirs.get(option), mine))
                     msg = (
-                        f"{self.name(machine)} was given other options: {option} {value} there, "
-                        f"{self._options.get(option)} here; give the same command on each machine"
+                        f"{self.name(machine)} was given other options: {option} {there} there, {here} here; "
+                        "give the same command on each machine"
                     )
                     raise MeetingError(msg, 2)
 
