@@ -135,9 +135,9 @@ class Meeting:
             theirs = self._options if machine == self.me else self._peers[machine].says["options"]
             for option, mine in self._options.items():
                 if theirs.get(option) != mine:
-                    there, here = ("none" if each is None else each for each in (theirs.get(option), mine))
+                    there, ours = ("none" if each is None else each for each in (theirs.get(option), mine))
                     msg = (
-                        f"{self.name(machine)} was given other options: {option} {there} there, {here} here; "
+                        f"{self.name(machine)} was given other options: {option} {there} there, {ours} here; "
                         "give the same command on each machine"
                     )
                     raise MeetingError(msg, 2)
