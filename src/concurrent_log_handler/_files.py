@@ -118,9 +118,17 @@ def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tup
     return opener()
 
 
-def open_to_read(path: str) -> int:
+def open_to_lock(path: str, flags: int = 0) -> int:
+    """As `open_to_read`; for writing where we may, since NFSv4 locks nothing else."""
+    try:
+        return open_to_read(path, flags | os.O_RDWR)
+    except PermissionError:
+        return open_to_read(path, flags)
+
+
+def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
-    fd = os.open(path, os.O_RDONLY | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    fd = os.open(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)

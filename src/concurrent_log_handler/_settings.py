@@ -57,6 +57,10 @@ class Settings:
             _options.bits(given["umask"], "umask"),
         )
         self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
+        shared = given["shared_between_machines"]
+        self.shared_between_machines = (
+            None if shared is None else _options.flag(shared, "shared_between_machines")
+        )
         self.debug = _options.flag(given["debug"], "debug")
 
     def change(self, name: str, value: Any) -> None:

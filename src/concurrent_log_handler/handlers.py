@@ -74,6 +74,9 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
             with a process's first record.
         on_rotated: Called with the path of each backup once it is complete (the `.gz` where there
             is one), outside all locks; a callable or a dotted name of one.
+        shared_between_machines: Whether other machines may write the same log, or read what this one
+            writes, on a network disk.  None asks the mount table.  There each record is with the server
+            before the lock is free, and none is appended without the lock.
 
     Raises:
         ValueError, TypeError: For a value that no log file could have.
@@ -110,6 +113,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         max_total_bytes: Optional[_options.Size] = None,
         max_age: Union[float, dt.timedelta, None] = None,
         on_rotated: Union[OnRotated, str, None] = None,
+        shared_between_machines: Optional[bool] = None,
     ) -> None:
         given = dict(locals())
         if _options.size(maxBytes, "maxBytes"):
@@ -230,6 +234,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         max_total_bytes: Optional[_options.Size] = None,
         max_age: Union[float, dt.timedelta, None] = None,
         on_rotated: Union[OnRotated, str, None] = None,
+        shared_between_machines: Optional[bool] = None,
         mode: str = "a",
     ) -> None:
         given = dict(locals())

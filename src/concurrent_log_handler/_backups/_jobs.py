@@ -15,7 +15,7 @@ import time
 from typing import Callable, Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._clock import monotonic
-from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix, identity, open_to_read
+from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix, identity, open_to_lock
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 
@@ -212,7 +212,7 @@ class Jobs:
         """Remove part files whose makers are dead."""
         for path in self.part_files():
             with contextlib.suppress(OSError):
-                fd = open_to_read(path)
+                fd = open_to_lock(path)
                 try:
                     abandoned = lock_file_now(fd) is not False
                 finally:
@@ -230,7 +230,7 @@ class Jobs:
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
         try:
-            source = open_to_read(name)
+            source = open_to_lock(name)
         except OSError:
             return None
         part = -1
