@@ -14,6 +14,7 @@ import stat
 import sys
 import weakref
 from os import lseek
+from time import sleep
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from concurrent_log_handler._files import (
@@ -307,6 +308,8 @@ class SidecarLock:
                 opened = not is_ours(self.fd, self._mark)
                 if opened:
                     self._open()
+                elif self.distant:
+                    sleep(FAR[0])  # `acquire` has just tried
                 try:
                     had = wait_for(self._burst, timeout, FAR if self.distant else NEAR)
                 except OSError:
