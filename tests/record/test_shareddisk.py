@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import pickle
@@ -29,7 +30,7 @@ from concurrent_log_handler._locks import LockTimeoutError, _sidecar
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from concurrent_log_handler._record import _shareddisk
 from concurrent_log_handler._record._shareddisk import SharedDiskFile
-from handler_support import Recording, Strict, a_record, contents, in_a_fork, run_program, write
+from handler_support import Recording, Strict, a_record, contents, in_a_fork, open_paths, run_program, write
 
 # Notes the calls that change or ask something, with the name of the file.
 NOTING = """
@@ -490,6 +491,19 @@ def test_mode_w_empties_what_was_there_and_nothing_later(tmp_path: Path) -> None
     write(first, "three")
 
     assert contents(tmp_path) == {"app.log": "one\ntwo\nthree\n"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_handler_that_is_only_dropped_closes_its_files_at_once(tmp_path: Path) -> None:
+    """No cycle keeps them for the collector."""
+    gc.disable()
+    try:
+        handler = Strict("app.log", maxBytes=10, backupCount=2, shared_between_machines=True)
+        write(handler, "aaaa", "bbbb")
+        del handler
+        assert [path for path in open_paths() if path.startswith(str(tmp_path))] == []
+    finally:
+        gc.enable()
 
 
 # -- locks on other files ------------------------------------------------------------

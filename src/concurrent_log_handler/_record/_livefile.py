@@ -83,7 +83,7 @@ class LiveFile:
         self._dev = -1
         self._stream: Optional[TextIOWrapper] = None
         self._root = root()
-        self.on_other_disk: Optional[Callable[[], bool]] = None
+        self.on_other_disk: Optional[Callable[[LiveFile], bool]] = None
         self._disk = _device(os.path.dirname(path))
 
     def empty_when_opened(self) -> None:
@@ -310,7 +310,7 @@ class LiveFile:
             there = self._open_anew()
             if there.st_dev != self._disk:
                 self._disk = there.st_dev
-                if self.on_other_disk is not None and self.on_other_disk():
+                if self.on_other_disk is not None and self.on_other_disk(self):
                     return self.look()
         self._put_mark()
         if there.st_size == self.end:

@@ -14,6 +14,7 @@ import warnings
 from functools import partial
 from time import sleep
 from typing import Callable, Optional, Protocol
+from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours
@@ -132,11 +133,12 @@ def choose(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> None:
         locks: Its locks.
         shared: What the user says about it; None leaves it to the mount table.
     """
-    live.on_other_disk = partial(_recognise, live, locks, shared)
-    live.on_other_disk()
+    # By a proxy: the locks hold the live file, and a handler that is dropped is gone at once.
+    live.on_other_disk = partial(_recognise, proxy(locks), shared)
+    live.on_other_disk(live)
 
 
-def _recognise(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> bool:
+def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
     """Tell whether *live* has become a `SharedDiskFile`."""
     if not live.is_file() or not (is_shared(live.path) if shared is None else shared):
         return False
