@@ -59,6 +59,15 @@ def noted_flock(fd, operation):
     flock(fd, operation)
 
 fcntl.flock = noted_flock
+copy = fcntl.fcntl
+
+def noted_copy(fd, what, *arguments):
+    result = copy(fd, what, *arguments)
+    if what == fcntl.F_DUPFD_CLOEXEC:
+        names[result] = names.get(fd)
+    return result
+
+fcntl.fcntl = noted_copy
 
 import logging
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
@@ -145,6 +154,17 @@ def test_a_local_disk_costs_what_it_cost(tmp_path: Path) -> None:
     )
 
     assert calls == ["lock .__app.lock", "write app.log", "unlock .__app.lock"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="as Linux does it")
+def test_a_kill_sends_the_record_before_it_frees_the_lock() -> None:
+    """The kernel closes files in the order of their numbers: the next holder must see what this one wrote."""
+    handler = Strict("app.log", shared_between_machines=True)
+    write(handler, "one")
+    live = os.open("app.log", os.O_RDONLY)
+    os.close(live)
+
+    assert handler._lock.fd > live + 100
 
 
 def test_the_next_rollover_is_with_the_server_before_the_lock_is_free(tmp_path: Path) -> None:

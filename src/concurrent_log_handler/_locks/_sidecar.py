@@ -21,6 +21,7 @@ from concurrent_log_handler._files import (
     WINDOWS,
     Access,
     close_quietly,
+    closed_late,
     is_ours,
     mark,
     open_in_directory,
@@ -368,6 +369,8 @@ class SidecarLock:
     def _open(self) -> None:
         self.fd = -1
         fd = open_in_directory(self.path, self._open_path, within=self._root)
+        if self.distant:
+            fd = closed_late(fd)
         try:
             found = os.fstat(fd)
             _require_regular(found, self.path)
