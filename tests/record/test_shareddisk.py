@@ -369,6 +369,26 @@ def test_a_signal_handler_that_has_the_lock_writes_at_once(
     assert contents(tmp_path) == {"app.log": "one\ntwo\ninside\nthree\n"}
 
 
+def test_a_record_that_fails_takes_nothing_of_an_inner_one_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inner one is with the server, and stands behind what is cut off otherwise."""
+    handler = Recording("app.log", shared_between_machines=True)
+    write(handler, "one")
+    synced = os.fsync
+
+    def fsync(fd: int) -> None:
+        monkeypatch.setattr(os, "fsync", synced)
+        write(handler, "inside")
+        raise OSError(errno.EIO, "gone")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(handler, "two", "three")
+
+    assert [text for text, _ in handler.failures] == ["two"]
+    assert (tmp_path / "app.log").read_text().replace("two\n", "") == "one\ninside\nthree\n"
+
+
 def test_a_signal_handler_inside_a_wait_for_the_lock_is_refused(tmp_path: Path) -> None:
     """It interrupts a record that has no lock yet, and cannot wait for it."""
     handler = Recording("app.log", lock_timeout=0.3, shared_between_machines=True)

@@ -45,6 +45,7 @@ class SharedDiskFile(LiveFile):
 
     needs_lock = True
     locks: Locks
+    interrupted = False  # a signal handler has written since we looked
 
     def empty_when_opened(self) -> None:
         """As in `LiveFile`, by the server's word."""
@@ -57,6 +58,7 @@ class SharedDiskFile(LiveFile):
         """As in `LiveFile`; the file is opened anew each time, after the lock file was found in its place."""
         if not self.locks.in_place():  # asks the directory, too
             raise self.locks.sidecar.take_trouble()
+        self.interrupted = False
         before = self.identity(), self.end
         self.close()
         size = self._open_anew().st_size
@@ -68,17 +70,15 @@ class SharedDiskFile(LiveFile):
 
     def append(self, data: bytes, size: int) -> None:
         """As in `LiveFile`; the file is closed afterwards."""
-        alone = self.end == size  # no signal handler has written since we looked
         try:
             super().append(data, size)
             if self.regular and is_ours(self.fd, self._mark):
                 os.fsync(self.fd)
         except OSError:
-            if alone and self.regular and is_ours(self.fd, self._mark):
+            if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
                 with contextlib.suppress(OSError):
                     os.ftruncate(self.fd, size)  # of what was taken into the cache, some may have been sent
             self.close()
-            self.end = -1
             raise
         fd = self._let_go()
         if fd != -1:
@@ -88,7 +88,7 @@ class SharedDiskFile(LiveFile):
         self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
     ) -> None:
         """As in `LiveFile`, but only with the lock held: from inside another record of the same thread."""
-        self.end = -1
+        self.interrupted = True
         super().append_apart(data, is_missing)
 
     def ask_directory(self) -> None:
