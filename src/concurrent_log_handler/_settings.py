@@ -60,6 +60,10 @@ class Settings:
         for name in _CHECKS:
             self.change(name, given[name])
         self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
+        shared = given["shared_between_machines"]
+        self.shared_between_machines = (
+            None if shared is None else _options.flag(shared, "shared_between_machines")
+        )
         self.debug = _options.flag(given["debug"], "debug")
 
     def change(self, name: str, value: Any) -> None:

@@ -79,6 +79,9 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
             with nothing else is empty.
         fsync: A record, or a batch, is on the disk when the logging call returns, and so are a rotation's
             names; other processes and threads go on meanwhile.
+        shared_between_machines: Whether other machines may write the same log, or read what this one
+            writes, on a network disk.  None asks the mount table.  There each record is with the server
+            before the lock is free, and none is appended without the lock.
 
     Raises:
         ValueError, TypeError: For a value that no log file could have.
@@ -117,6 +120,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         on_rotated: Union[OnRotated, str, None] = None,
         header: Union[str, Header, None] = None,
         fsync: bool = False,
+        shared_between_machines: Optional[bool] = None,
     ) -> None:
         given = dict(locals())
         if _options.size(maxBytes, "maxBytes"):
@@ -239,6 +243,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         on_rotated: Union[OnRotated, str, None] = None,
         header: Union[str, Header, None] = None,
         fsync: bool = False,
+        shared_between_machines: Optional[bool] = None,
         mode: str = "a",
     ) -> None:
         given = dict(locals())

@@ -20,7 +20,7 @@ from concurrent_log_handler._files import (
     Access,
     hidden_prefix,
     identity,
-    open_to_read,
+    open_to_lock,
     sync_directory,
 )
 from concurrent_log_handler._forks import here
@@ -221,7 +221,7 @@ class Jobs:
         """Remove part files whose makers are dead."""
         for path in self.part_files():
             with contextlib.suppress(OSError):
-                fd = open_to_read(path)
+                fd = open_to_lock(path)
                 try:
                     abandoned = lock_file_now(fd) is not False
                 finally:
@@ -239,7 +239,7 @@ class Jobs:
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
         try:
-            source = open_to_read(name)
+            source = open_to_lock(name)
         except OSError:
             return None
         part = -1

@@ -39,6 +39,7 @@ from ._format import QuickFormat
 from ._header import Header
 from ._livefile import LATE, LiveFile
 from ._rotation import Rotation
+from ._shareddisk import choose, warn_of_lock_elsewhere
 from ._subclass import class_attribute, warn_of_old_hooks
 
 
@@ -79,7 +80,7 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
-        for name in ("owner", "chmod", "umask", "newline", "unicode_error_policy"):
+        for name in ("owner", "chmod", "umask", "newline", "unicode_error_policy", "shared_between_machines"):
             setattr(self, name, given[name])
         self.num_rollovers = 0
         self.baseFilename = os.path.abspath(os.fsdecode(given["filename"]))
@@ -95,6 +96,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         terminator = given["terminator"]
         self.terminator = self._class_terminator if terminator == "\n" else terminator
         self._lock.check_path()
+        warn_of_lock_elsewhere(self._live, self.lockFilename)
         if mode == "w":
             self._live.empty_when_opened()
         if mode == "x":
@@ -122,6 +124,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._disk = Disk(log, self._afterwards) if settings.fsync else None
         self._live = LiveFile(log, settings.access, settings.text, header, self._disk)
         self._locks = LogLocks(self._lock, self._live, settings)
+        choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()
         if isinstance(self, TimedRotatingFileHandler):
             self._schedule = Schedule(self._live.filled, self._lock, self._afterwards)
@@ -205,7 +208,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         data = text.encode(form.codec, form.errors) if form.newline == "\n" else form.encode(text)
         if way == INSIDE:
             # The process has the lock already; the record goes to the live path at once and by itself.
-            lock.again()
+            if not lock.again() and self._live.needs_lock:
+                raise lock.take_trouble()
             self._live.append_apart(data, self._is_missing)
         elif way and lock.acquire(self._settings.lock_timeout):
             live, rotation = self._live, self._rotation
@@ -273,6 +277,8 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def _write_apart(self, data: bytes) -> None:
         """Append *data* without the lock, since it could not be had, and have that reported once."""
+        if self._live.needs_lock:
+            raise self._lock.take_trouble()
         self._live.append_apart(data, self._is_missing)
         trouble, self._lock.trouble = self._lock.trouble, None
         if (

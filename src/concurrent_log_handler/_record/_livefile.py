@@ -69,7 +69,12 @@ class LiveFile:
         regular: It is a regular file: it can be measured, cut back and renamed.
         outdated: The file to be emptied when it is first opened (mode `"w"`), if it is still as
             it was: what another process has logged since then stays.
+        needs_lock: Nothing may be appended without the lock.
+        on_other_disk: Called when the file turns out to lie on another disk than before; tells
+            whether it has to be looked at anew.
     """
+
+    needs_lock = False
 
     def __init__(
         self,
@@ -94,6 +99,8 @@ class LiveFile:
         self._dev = -1
         self._stream: Optional[TextIOWrapper] = None
         self._root = root()
+        self.on_other_disk: Optional[Callable[[LiveFile], bool]] = None
+        self._device = _device(os.path.dirname(path))
 
     def empty_when_opened(self) -> None:
         """Have what the file holds now, and nothing that comes later, removed when it is first opened."""
@@ -242,6 +249,12 @@ class LiveFile:
         """Make the file if it is not there; its content stays."""
         os.close(self._open())
 
+    def ask_directory(self) -> None:
+        """Have the names in the directory be those of this moment, as they are on a local disk."""
+
+    def ask_for_all_names(self) -> None:
+        """The same, and what the files are, for somebody who changes several."""
+
     def is_file(self) -> bool:
         """Tell whether the path leads to a regular file, or to nothing yet."""
         try:
@@ -251,14 +264,19 @@ class LiveFile:
 
     def close(self) -> None:
         """Close the file; the next `look` opens it again."""
+        fd = self._let_go()
+        if fd != -1:
+            close_quietly(fd)
+
+    def _let_go(self) -> int:
+        """Return the descriptor, which is to be closed; -1 if there is none, or it is somebody else's by now."""
         fd, self.fd = self.fd, -1
         stream, self._stream = self._stream, None
         if stream is not None:
             # Whoever has kept it must not write into the file that gets this number next.
             with contextlib.suppress(Exception):
                 stream.close()
-        if is_ours(fd, self._mark) or self._is_same(fd):
-            close_quietly(fd)
+        return fd if is_ours(fd, self._mark) or self._is_same(fd) else -1
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -328,11 +346,18 @@ class LiveFile:
         if there is None or not self._is_same(self.fd, there):
             self.close()
             there = self._open_anew()
-        if OFFSET_IS_OURS:
-            self._mark = mark(self.fd)
+            if there.st_dev != self._device:
+                self._device = there.st_dev
+                if self.on_other_disk is not None and self.on_other_disk(self):
+                    return self.look()
+        self._put_mark()
         if there.st_size == self.end:
             return self.end
         return self._mend(there.st_size)
+
+    def _put_mark(self) -> None:
+        if OFFSET_IS_OURS:
+            self._mark = mark(self.fd)
 
     def _open_anew(self) -> os.stat_result:
         fd = self._open()
@@ -385,6 +410,13 @@ def _leads_to(path: str, here: os.stat_result) -> bool:
         return os.path.samestat(os.stat(path), here)
     except OSError:
         return False
+
+
+def _device(path: str) -> int:
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return -1
 
 
 def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
