@@ -43,6 +43,7 @@ class Settings:
     keep_file_open: bool
     header: Union[str, Header, None] = None
     fsync: bool
+    shared_between_machines: Optional[bool]
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.mode = _options.mode(given["mode"])
@@ -60,10 +61,6 @@ class Settings:
         for name in _CHECKS:
             self.change(name, given[name])
         self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
-        shared = given["shared_between_machines"]
-        self.shared_between_machines = (
-            None if shared is None else _options.flag(shared, "shared_between_machines")
-        )
         self.debug = _options.flag(given["debug"], "debug")
 
     def change(self, name: str, value: Any) -> None:
@@ -118,7 +115,12 @@ _CHECKS: Dict[str, Callable[[Settings, Any], Any]] = {
     "background_gzip": lambda _, value: _options.flag(value, "background_gzip"),
     "keep_file_open": lambda _, value: _options.flag(value, "keep_file_open"),
     "header": _header,
+    "shared_between_machines": lambda _, value: (
+        None if value is None else _options.flag(value, "shared_between_machines")
+    ),
     "fsync": lambda _, value: _options.flag(value, "fsync"),
+    # Checked together, and kept as they were given.
+    **dict.fromkeys(("owner", "chmod", "umask", "newline", "unicode_error_policy"), lambda _, value: value),
 }
 
 

@@ -70,6 +70,12 @@ class ConcurrentHandler(BaseRotatingHandler):
     use_gzip = Setting[bool]()
     background_gzip = Setting[bool]()
     keep_file_open = Setting[bool]()
+    shared_between_machines = Setting[Optional[bool]]()
+    owner = Setting[Any]()
+    chmod = Setting[Any]()
+    umask = Setting[Any]()
+    newline = Setting[Optional[str]]()
+    unicode_error_policy = Setting[Optional[str]]()
 
     # What a subclass adds; see `_rotation.Hooks`.
     _asks_each_time: Callable[[], bool]
@@ -80,8 +86,6 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
-        for name in ("owner", "chmod", "umask", "newline", "unicode_error_policy", "shared_between_machines"):
-            setattr(self, name, given[name])
         self.num_rollovers = 0
         self.baseFilename = os.path.abspath(os.fsdecode(given["filename"]))
         self.lockFilename = self.getLockFilename(given["lock_file_directory"])
