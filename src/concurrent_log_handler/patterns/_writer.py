@@ -1,0 +1,467 @@
+"""Writing what was queued: one thread at a time, handler by handler; a failing one costs itself and nobody else.
+
+It owns the turn to write, the records that are out of the queue and not written yet, and the errors of
+handlers.  In which thread that happens, and when, is `_listener`'s; order on disk and rotation, the handlers'.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from concurrent_log_handler._shared import is_written
+from concurrent_log_handler.patterns._queue import Streak, complain, log_queue_of, monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
+    Taker = Callable[[logging.LogRecord], None]
+
+# Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
+# is what another thread may have to wait for its turn.
+_BATCH = 200
+# Without any progress for this long (seconds), whoever writes is taken to hang.
+_HANGS = 1.0
+# Records of other processes may be on their way for this long after the last one came, in seconds.
+LATECOMERS = 0.5
+
+
+class QueueWriter(logging.handlers.QueueListener):
+    """
+    The half of a listener that writes.
+
+    One thread, or greenlet, writes at a time.  What an interrupt cuts off stays in hand for whoever writes
+    next.  No lock is waited on: those who want to write look again every half millisecond, which is
+    right for threads, greenlets and signal handlers alike.
+    """
+
+    def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
+        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
+        self._queue = log_queue_of(queue)
+        self._failing = Streak()
+        self._forget_turns()
+
+    def _forget_turns(self) -> None:
+        """Nobody writes, and nothing is in hand: at the start, and in a forked child."""
+        #: The thread that writes, if there is one: `setdefault` takes the turn in one step.
+        self._turn: dict[str, int] = {}
+        self._waiting: set[int] = set()
+        self._turns_taken = 0
+        #: A thread that could not wait any longer has left its record in the queue.
+        self._left_behind = False
+        self._hangs = False
+        # What is to be shared out, and the tasks that are left; replaced as one, so that an interrupt
+        # finds each record here or there.
+        self._hand: tuple[deque[Any], list[Task]] = deque(), []
+        self._taken = self._owed = 0
+        self._suspect: logging.LogRecord | None = None  # at which a handler exited, or a signal handler did
+
+    # --- taking turns -----------------------------------------------------------------------------
+
+    def _mine(self) -> bool:
+        """This thread is in the middle of a write."""
+        return self._turn.get("writes") == threading.get_ident()
+
+    def _in_turn(self, step: Callable[[], Any], patience: float | None = None) -> Any:
+        """
+        Return `step()`, called while nobody else writes; None if there was no turn.
+
+        Args:
+            step: What to do.  At once, if this thread is in the middle of a write already.
+            patience: Seconds to wait; None waits as long as whoever writes gets on.
+        """
+        me, turn = threading.get_ident(), self._turn
+        if turn.get("writes") == me:
+            return step()
+        try:
+            return step() if self._wait_for_turn(me, patience) else None
+        finally:
+            # No call in here: an interrupt comes after calls, and would leave the turn taken.
+            if "writes" in turn and turn["writes"] == me:
+                self._turns_taken += 1
+                del turn["writes"]
+
+    def _wait_for_turn(self, me: int, patience: float | None) -> bool:
+        if self._waiting and not _pause(0.001):  # whoever has just written lets the others go first
+            return False
+        if self._turn.setdefault("writes", me) == me:
+            self._hangs = False
+            return True
+        progress, since = self._progress(), monotonic()
+        limit = (0.0 if self._hangs else _HANGS) if patience is None else patience
+        try:
+            self._waiting.add(me)
+            while True:
+                if self._turn.setdefault("writes", me) == me:
+                    self._hangs = False
+                    return True
+                if patience is None and progress != self._progress():
+                    progress, since, limit = self._progress(), monotonic(), _HANGS
+                if monotonic() - since >= limit:
+                    self._hangs = self._hangs or patience is None  # waited for only once
+                    return False
+                if not _pause(0.0005):
+                    return False
+        finally:
+            self._waiting.discard(me)
+
+    def _progress(self) -> tuple[int, int, int]:
+        return self._turns_taken, self._taken, self._in_hand()
+
+    def _in_hand(self) -> int:
+        """Number of records that are out of the queue and not written yet."""
+        taken, tasks = self._hand
+        return len(taken) + max((len(records) for _, records in list(tasks)), default=0)
+
+    # --- out of the queue -------------------------------------------------------------------------
+
+    def _write_some(self) -> int:
+        """In turn: finish what was interrupted, take at most one batch and write it; returns its size."""
+        self._finish()
+        batch = self._hand[0]
+        try:
+            self._queue.take(_BATCH, batch)
+        finally:
+            size = len(batch)
+            self._taken += size
+            self._owed += size
+        self._finish()
+        return size
+
+    def _finish(self) -> None:
+        taken, tasks = self._hand
+        if taken:
+            tasks = [*tasks, *self._shared_out(taken)]
+            self._hand = deque(), tasks
+        while tasks:
+            handler, records = tasks[0]
+            try:
+                self._give(handler, records)
+            except Exception as error:  # noqa: BLE001 - not even reporting worked; those behind it still have to be written
+                self._complain_of(error)
+                if records:
+                    records.popleft()
+                    continue
+            del tasks[0]
+        if self._owed:
+            owed, self._owed = self._owed, 0
+            self._queue.done(owed)
+
+    def _write_here(self, deadline: float | None = None) -> None:
+        """See that what is queued at this moment is written, and that drops are told of, in this thread."""
+        if self._mine():
+            return  # interrupted by us: it looks into the queue again
+        while True:
+            self._left_behind = False
+            if self._in_turn(lambda: self._write_due(deadline)) is None:
+                self._left_behind = True
+                # Whoever writes now sees that when it is done, or was done before it was said.
+                if self._in_turn(lambda: self._write_due(deadline), 0.0) is None:
+                    return
+            if not self._left_behind or (deadline is not None and monotonic() >= deadline):
+                return
+
+    def _write_due(self, deadline: float | None) -> bool:
+        queue, quiet_since = self._queue, monotonic()
+        due = queue.depth()
+        while True:
+            wrote = self._write_some()
+            if wrote:
+                quiet_since = monotonic()
+                due = None if due is None else due - wrote
+            if deadline is not None and monotonic() >= deadline:
+                self._left_behind = True
+                break
+            if wrote and (due is None or due > 0):
+                continue
+            # What was put into a queue between processes comes out of it a little later.
+            on_its_way = queue.crosses_processes and queue.depth() and monotonic() - quiet_since < LATECOMERS
+            if not on_its_way:
+                break
+            time.sleep(0.001)
+        self._tell_of_drops(at_once=True)
+        return True
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Give one record to the handlers, in this thread; if another one hangs in a write, it has to follow."""
+        if self._mine():
+            self._give_to_all(self.prepare(record))
+        else:
+            self.write_after_queued(record, lambda record: self._give_to_all(self.prepare(record)), keep=True)
+
+    def write_after_queued(
+        self, record: logging.LogRecord, handle: Callable[[logging.LogRecord], Any], keep: bool = False
+    ) -> Any:
+        """
+        Write what is queued at this moment, then *record* by *handle*, all in this thread.
+
+        If another thread hangs in a write, *record* overtakes what is queued, or is left to that thread if it
+        may *keep* it.  Returns what *handle* does.
+        """
+
+        def write() -> tuple[Any]:
+            queued = 0 if self._queue.crosses_processes else self._queue.depth() or 0
+            while queued > 0 or self._in_hand():
+                wrote = self._write_some()
+                queued = queued - wrote if wrote else 0
+            return (handle(record),)
+
+        verdict = (handle(record),) if self._mine() else self._in_turn(write)
+        if verdict is not None:
+            return verdict[0]
+        if not keep:
+            return handle(record)
+        self._queue.keep(record)
+        self._write_here()
+        return None
+
+    # --- to the handlers --------------------------------------------------------------------------
+
+    def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
+        kind, batch = type(self), [record for record in taken if record is not None]
+        if kind.handle is not QueueWriter.handle or "handle" in self.__dict__:
+            return [(None, deque(batch))]  # a subclass has its own idea of one record
+        if kind.prepare is not logging.handlers.QueueListener.prepare:
+            batch = self._prepared(batch)
+        return self._tasks(batch)
+
+    def _prepared(self, batch: Sequence[Any]) -> list[Any]:
+        prepared = []
+        for record in batch:
+            try:
+                prepared.append(self.prepare(record))
+            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
+                self._failed(None, record, error)
+        return prepared
+
+    def _tasks(self, batch: Sequence[Any]) -> list[Task]:
+        tasks: list[Task] = []
+        for handler in self.handlers:
+            level = handler.level if self.respect_handler_level else 0
+            mine = [record for record in batch if _passes(record, level)] if level else batch
+            tasks.append((handler, deque(mine)))
+        return tasks
+
+    def _give_to_all(self, record: logging.LogRecord) -> None:
+        for task in self._tasks([record]):
+            self._give(*task)
+
+    def _give(self, handler: Any, records: deque[Any]) -> None:
+        """Give *handler* all of *records* (None: `handle`, which a subclass overrides); none is left then."""
+        if handler is None or not _takes_batches(handler):
+            self._give_each(handler, records)
+            return
+        if not records:
+            return
+        first, passed = records[0], records
+        try:
+            passed = self._filtered(handler, records)
+            if passed:
+                handler.emit_batch(passed)
+            self._failing.ends()
+        except Exception as error:  # noqa: BLE001 - one handler must not cost the others the records
+            self._failed(handler, passed[0] if passed else first, error)
+        except BaseException as error:
+            if passed is not records:
+                records.clear()
+                records.extend(passed)
+            if _may_be_interrupted():
+                raise  # what is left stays for whoever writes next
+            if not records:
+                self._failed(handler, first, error)
+            self._give_each(handler, records)
+        records.clear()
+
+    def _give_each(self, handler: Any, records: deque[Any]) -> None:
+        handle: Callable[[Any], Any] = self.handle if handler is None else handler.handle
+        while records:
+            record = records[0]
+            try:
+                handle(record)
+            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
+                self._failed(handler, record, error)
+            except BaseException as error:
+                # Only the main thread is interrupted, by Ctrl-C or a signal handler that exits.  If it
+                # comes with the same record again, the handler itself exits, as it does in any other thread.
+                pressed = isinstance(error, KeyboardInterrupt)
+                again = self._suspect is record and not pressed
+                if _may_be_interrupted() and not again:
+                    self._suspect = None if pressed else record
+                    raise
+                self._failed(handler, record, error)
+            else:
+                self._failing.ends()
+            records.popleft()
+
+    def _offer(self, handler: Any, record: logging.LogRecord) -> bool:
+        """Give *handler* one record; tell whether its level and filters let that through."""
+        if self.respect_handler_level and record.levelno < handler.level:
+            return False
+        try:
+            if _takes_batches(handler):
+                passed = tuple(self._filtered(handler, deque([record])))
+                handler.emit_batch(passed)
+                return bool(passed)
+            verdict = handler.handle(record)
+        except Exception as error:  # noqa: BLE001 - one handler must not cost the others the record
+            self._failed(handler, record, error)
+            return True
+        return verdict is None or bool(verdict)
+
+    def _filtered(self, handler: Any, batch: deque[Any]) -> deque[Any]:
+        """What the filters of *handler* let through; from Python 3.12 on they may replace a record."""
+        if not handler.filters and not filters_itself(handler):
+            return batch
+        passed: deque[Any] = deque()
+        for record in batch:
+            try:
+                verdict: Any = handler.filter(record)
+            except Exception as error:  # noqa: BLE001 - one bad record must not cost its neighbours
+                self._failed(handler, record, error)
+                continue
+            if verdict:
+                passed.append(verdict if isinstance(verdict, logging.LogRecord) else record)
+        return passed
+
+    # --- trouble ----------------------------------------------------------------------------------
+
+    def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
+        """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
+        try:
+            if handler is None:
+                self._complain_of(error)
+            else:
+                report(handler, record, self._failing)
+        except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
+            if _may_be_interrupted() and not isinstance(worse, Exception):
+                raise
+            self._complain_of(worse)
+
+    def _complain_of(self, error: BaseException) -> None:
+        if logging.raiseExceptions and self._failing.begins():
+            complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
+
+    def _tell_of_drops(self, at_once: bool = False) -> None:
+        """Let the log tell of dropped records, if that is due, or *at_once*."""
+        if self._queue.untold_since is not None and (at_once or not self._queue.untold_for()):
+            self._in_turn(self._tell)
+
+    def _tell(self) -> None:
+        if self._queue.untold_since is None:
+            return
+        told = self._queue.report_drops()
+        if not [handler for handler in self.handlers if self._offer(handler, told)]:
+            complain(f"concurrent_log_handler: {told.getMessage()}")
+
+
+def report(handler: logging.Handler, record: logging.LogRecord, streak: Streak) -> None:
+    """Have *handler* report its error: each, if it has its own way of doing so, else the first of a *streak*."""
+    reports = getattr(handler.handleError, "original", handler.handleError)  # behind a tap
+    own = getattr(reports, "__func__", None) is not logging.Handler.handleError
+    if streak.begins() or own:
+        handler.handleError(record)
+
+
+def filters_itself(handler: logging.Handler) -> bool:
+    """The class of *handler* has a `filter` of its own, which is asked although no filter was added."""
+    return type(handler).filter is not logging.Filterer.filter
+
+
+def _passes(record: Any, level: int) -> bool:
+    """What is no record, but was put into the queue all the same, is the handler's to complain of."""
+    try:
+        return bool(record.levelno >= level)
+    except (AttributeError, TypeError):
+        return True
+
+
+_knows_batches: dict[type, bool] = {}
+
+
+def _takes_batches(handler: logging.Handler) -> bool:
+    """*handler* has `emit_batch`, and nobody has overridden what that would bypass."""
+    kind = type(handler)
+    known = _knows_batches.get(kind)
+    if known is None:
+        known = False
+        for base in kind.__mro__:
+            if "emit_batch" in base.__dict__:
+                known = True
+                break
+            if "emit" in base.__dict__ or "handle" in base.__dict__:
+                break
+        _knows_batches[kind] = known
+    return known and "emit" not in handler.__dict__ and "handle" not in handler.__dict__
+
+
+def _pause(seconds: float) -> bool:
+    """Sleep, as a greenlet if this is one; false inside the hub of greenlets, where nobody may."""
+    try:
+        time.sleep(seconds)
+    except AssertionError:
+        return False
+    return True
+
+
+def _may_be_interrupted() -> bool:
+    """Only the main thread runs signal handlers, Ctrl-C's among them."""
+    return threading.current_thread() is threading.main_thread()
+
+
+# --- errors that handlers keep to themselves ------------------------------------------------------
+
+
+class _Tap:
+    """Stands in for one handler's `handleError`; other threads' errors go where they always went."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self.original = handler.handleError
+        self.takers: dict[int, Taker] = {}
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        self.takers.get(threading.get_ident(), self.original)(record)
+
+
+@contextmanager
+def errors_come_to(taker: Taker, handler: logging.Handler) -> Iterator[None]:
+    """While this thread is in here, *taker* gets what *handler* would report: `emit()` calls `handleError()`."""
+    me = threading.get_ident()
+    tap = _tap_of(handler)
+    previous = tap.takers.get(me)
+    tap.takers[me] = taker
+    try:
+        yield
+    finally:
+        if previous is None:
+            tap.takers.pop(me, None)
+        else:
+            tap.takers[me] = previous
+
+
+@contextmanager
+def failures_noted(handler: logging.Handler) -> Iterator[list[logging.LogRecord]]:
+    """Yield a list of the records that *handler* reports as not written, to whoever would hear of them anyway."""
+    tap = _tap_of(handler)
+    tell = tap.takers.get(threading.get_ident(), tap.original)
+    failed: list[logging.LogRecord] = []
+
+    def note(record: logging.LogRecord) -> None:
+        if not is_written(record):  # else it tells of what came after: a rotation, or a lock that was not had
+            failed.append(record)
+        tell(record)
+
+    with errors_come_to(note, handler):
+        yield failed
+
+
+def _tap_of(handler: logging.Handler) -> _Tap:
+    tap = handler.__dict__.get("handleError")
+    if not isinstance(tap, _Tap):
+        tap = handler.__dict__["handleError"] = _Tap(handler)
+    return tap
