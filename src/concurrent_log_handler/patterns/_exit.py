@@ -13,8 +13,7 @@ import sys
 from typing import Any
 
 from concurrent_log_handler.patterns._queue import (
-    LogQueue,
-    Reader,
+    RecordQueue,
     all_queues,
     complain,
     in_child,
@@ -27,10 +26,10 @@ _EXIT_TIMEOUT = 30.0
 _LAST_WORDS = 1.0
 
 #: Listeners that run, kept alive though nobody else may know them.
-running: set[Reader] = set()
+running: set[Any] = set()
 #: Queues into which only this process's end, or a later record, puts what was dropped: no handler may be left by then.
-owing: set[LogQueue] = set()
-_given_up: set[Reader] = set()
+owing: set[RecordQueue] = set()
+_given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
@@ -58,7 +57,7 @@ def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
 
 
-def _has_work(waiting: LogQueue, reader: Reader) -> bool:
+def _has_work(waiting: RecordQueue, reader: Any) -> bool:
     return bool(waiting.depth() or reader.left() or reader.has_thread)
 
 

@@ -28,7 +28,7 @@ from concurrent_log_handler.patterns._queue import (
     Streak,
     complain,
     home,
-    log_queue_of,
+    queue_of,
     notice_fork,
     patiently,
     threads_work,
@@ -63,7 +63,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         super().__init__(queue)
         #: The listener that belongs to this handler; 3.12's `dictConfig` sets it.
         self.listener: Any = None
-        self._queue = log_queue_of(queue)
+        self._queue = queue_of(queue)
         self._put: Callable[[Any], None] = self._queue.put_nowait
         if isinstance(self._queue, RecordQueue) and type(self._queue).put_nowait is RecordQueue.put_nowait:
             self._put = self._queue.add  # `emit` looks for forks itself
@@ -281,11 +281,11 @@ class GracefulQueueHandler(FastQueueHandler):
         handler, listener = self.fallback_handler, self._queue.reader
         if handler is None or record.levelno < handler.level:
             return False
-        write = partial(_written, handler)
+        write = partial(_written, handler, record)
         try:
             if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
-                return bool(listener.write_after_queued(record, write))
-            return write(record)
+                return bool(listener.write_after_queued(write))
+            return write()
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)
             return False

@@ -377,7 +377,7 @@ class RobustQueueListener(BatchingQueueListener):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self.error_handler: ErrorHandler = error_handler or self.default_error_handler
         self._errors = Counter()
-        self._lines, self._worse = Streak(), Streak()
+        self._lines = Streak()
 
     @property
     def error_count(self) -> int:
@@ -394,16 +394,11 @@ class RobustQueueListener(BatchingQueueListener):
         if self._lines.begins():
             complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
-    def _give(self, handler: Any, records: deque[Any]) -> None:
+    def _give(self, handler: Any, records: deque[Any]) -> bool:
         if handler is None:
-            super()._give(handler, records)
-            return
+            return super()._give(handler, records)
         with errors_come_to(self._swallowed, handler):
-            super()._give(handler, records)
-
-    def _offer(self, handler: Any, record: logging.LogRecord) -> bool:
-        with errors_come_to(self._swallowed, handler):
-            return super()._offer(handler, record)
+            return super()._give(handler, records)
 
     def _swallowed(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]

@@ -17,7 +17,7 @@ import time
 import weakref
 from collections import deque
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._clock import monotonic as monotonic
 from concurrent_log_handler._forks import home as home
@@ -34,8 +34,7 @@ TELL_EVERY = 1.0
 # How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
 _PATIENCE = 0.1
 # How often a sleeping listener looks at a caller's queue, into which others may put records without ringing.
-_LOOK_AGAIN = 0.05
-_LOOK_AGAIN_AT_PROCESSES = 0.2
+_LOOK_AGAIN = 0.1
 # Records that a signal handler may leave beside a caller's queue.
 _ASIDE_LIMIT = 1000
 # What a queue between processes raises once it is closed or its other end is gone.
@@ -148,57 +147,91 @@ def patiently(step: Callable[[], Any], refusal: type[Exception], timeout: float 
 # --- queues ---------------------------------------------------------------------------------------
 
 
-class Reader(Protocol):
-    """What a queue knows of the listener that reads there."""
+class RecordQueue:
+    """
+    A bounded queue of log records for the threads and forked children of one process.
 
-    handlers: Any
+    Its only moving part is a `collections.deque`.  No thread ever waits for another in it, so a
+    signal handler, a greenlet and a forked child can use it at any moment.
 
-    @property
-    def running(self) -> bool: ...
-    @property
-    def stopped(self) -> bool: ...
-    @property
-    def has_thread(self) -> bool: ...
-    def handle(self, record: Any) -> None: ...
-    def stop(self, timeout: float | None) -> int: ...
-    def left(self) -> int: ...
-    def busy_here(self) -> bool: ...
-    def write_after_queued(self, record: Any, handle: Callable[[Any], Any]) -> Any: ...
-    def after_fork(self, parent_reads: bool) -> None: ...
-
-
-class LogQueue:
-    """One queue: `put_nowait` for the application, `take` and `sleep` for the one listener."""
+    Args:
+        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less:
+            no limit, which the set-up functions never use.
+    """
 
     #: Records of several processes meet here: what is put in must be picklable.
     crosses_processes = False
     #: Whoever puts records in also calls `attend`; else the listener's thread must run from the start.
-    attended = False
+    attended = True
 
-    def __init__(self) -> None:
+    def __init__(self, maxsize: int = 10_000) -> None:
+        self.maxsize = maxsize
+        self._items: deque[Any] = deque()
+        self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
         #: Called after each record that finds nobody awake.
         self.attend: Callable[[], None] = nobody
         #: The listener's thread is awake and will look again before it sleeps.
         self.awake = False
-        #: The listener that reads here, or did, or will.
-        self.reader: Reader | None = None
+        #: The `BatchingQueueListener` that reads here, or did, or will.
+        self.reader: Any = None
         self.dropped = Counter()
         #: Of `dropped`, how many the log already tells of, and since when it does not.
         self.told = 0
         self.untold_since: float | None = None
         self.last_dropped: Any = None
 
+    # --- in, and out as from any queue ------------------------------------------------------------
+
     def put_nowait(self, record: Any) -> None:
         """Take *record* in, or raise `queue.Full`."""
-        raise NotImplementedError
+        if getattr(record, "process", None) != home.pid:
+            notice_fork()  # a standard QueueHandler does not
+        self.add(record)
+
+    def add(self, record: Any) -> None:
+        """As `put_nowait`, for those who have seen to it that no fork went unnoticed."""
+        items = self._items
+        if len(items) >= self._crowd:
+            self.attend()  # a listener that lets records gather must not wait until the queue is full
+            if len(items) >= self.maxsize:
+                raise queue.Full
+        items.append(record)
+        if not self.awake:
+            self.attend()
+
+    def put(self, record: Any, block: bool = True, timeout: float | None = None) -> None:
+        """As `queue.Queue.put`; *timeout* in seconds."""
+        patiently(lambda: self.put_nowait(record), queue.Full, timeout if block else 0.0)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As `queue.Queue.get`, for code that is not ours; *timeout* in seconds."""
+        return patiently(self.get_nowait, queue.Empty, timeout if block else 0.0)
+
+    def get_nowait(self) -> Any:
+        """As `queue.Queue.get_nowait`."""
+        try:
+            return self._items.popleft()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self._items)
+
+    # --- for the one who writes -------------------------------------------------------------------
 
     def take(self, limit: int, into: deque[Any]) -> None:
         """Move at most *limit* of what is there, at once, to the end of *into*."""
-        raise NotImplementedError
+        _move(self._items, limit, into)
 
     def keep(self, record: Any) -> None:
         """Take *record* in although there is no room, or nobody may wait for its turn; or raise `queue.Full`."""
-        raise NotImplementedError
+        self._items.append(record)
 
     def sleep(self, bell: Bell, timeout: float | None) -> None:
         """Sleep until somebody rings or there may be something to take, at most *timeout* seconds."""
@@ -206,11 +239,11 @@ class LogQueue:
 
     def depth(self) -> int | None:
         """Number of records inside; None where the queue cannot tell."""
-        raise NotImplementedError
+        return len(self._items)
 
     def capacity(self) -> int:
         """Number of records that fit; 0 for no (known) limit."""
-        raise NotImplementedError
+        return max(0, self.maxsize)
 
     def entered_here(self) -> bool:
         """This thread is inside the queue, perhaps with its lock; only a signal handler finds that."""
@@ -221,6 +254,7 @@ class LogQueue:
 
     def reset(self) -> None:
         """In a forked child: what is queued belongs to the parent, and so do the locks."""
+        self._items.clear()
         self.awake = False
         # The parent tells of what was dropped before the fork.
         self.told, self.untold_since, self.last_dropped = self.dropped.value(), None, None
@@ -244,13 +278,11 @@ class LogQueue:
         self.untold_since = None
         total = self.dropped.value()
         new, self.told = total - self.told, total
-        limit = self.capacity()
-        room = f"the queue{f' of {limit}' if limit else ''} was full"
+        room = f"the queue{f' of {self.capacity()}' if self.capacity() else ''} was full"
         report = own_record(logging.WARNING, f"{new} log records dropped, {total} in all: {room}")
         # The formatter of the file may count on fields that the application's records have.
         last, self.last_dropped = self.last_dropped, None
-        for name, value in vars(last).items() if last is not None else ():
-            report.__dict__.setdefault(name, value)
+        report.__dict__ = {**getattr(last, "__dict__", {}), **report.__dict__}
         return report
 
     def report_to_reader(self, patience: float) -> None:
@@ -263,86 +295,7 @@ class LogQueue:
             self.untold_since, self.told, self.last_dropped = before
 
 
-class RecordQueue(LogQueue):
-    """
-    A bounded queue of log records for the threads and forked children of one process.
-
-    Its only moving part is a `collections.deque`.  No thread ever waits for another in it, so a
-    signal handler, a greenlet and a forked child can use it at any moment.
-
-    Args:
-        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less:
-            no limit, which the set-up functions never use.
-    """
-
-    attended = True
-
-    def __init__(self, maxsize: int = 10_000) -> None:
-        super().__init__()
-        self.maxsize = maxsize
-        self._items: deque[Any] = deque()
-        self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
-
-    def put_nowait(self, record: Any) -> None:
-        if getattr(record, "process", None) != home.pid:
-            notice_fork()  # a standard QueueHandler does not
-        self.add(record)
-
-    def add(self, record: Any) -> None:
-        """As `put_nowait`, for those who have seen to it that no fork went unnoticed."""
-        items = self._items
-        if len(items) >= self._crowd:
-            self._crowded()
-        items.append(record)
-        if not self.awake:
-            self.attend()
-
-    def _crowded(self) -> None:
-        self.attend()  # a listener that lets records gather must not wait until the queue is full
-        if len(self._items) >= self.maxsize:
-            raise queue.Full
-
-    def put(self, record: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As `queue.Queue.put`; *timeout* in seconds."""
-        patiently(lambda: self.put_nowait(record), queue.Full, timeout if block else 0.0)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As `queue.Queue.get`, for code that is not ours; *timeout* in seconds."""
-        return patiently(self.get_nowait, queue.Empty, timeout if block else 0.0)
-
-    def get_nowait(self) -> Any:
-        """As `queue.Queue.get_nowait`."""
-        try:
-            return self._items.popleft()
-        except IndexError:
-            raise queue.Empty from None
-
-    def take(self, limit: int, into: deque[Any]) -> None:
-        _move(self._items, limit, into)
-
-    def keep(self, record: Any) -> None:
-        self._items.append(record)
-
-    def depth(self) -> int:
-        return len(self._items)
-
-    qsize = depth
-
-    def capacity(self) -> int:
-        return max(0, self.maxsize)
-
-    def empty(self) -> bool:
-        return not self._items
-
-    def full(self) -> bool:
-        return 0 < self.maxsize <= len(self._items)
-
-    def reset(self) -> None:
-        super().reset()
-        self._items.clear()
-
-
-class CallersQueue(LogQueue):
+class CallersQueue(RecordQueue):
     """
     Any queue with `put` and `get`, by its public face only.
 
@@ -350,14 +303,15 @@ class CallersQueue(LogQueue):
     the listener finds it there.  A fork may copy it while another thread has its lock: see `reset`.
     """
 
+    attended = False
+
     def __init__(self, target: Any) -> None:
-        super().__init__()
+        super().__init__(_ASIDE_LIMIT)  # of what goes aside
         self.target = target
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
         self._mutex = None if self.crosses_processes else getattr(target, "mutex", None)
         self._inside: set[int] = set()
-        self._aside: deque[Any] = deque()
         self._first: deque[Any] = deque()  # what came while the listener slept
         self._owed = 0
         self._unreadable, self._failing = 0, Streak()
@@ -408,7 +362,7 @@ class CallersQueue(LogQueue):
             return
         if self._within(self._put, record) is _OCCUPIED:
             self.keep(record)
-        elif self._aside and self.reader is None:
+        elif self._items and self.reader is None:
             self._within(self._put_what_is_aside)
         if not self.awake:
             self.attend()
@@ -418,32 +372,31 @@ class CallersQueue(LogQueue):
         (self.target.put if put is None else put)(record)
 
     def keep(self, record: Any) -> None:
-        if len(self._aside) >= _ASIDE_LIMIT:
+        if self.full():
             raise queue.Full
-        self._aside.append(record)
+        super().keep(record)
 
     def _put_what_is_aside(self) -> None:
         """Where no listener of this process would find it."""
-        while self._aside:
-            record = self._aside.popleft()
+        while self._items:
+            record = self._items.popleft()
             try:
                 self._put(record)
             except queue.Full:  # not the caller's: the next call finds it there
-                self._aside.appendleft(record)
+                self._items.appendleft(record)
                 return
 
     # --- out --------------------------------------------------------------------------------------
 
     def take(self, limit: int, into: deque[Any]) -> None:
         self._within(self._take, limit, into)
-        _move(self._aside, limit - len(into), into)
+        super().take(limit - len(into), into)
 
     def _take(self, limit: int, into: deque[Any]) -> None:
         _move(self._first, limit, into)
-        get = getattr(self.target, "get_nowait", None) or self._get
         while len(into) < limit:
             try:
-                into.append(get())
+                into.append(self._get())
             except (queue.Empty, *_GONE):
                 return
             except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
@@ -453,7 +406,7 @@ class CallersQueue(LogQueue):
 
     def _get(self, timeout: float = 0.0) -> Any:
         if hasattr(self.target, "get_nowait"):
-            return self.target.get(True, timeout)
+            return self.target.get(True, timeout) if timeout else self.target.get_nowait()
         # multiprocessing.SimpleQueue knows neither a time limit nor "nothing there".
         if self.target.empty():
             time.sleep(timeout)
@@ -469,8 +422,7 @@ class CallersQueue(LogQueue):
         return [own_record(logging.ERROR, f"{count} log records {whose}: {error!r}")]
 
     def sleep(self, bell: Bell, timeout: float | None) -> None:
-        longest = _LOOK_AGAIN_AT_PROCESSES if self.crosses_processes else _LOOK_AGAIN
-        bound = longest if timeout is None else min(timeout, longest)
+        bound = _LOOK_AGAIN if timeout is None else min(timeout, _LOOK_AGAIN)
         if not self.crosses_processes:
             # Waiting inside the queue would be waiting on a lock that may be of another kind than this thread.
             bell.wait(bound)
@@ -479,11 +431,9 @@ class CallersQueue(LogQueue):
             self._first.append(self._within(self._get, bound))
         except queue.Empty:
             pass
-        except _GONE:
-            bell.wait(bound)
         except Exception as error:  # noqa: BLE001 - as above
-            self._first.extend(self._cannot_be_read(error))
-            bell.wait(0.001)
+            self._first.extend([] if isinstance(error, _GONE) else self._cannot_be_read(error))
+            bell.wait(bound)
 
     def done(self, count: int) -> None:
         self._owed += count
@@ -505,9 +455,9 @@ class CallersQueue(LogQueue):
             return None
         if size is _OCCUPIED:
             return None
-        if self._aside and self.reader is None:
+        if self._items and self.reader is None:
             self._within(self._put_what_is_aside)
-        return int(size) + len(self._first) + len(self._aside)
+        return int(size) + len(self._first) + len(self._items)
 
     def capacity(self) -> int:
         limit = getattr(self.target, "maxsize", getattr(self.target, "_maxsize", 0))
@@ -519,7 +469,6 @@ class CallersQueue(LogQueue):
     def reset(self) -> None:
         super().reset()
         self._inside.clear()
-        self._aside.clear()
         self._first.clear()
         self._owed = 0
         if self.crosses_processes:
@@ -533,13 +482,10 @@ class CallersQueue(LogQueue):
             return
         if self._mutex is not None and self._mutex.locked():
             self._mutex.release()  # whoever had it at the fork is not in this process
-        inherited: deque[Any] = deque()
-        while not inherited:
-            self.take(1000, inherited)
-            self.done(len(inherited))
-            if not inherited:
-                break
-            inherited.clear()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._get()
+                self.done(1)
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:
@@ -562,10 +508,10 @@ def _move(source: deque[Any], limit: int, into: deque[Any]) -> None:
 # --- where handlers and listeners meet ------------------------------------------------------------
 
 
-def log_queue_of(target: Any) -> LogQueue:
-    """The one `LogQueue` of *target* in this process: handlers and listeners find each other through it."""
+def queue_of(target: Any) -> RecordQueue:
+    """The one `RecordQueue` of *target* in this process: handlers and listeners find each other through it."""
     notice_fork()
-    if isinstance(target, LogQueue):
+    if isinstance(target, RecordQueue):
         _known[id(target)] = target
         return target
     with _making:
@@ -576,7 +522,7 @@ def log_queue_of(target: Any) -> LogQueue:
         return known
 
 
-def all_queues() -> list[LogQueue]:
+def all_queues() -> list[RecordQueue]:
     """Every queue of this process that somebody still uses."""
     # Not values(): that breaks off if another thread adds one meanwhile.
     return [known for known in (reference() for reference in _known.valuerefs()) if known is not None]
@@ -589,5 +535,5 @@ def _begin_anew() -> None:
 
 
 _OCCUPIED = object()
-_known: weakref.WeakValueDictionary[int, LogQueue] = weakref.WeakValueDictionary()
+_known: weakref.WeakValueDictionary[int, RecordQueue] = weakref.WeakValueDictionary()
 _making = threading.Lock()

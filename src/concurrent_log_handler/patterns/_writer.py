@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._shared import is_written
-from concurrent_log_handler.patterns._queue import Streak, complain, log_queue_of, monotonic
+from concurrent_log_handler.patterns._queue import Streak, complain, queue_of, monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +43,8 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
-        self._queue = log_queue_of(queue)
-        self._failing = Streak()
+        self._queue = queue_of(queue)
+        self._failing, self._worse = Streak(), Streak()  # handlers; what even fails to report or is no handler's
         self._forget_turns()
 
     def _forget_turns(self) -> None:
@@ -153,23 +153,27 @@ class QueueWriter(logging.handlers.QueueListener):
             owed, self._owed = self._owed, 0
             self._queue.done(owed)
 
-    def _write_here(self, deadline: float | None = None) -> None:
+    def _write_here(self, deadline: float | None = None) -> bool:
         """See that what is queued at this moment is written, and that drops are told of, in this thread."""
         if self._mine():
-            return  # interrupted by us: it looks into the queue again
+            return True  # interrupted by us: it looks into the queue again
+        patience = None
         while True:
-            self._left_behind = False
-            if self._in_turn(lambda: self._write_due(deadline)) is None:
-                self._left_behind = True
-                # Whoever writes now sees that when it is done, or was done before it was said.
-                if self._in_turn(lambda: self._write_due(deadline), 0.0) is None:
-                    return
-            if not self._left_behind or (deadline is not None and monotonic() >= deadline):
-                return
+            self._left_behind = patience is not None
+            if self._in_turn(lambda: self._write_due(deadline), patience) is not None:
+                break
+            if patience is not None:
+                return False
+            # Whoever writes now sees that something is left behind when it is done, or was done before it was said.
+            patience = 0.0
+        self._tell_of_drops(at_once=True)
+        return True
 
-    def _write_due(self, deadline: float | None) -> bool:
+    def _write_due(self, deadline: float | None = None) -> bool:
+        """In turn: write what is queued at this moment, and what others have left behind meanwhile."""
         queue, quiet_since = self._queue, monotonic()
         due = queue.depth()
+        self._left_behind = False
         while True:
             wrote = self._write_some()
             if wrote:
@@ -177,68 +181,53 @@ class QueueWriter(logging.handlers.QueueListener):
                 due = None if due is None else due - wrote
             if deadline is not None and monotonic() >= deadline:
                 self._left_behind = True
-                break
-            if wrote and (due is None or due > 0):
+                return True
+            if wrote and (due is None or due > 0 or self._left_behind):
                 continue
             # What was put into a queue between processes comes out of it a little later.
             on_its_way = queue.crosses_processes and queue.depth() and monotonic() - quiet_since < LATECOMERS
             if not on_its_way:
-                break
+                return True
             time.sleep(0.001)
-        self._tell_of_drops(at_once=True)
-        return True
 
     def handle(self, record: logging.LogRecord) -> None:
         """Give one record to the handlers, in this thread; if another one hangs in a write, it has to follow."""
         if self._mine():
             self._give_to_all(self.prepare(record))
-        else:
-            self.write_after_queued(record, lambda record: self._give_to_all(self.prepare(record)), keep=True)
+        elif self._after_queued(lambda: self._give_to_all(self.prepare(record))) is None:
+            self._queue.keep(record)
+            self._write_here()
 
-    def write_after_queued(
-        self, record: logging.LogRecord, handle: Callable[[logging.LogRecord], Any], keep: bool = False
-    ) -> Any:
-        """
-        Write what is queued at this moment, then *record* by *handle*, all in this thread.
+    def write_after_queued(self, handle: Callable[[], Any]) -> Any:
+        """Write what is queued at this moment, then call *handle*; at once, if another thread hangs in a write."""
+        verdict = None if self._mine() else self._after_queued(handle)
+        return handle() if verdict is None else verdict[0]
 
-        If another thread hangs in a write, *record* overtakes what is queued, or is left to that thread if it
-        may *keep* it.  Returns what *handle* does.
-        """
-
+    def _after_queued(self, handle: Callable[[], Any]) -> Any:
         def write() -> tuple[Any]:
-            queued = 0 if self._queue.crosses_processes else self._queue.depth() or 0
-            while queued > 0 or self._in_hand():
-                wrote = self._write_some()
-                queued = queued - wrote if wrote else 0
-            return (handle(record),)
+            if self._queue.crosses_processes:
+                self._finish()  # the rest is not for this thread
+            else:
+                self._write_due()
+            return (handle(),)
 
-        verdict = (handle(record),) if self._mine() else self._in_turn(write)
-        if verdict is not None:
-            return verdict[0]
-        if not keep:
-            return handle(record)
-        self._queue.keep(record)
-        self._write_here()
-        return None
+        return self._in_turn(write)
 
     # --- to the handlers --------------------------------------------------------------------------
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
-        kind, batch = type(self), [record for record in taken if record is not None]
-        if kind.handle is not QueueWriter.handle or "handle" in self.__dict__:
+        batch = [record for record in taken if record is not None]
+        if type(self).handle is not QueueWriter.handle or "handle" in self.__dict__:
             return [(None, deque(batch))]  # a subclass has its own idea of one record
-        if kind.prepare is not logging.handlers.QueueListener.prepare:
-            batch = self._prepared(batch)
+        if type(self).prepare is not logging.handlers.QueueListener.prepare:
+            batch = [ready for ready in map(self._prepared, batch) if ready is not None]
         return self._tasks(batch)
 
-    def _prepared(self, batch: Sequence[Any]) -> list[Any]:
-        prepared = []
-        for record in batch:
-            try:
-                prepared.append(self.prepare(record))
-            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-                self._failed(None, record, error)
-        return prepared
+    def _prepared(self, record: logging.LogRecord) -> Any:
+        try:
+            return self.prepare(record)
+        except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
+            return self._failed(None, record, error)
 
     def _tasks(self, batch: Sequence[Any]) -> list[Task]:
         tasks: list[Task] = []
@@ -252,17 +241,19 @@ class QueueWriter(logging.handlers.QueueListener):
         for task in self._tasks([record]):
             self._give(*task)
 
-    def _give(self, handler: Any, records: deque[Any]) -> None:
-        """Give *handler* all of *records* (None: `handle`, which a subclass overrides); none is left then."""
-        if handler is None or not _takes_batches(handler):
-            self._give_each(handler, records)
-            return
-        if not records:
-            return
-        first, passed = records[0], records
+    def _give(self, handler: Any, records: deque[Any]) -> bool:
+        """
+        Give *handler* all of *records* (None: `handle`, which a subclass overrides); none is left then.
+
+        Returns whether its filters let one through.
+        """
+        if not records or handler is None or not _takes_batches(handler):
+            return self._give_each(handler, records)
+        first, passed, through = records[0], records, True
         try:
             passed = self._filtered(handler, records)
-            if passed:
+            through = bool(passed)
+            if through:
                 handler.emit_batch(passed)
             self._failing.ends()
         except Exception as error:  # noqa: BLE001 - one handler must not cost the others the records
@@ -277,13 +268,16 @@ class QueueWriter(logging.handlers.QueueListener):
                 self._failed(handler, first, error)
             self._give_each(handler, records)
         records.clear()
+        return through
 
-    def _give_each(self, handler: Any, records: deque[Any]) -> None:
+    def _give_each(self, handler: Any, records: deque[Any]) -> bool:
         handle: Callable[[Any], Any] = self.handle if handler is None else handler.handle
+        passed = False
         while records:
             record = records[0]
             try:
-                handle(record)
+                verdict = handle(record)
+                passed = passed or verdict is None or bool(verdict)
             except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
                 self._failed(handler, record, error)
             except BaseException as error:
@@ -295,24 +289,11 @@ class QueueWriter(logging.handlers.QueueListener):
                     self._suspect = None if pressed else record
                     raise
                 self._failed(handler, record, error)
+                passed = True
             else:
                 self._failing.ends()
             records.popleft()
-
-    def _offer(self, handler: Any, record: logging.LogRecord) -> bool:
-        """Give *handler* one record; tell whether its level and filters let that through."""
-        if self.respect_handler_level and record.levelno < handler.level:
-            return False
-        try:
-            if _takes_batches(handler):
-                passed = tuple(self._filtered(handler, deque([record])))
-                handler.emit_batch(passed)
-                return bool(passed)
-            verdict = handler.handle(record)
-        except Exception as error:  # noqa: BLE001 - one handler must not cost the others the record
-            self._failed(handler, record, error)
-            return True
-        return verdict is None or bool(verdict)
+        return passed
 
     def _filtered(self, handler: Any, batch: deque[Any]) -> deque[Any]:
         """What the filters of *handler* let through; from Python 3.12 on they may replace a record."""
@@ -334,17 +315,18 @@ class QueueWriter(logging.handlers.QueueListener):
     def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
         """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
         try:
-            if handler is None:
-                self._complain_of(error)
-            else:
+            if handler is not None:
                 report(handler, record, self._failing)
+                self._worse.ends()
+                return
         except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
             if _may_be_interrupted() and not isinstance(worse, Exception):
                 raise
-            self._complain_of(worse)
+            error = worse
+        self._complain_of(error)
 
     def _complain_of(self, error: BaseException) -> None:
-        if logging.raiseExceptions and self._failing.begins():
+        if logging.raiseExceptions and self._worse.begins():
             complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
@@ -356,7 +338,7 @@ class QueueWriter(logging.handlers.QueueListener):
         if self._queue.untold_since is None:
             return
         told = self._queue.report_drops()
-        if not [handler for handler in self.handlers if self._offer(handler, told)]:
+        if not any([self._give(handler, records) for handler, records in self._tasks([told])]):
             complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
@@ -381,23 +363,13 @@ def _passes(record: Any, level: int) -> bool:
         return True
 
 
-_knows_batches: dict[type, bool] = {}
-
-
-def _takes_batches(handler: logging.Handler) -> bool:
+def _takes_batches(handler: Any) -> bool:
     """*handler* has `emit_batch`, and nobody has overridden what that would bypass."""
-    kind = type(handler)
-    known = _knows_batches.get(kind)
-    if known is None:
-        known = False
-        for base in kind.__mro__:
-            if "emit_batch" in base.__dict__:
-                known = True
-                break
-            if "emit" in base.__dict__ or "handle" in base.__dict__:
-                break
-        _knows_batches[kind] = known
-    return known and "emit" not in handler.__dict__ and "handle" not in handler.__dict__
+    for owner in (handler, *type(handler).__mro__):
+        own = vars(owner)
+        if "emit_batch" in own or "emit" in own or "handle" in own:
+            return "emit_batch" in own
+    return False
 
 
 def _pause(seconds: float) -> bool:
