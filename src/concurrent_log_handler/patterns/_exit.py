@@ -41,8 +41,9 @@ def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
     whatever lock it has, logging's own perhaps.
     """
     notice_fork()
-    readers = {each.reader for each in all_queues() if each.reader is not None and _has_work(each, each.reader)}
-    to_stop = {*running, *readers} - _given_up
+    readers = {(each, each.reader) for each in all_queues() if each.reader is not None}
+    busy = {reader for each, reader in readers if each.depth() or reader.left() or reader.has_thread}
+    to_stop = {*running, *busy} - _given_up
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -55,10 +56,6 @@ def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
                 _let_exit_pass(handler)
     if left:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
-
-
-def _has_work(waiting: RecordQueue, reader: Any) -> bool:
-    return bool(waiting.depth() or reader.left() or reader.has_thread)
 
 
 def _let_exit_pass(handler: logging.Handler) -> None:

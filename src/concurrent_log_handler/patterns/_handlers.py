@@ -13,7 +13,6 @@ import os
 import pickle
 import queue as queue_module
 import sys
-import threading
 import weakref
 from dataclasses import dataclass
 from functools import partial
@@ -22,15 +21,16 @@ from typing import TYPE_CHECKING, Any
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing
 from concurrent_log_handler.patterns._queue import (
     LOGGER_NAME,
-    Bell,
     Counter,
     RecordQueue,
     Streak,
+    Worker,
     complain,
     home,
-    queue_of,
+    monotonic,
     notice_fork,
     patiently,
+    queue_of,
     threads_work,
 )
 from concurrent_log_handler.patterns._writer import failures_noted, filters_itself, report
@@ -42,6 +42,7 @@ _POLICIES = ("drop", "fallback", "block")
 _new = object.__new__
 _NO_FORMATTER = logging.Formatter()
 _logger = logging.getLogger(LOGGER_NAME)
+_MONITOR = "log queue monitor"
 
 
 class FastQueueHandler(logging.handlers.QueueHandler):
@@ -406,11 +407,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self.callback: Callable[[QueueFigures], Any] = callback or _warn
         self.max_depth_seen = 0
         self._total = Counter()
-        self._monitor: threading.Thread | None = None
-        self._end = Bell()
         self._monitored = False
-        self._lives_in = -1
-        self._starting: dict[int, object] = {}
+        self._monitors: dict[int, Worker] = {}  # by the process in which they live
         if monitor:
             self.start_monitoring()
 
@@ -429,7 +427,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         depth = self._queue.depth()
         if depth is not None and depth > self.max_depth_seen:
             self.max_depth_seen = depth
-        if self._monitored and self._lives_in != home.generation:
+        if self._monitored and home.generation not in self._monitors:
             self.start_monitoring()
 
     def figures(self) -> QueueFigures:
@@ -444,45 +442,30 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
         self._monitored = True
         notice_fork()
-        mine, process = object(), home.generation
-        if not threads_work() or self._starting.setdefault(process, mine) is not mine:
-            return  # another thread of a forked child is at it
-        try:
-            if self._monitor is None or self._lives_in != process or not self._monitor.is_alive():
-                self._start_thread()
-            self._lives_in = process
-        finally:
-            self._starting.clear()
-
-    def _start_thread(self) -> None:
-        self._end = end = Bell()
-        this = weakref.ref(self, lambda _: end.ring())
-        self._monitor = None
-        try:
-            monitor = threading.Thread(
-                target=_watch, args=(this, end, self.interval), name="log queue monitor", daemon=True
-            )
-            monitor.start()
-        except RuntimeError:  # the interpreter is shutting down, or has no daemon threads
+        if not threads_work():
             return
-        self._monitor = monitor
+        monitor = Worker(
+            partial(_watch, weakref.ref(self, lambda _: monitor.ring()), self.interval), _MONITOR
+        )
+        if self._monitors.setdefault(home.generation, monitor) is monitor:
+            if not monitor.start():
+                self._monitors.clear()
 
     def stop_monitoring(self) -> None:
         """End the monitor's thread, unless it has ended."""
         self._monitored = False
-        monitor, self._monitor = self._monitor, None
-        self._end.ring()
-        if monitor is not None and monitor is not threading.current_thread() and monitor.is_alive():
-            monitor.join(timeout=1.0)
+        monitors, self._monitors = self._monitors, {}
+        for monitor in monitors.values():
+            monitor.join(monotonic() + 1.0)
 
     def close(self) -> None:
         self.stop_monitoring()
         super().close()
 
 
-def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], end: Bell, interval: float) -> None:
+def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, monitor: Worker) -> None:
     trouble = Streak()
-    while not end.wait(interval):
+    while not monitor.wait(interval):
         handler = handler_ref()
         if handler is None:
             return

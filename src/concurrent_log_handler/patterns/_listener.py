@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
 from concurrent_log_handler.patterns._queue import (
-    Bell,
     Counter,
     Streak,
+    Worker,
     complain,
     monotonic,
     notice_fork,
@@ -38,14 +38,6 @@ if TYPE_CHECKING:
 _LINGER = 0.01
 
 _NEW, _RUNNING, _STOPPED = "new", "running", "stopped"
-
-
-class _Worker:
-    """A thread and the bell that wakes it, made at one moment: both are the system's, or both are a greenlet's."""
-
-    def __init__(self, run: Callable[[_Worker], None]) -> None:
-        self.bell = Bell()
-        self.thread = threading.Thread(target=run, args=(self,), name="log listener", daemon=True)
 
 
 class BatchingQueueListener(QueueWriter):
@@ -79,7 +71,7 @@ class BatchingQueueListener(QueueWriter):
         """No thread: at the start, and in a forked child."""
         self._forget_turns()
         #: Its thread, if there is one: `setdefault` takes the place in one step.
-        self._place: dict[str, _Worker] = {}
+        self._place: dict[str, Worker] = {}
         self._starts_here: int | None = None  # a thread that is inside `Thread.start()`
 
     def after_fork(self, parent_reads: bool) -> None:
@@ -146,7 +138,7 @@ class BatchingQueueListener(QueueWriter):
         if worker is None and timeout is not None and self.left():
             self._wake_thread()  # a handler that hangs then costs no more than the time given
             worker = self._place.get("thread")
-        if worker is not None and not self._wait_for(worker, deadline):
+        if worker is not None and not worker.join(deadline, lambda: self.stopped):
             self._hangs = True
         elif first or self._left_behind or self.left():
             self._write_here(deadline)
@@ -157,19 +149,6 @@ class BatchingQueueListener(QueueWriter):
         self._state = _STOPPED
         self._queue.awake = False  # second: the thread says that it is awake, then looks at the state
         running.discard(self)
-
-    def _wait_for(self, worker: _Worker, deadline: float | None) -> bool:
-        """Until the thread of *worker* has left; false if it has not by then."""
-        pause = 0.0005
-        while self._state == _STOPPED and worker.thread.is_alive():
-            if deadline is not None and monotonic() >= deadline:
-                return False
-            # The ring may have come just before the thread went to sleep.  No join(): this thread may be of
-            # another kind than that one.
-            worker.bell.ring()
-            time.sleep(pause)
-            pause = min(2 * pause, 0.01)
-        return True
 
     def stop_without_waiting(self, timeout: float | None) -> bool:
         """
@@ -201,7 +180,7 @@ class BatchingQueueListener(QueueWriter):
         deadline = None if timeout is None else monotonic() + timeout
         while self._queue.reader is self and self.left():
             worker = self._place.get("thread")
-            if self._state != _RUNNING and (worker is None or not worker.thread.is_alive()):
+            if self._state != _RUNNING and (worker is None or not worker.is_alive()):
                 break
             if deadline is not None and monotonic() >= deadline:
                 break
@@ -249,42 +228,32 @@ class BatchingQueueListener(QueueWriter):
         """Ring for the thread, or start it; false if none can be had here."""
         known = self._place.get("thread")
         if known is not None:
-            known.bell.ring()
-            if known.bell.green == threads_are_greenlets():
+            known.ring()
+            if known.green == threads_are_greenlets():
                 return True
         if not threads_work():
             return False
-        try:
-            worker = _Worker(self._run)
-        except RuntimeError:  # a sub-interpreter without daemon threads
-            return False
+        worker = Worker(self._run, "log listener")
         if known is not None:
             # gevent or eventlet has come since then: the old thread sees that it is replaced, and leaves.
             self._place["thread"] = worker
         if self._place.setdefault("thread", worker) is worker:
-            self._start(worker)
+            started = False
+            try:
+                self._starts_here = threading.get_ident()
+                started = worker.start()
+            finally:
+                self._starts_here = None
+                if not started:
+                    self._vacate(worker)  # if it does come after an interrupt, it takes the place again
+            hook_exit_of_children()
         return self.has_thread
 
-    def _start(self, worker: _Worker) -> None:
-        try:
-            self._starts_here = threading.get_ident()
-            worker.thread.start()
-        except RuntimeError:  # the interpreter is shutting down, or there is no room for threads
-            self._vacate(worker)
-        except AssertionError:
-            pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
-        except BaseException:
-            self._vacate(worker)  # if it does come, it takes the place again
-            raise
-        finally:
-            self._starts_here = None
-        hook_exit_of_children()
-
-    def _vacate(self, worker: _Worker) -> None:
+    def _vacate(self, worker: Worker) -> None:
         if self._place.get("thread") is worker:
             self._place.pop("thread", None)
 
-    def _run(self, worker: _Worker) -> None:
+    def _run(self, worker: Worker) -> None:
         place = self._place
         while place.setdefault("thread", worker) is worker:
             try:
@@ -292,11 +261,11 @@ class BatchingQueueListener(QueueWriter):
                     return
             except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
                 self._complain_of(error)
-                worker.bell.wait(0.1)  # what only fails must not take the whole processor
+                worker.wait(0.1)  # what only fails must not take the whole processor
 
-    def _run_until_stopped(self, worker: _Worker) -> bool:
+    def _run_until_stopped(self, worker: Worker) -> bool:
         """Write as records come; true when `stop()` has ended it, false when another thread has its place."""
-        queue, bell, place = self._queue, worker.bell, self._place
+        queue, place = self._queue, self._place
         lingering, last = False, monotonic()
         due: int | None = None  # what `_taken` has to reach after a stop
         while place.get("thread") is worker:
@@ -318,20 +287,20 @@ class BatchingQueueListener(QueueWriter):
                     if place.setdefault("thread", worker) is not worker:
                         return False
                 elif not wrote:
-                    bell.wait(_LINGER)
+                    worker.wait(_LINGER)
                 continue
             due = None
             if wrote:
                 continue
             if lingering:
                 lingering = False
-                bell.wait(_LINGER)
+                worker.wait(_LINGER)
                 continue
             queue.awake = False
             if queue.depth() or wrote is None:
-                bell.wait(_LINGER)  # a sender that was killed may have counted a record that never comes
+                worker.wait(_LINGER)  # a sender that was killed may have counted a record that never comes
             elif self._state == _RUNNING:
-                queue.sleep(bell, queue.untold_for())
+                queue.sleep(worker, queue.untold_for())
             self._tell_of_drops()
         return False
 

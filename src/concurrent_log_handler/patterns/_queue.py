@@ -92,13 +92,13 @@ class Streak:
 
 
 def threads_are_greenlets() -> bool:
-    """gevent or eventlet has patched `threading`, before or after the import of this module."""
+    """Gevent or eventlet has patched `threading`, before or after the import of this module."""
     return type(threading.Lock()).__module__ != "_thread"
 
 
-class Bell:
+class Worker:
     """
-    What one thread sleeps on, made together with that thread.
+    A thread and the bell that wakes it, made at one moment.
 
     So both are of one kind: a greenlet that waits on a lock of the operating system's stops them all.
 
@@ -106,27 +106,54 @@ class Bell:
         green: Its thread is a greenlet.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self.green = type(self._lock).__module__ != "_thread"
+    def __init__(self, run: Callable[[Worker], None], name: str) -> None:
+        self._run, self._name = run, name
+        self._thread: threading.Thread | None = None
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self.green = type(self._bell).__module__ != "_thread"
+
+    def start(self) -> bool:
+        """Start the thread; false if none can be had."""
+        try:
+            self._thread = threading.Thread(target=self._run, args=(self,), name=self._name, daemon=True)
+            self._thread.start()
+        except (
+            RuntimeError
+        ):  # the end of the interpreter, no room for threads, no daemons in a sub-interpreter
+            return False
+        except AssertionError:
+            pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
+        return True
+
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, deadline: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Ring until the thread has ended, or is not *wanted* to any more; false if the *deadline* comes first."""
+        pause = 0.0005
+        # No join() of the thread's own, which may be of another kind than this one.
+        while self.is_alive() and wanted() and self._thread is not threading.current_thread():
+            if deadline is not None and monotonic() >= deadline:
+                return False
+            self.ring()
+            time.sleep(pause)
+            pause = min(2 * pause, 0.01)
+        return True
 
     def ring(self) -> None:
         """Wake the thread.  Waits for nothing, so that a signal handler may call it."""
-        if self._lock.locked():
-            try:
-                self._lock.release()
-            except RuntimeError:
-                pass  # somebody else rang in between
+        with contextlib.suppress(RuntimeError):  # somebody else rang in between
+            if self._bell.locked():
+                self._bell.release()
 
     def wait(self, timeout: float | None) -> bool:
-        """Sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
+        """In the thread: sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
         until = None if timeout is None else monotonic() + timeout
         while True:
-            slice_ = -1.0 if until is None else max(0.0, until - monotonic())
-            if self.green and not 0 <= slice_ <= 1:
-                slice_ = 1.0  # a thread of eventlet's pool rings in vain
-            if self._lock.acquire(timeout=slice_):
+            left = -1.0 if until is None else max(0.0, until - monotonic())
+            # A thread of eventlet's pool rings in vain: look again.
+            if self._bell.acquire(timeout=1.0 if self.green and not 0 <= left <= 1 else left):
                 return True
             if until is not None and monotonic() >= until:
                 return False
@@ -233,9 +260,9 @@ class RecordQueue:
         """Take *record* in although there is no room, or nobody may wait for its turn; or raise `queue.Full`."""
         self._items.append(record)
 
-    def sleep(self, bell: Bell, timeout: float | None) -> None:
+    def sleep(self, worker: Worker, timeout: float | None) -> None:
         """Sleep until somebody rings or there may be something to take, at most *timeout* seconds."""
-        bell.wait(timeout)
+        worker.wait(timeout)
 
     def depth(self) -> int | None:
         """Number of records inside; None where the queue cannot tell."""
@@ -310,10 +337,9 @@ class CallersQueue(RecordQueue):
         self.target = target
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
-        self._mutex = None if self.crosses_processes else getattr(target, "mutex", None)
+        self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
         self._inside: set[int] = set()
         self._first: deque[Any] = deque()  # what came while the listener slept
-        self._owed = 0
         self._unreadable, self._failing = 0, Streak()
 
     def entered_here(self) -> bool:
@@ -328,31 +354,21 @@ class CallersQueue(RecordQueue):
             self._inside.add(me)
             return step(*args) if self._is_free() else _OCCUPIED
         except BaseException as error:
-            if not isinstance(error, Exception):
-                self._free_what_an_interrupt_left()
+            if not isinstance(error, Exception) and not self._is_free():
+                # An interrupt inside `Condition.__enter__` left the lock taken, and nobody would ever free it.
+                self._mutex.release()
             raise
         finally:
             self._inside.discard(me)
 
     def _is_free(self) -> bool:
         """Others have its lock for a moment only; the code that a signal handler interrupted keeps it."""
-        mutex = self._mutex
-        if mutex is None or not mutex.locked():
+        if self._mutex is None or not self._mutex.locked():
             return True
-        if mutex.acquire(timeout=_PATIENCE):
-            mutex.release()
-            return True
-        return False
-
-    def _free_what_an_interrupt_left(self) -> None:
-        """An interrupt inside `Condition.__enter__` leaves the lock taken, and nobody would ever free it."""
-        mutex, until = self._mutex, monotonic() + _PATIENCE
-        while mutex is not None and mutex.locked():
-            if monotonic() >= until:
-                with contextlib.suppress(RuntimeError):
-                    mutex.release()
-                return
-            time.sleep(0.001)
+        if not self._mutex.acquire(timeout=_PATIENCE):
+            return False
+        self._mutex.release()
+        return True
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -362,29 +378,23 @@ class CallersQueue(RecordQueue):
             return
         if self._within(self._put, record) is _OCCUPIED:
             self.keep(record)
-        elif self._items and self.reader is None:
-            self._within(self._put_what_is_aside)
         if not self.awake:
             self.attend()
 
     def _put(self, record: Any) -> None:
-        put = getattr(self.target, "put_nowait", None)
-        (self.target.put if put is None else put)(record)
+        put = getattr(self.target, "put_nowait", None) or self.target.put
+        put(record)
+        while self._items and self.reader is None:  # nobody in this process would find what went aside
+            late = self._items.popleft()
+            try:
+                put(late)
+            except queue.Full:
+                self.note_drop(late)
 
     def keep(self, record: Any) -> None:
         if self.full():
             raise queue.Full
         super().keep(record)
-
-    def _put_what_is_aside(self) -> None:
-        """Where no listener of this process would find it."""
-        while self._items:
-            record = self._items.popleft()
-            try:
-                self._put(record)
-            except queue.Full:  # not the caller's: the next call finds it there
-                self._items.appendleft(record)
-                return
 
     # --- out --------------------------------------------------------------------------------------
 
@@ -421,11 +431,11 @@ class CallersQueue(RecordQueue):
         whose = "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
         return [own_record(logging.ERROR, f"{count} log records {whose}: {error!r}")]
 
-    def sleep(self, bell: Bell, timeout: float | None) -> None:
+    def sleep(self, worker: Worker, timeout: float | None) -> None:
         bound = _LOOK_AGAIN if timeout is None else min(timeout, _LOOK_AGAIN)
         if not self.crosses_processes:
             # Waiting inside the queue would be waiting on a lock that may be of another kind than this thread.
-            bell.wait(bound)
+            worker.wait(bound)
             return
         try:
             self._first.append(self._within(self._get, bound))
@@ -433,31 +443,19 @@ class CallersQueue(RecordQueue):
             pass
         except Exception as error:  # noqa: BLE001 - as above
             self._first.extend([] if isinstance(error, _GONE) else self._cannot_be_read(error))
-            bell.wait(bound)
+            worker.wait(bound)
 
     def done(self, count: int) -> None:
-        self._owed += count
-        if hasattr(self.target, "task_done"):
-            try:
-                self._within(self._settle)
-            except (*_GONE, AttributeError):  # a ValueError, where somebody else has called it as well
-                self._owed = 0
-
-    def _settle(self) -> None:
-        while self._owed > 0:
-            self._owed -= 1
-            self.target.task_done()
+        # A ValueError, where somebody else has called it as well.
+        with contextlib.suppress(AttributeError, *_GONE):
+            self._within(lambda: [self.target.task_done() for _ in range(count)])
 
     def depth(self) -> int | None:
         try:
             size = self._within(self.target.qsize)
         except (NotImplementedError, AttributeError, OSError, EOFError):
             return None
-        if size is _OCCUPIED:
-            return None
-        if self._items and self.reader is None:
-            self._within(self._put_what_is_aside)
-        return int(size) + len(self._first) + len(self._items)
+        return None if size is _OCCUPIED else int(size) + len(self._first) + len(self._items)
 
     def capacity(self) -> int:
         limit = getattr(self.target, "maxsize", getattr(self.target, "_maxsize", 0))
@@ -470,7 +468,6 @@ class CallersQueue(RecordQueue):
         super().reset()
         self._inside.clear()
         self._first.clear()
-        self._owed = 0
         if self.crosses_processes:
             # The parent reads: this process only puts in, and nobody here needs to be called.
             self.attend, self.reader, self.awake = nobody, None, True

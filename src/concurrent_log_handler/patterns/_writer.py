@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._shared import is_written
-from concurrent_log_handler.patterns._queue import Streak, complain, queue_of, monotonic
+from concurrent_log_handler.patterns._queue import Streak, complain, monotonic, queue_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,10 @@ class QueueWriter(logging.handlers.QueueListener):
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._queue = queue_of(queue)
-        self._failing, self._worse = Streak(), Streak()  # handlers; what even fails to report or is no handler's
+        self._failing, self._worse = (
+            Streak(),
+            Streak(),
+        )  # handlers; what even fails to report or is no handler's
         self._forget_turns()
 
     def _forget_turns(self) -> None:
@@ -338,7 +341,8 @@ class QueueWriter(logging.handlers.QueueListener):
         if self._queue.untold_since is None:
             return
         told = self._queue.report_drops()
-        if not any([self._give(handler, records) for handler, records in self._tasks([told])]):
+        taken = [self._give(handler, records) for handler, records in self._tasks([told])]
+        if True not in taken:
             complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
