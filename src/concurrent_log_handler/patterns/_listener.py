@@ -127,7 +127,7 @@ class BatchingQueueListener(QueueWriter):
             may need what the interrupted code holds.
         """
         notice_fork()
-        if self._queue.reader is not self:
+        if self is not self._queue.reader:
             return 0  # it never started, or the parent reads: nothing here is this one's to write
         deadline = None if timeout is None else monotonic() + timeout
         first, worker = self._state != _STOPPED, self._place.get("thread")
@@ -260,6 +260,9 @@ class BatchingQueueListener(QueueWriter):
                 if self._run_until_stopped(worker):
                     return
             except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
+                if isinstance(error, KeyboardInterrupt) and worker.green:
+                    self._vacate(worker)  # the next record, or the exit, starts another one
+                    raise
                 self._complain_of(error)
                 worker.wait(0.1)  # what only fails must not take the whole processor
 

@@ -19,11 +19,11 @@ from collections import deque
 from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler._clock import monotonic as monotonic
-from concurrent_log_handler._forks import home as home
-from concurrent_log_handler._forks import in_child as in_child
-from concurrent_log_handler._forks import notice_fork as notice_fork
-from concurrent_log_handler._forks import threads_work as threads_work
+from concurrent_log_handler._clock import monotonic as monotonic  # noqa: PLC0414 - for all rooms
+from concurrent_log_handler._forks import home as home  # noqa: PLC0414 - for all rooms
+from concurrent_log_handler._forks import in_child as in_child  # noqa: PLC0414 - for all rooms
+from concurrent_log_handler._forks import notice_fork as notice_fork  # noqa: PLC0414 - for all rooms
+from concurrent_log_handler._forks import threads_work as threads_work  # noqa: PLC0414 - for all rooms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +109,7 @@ class Worker:
     def __init__(self, run: Callable[[Worker], None], name: str) -> None:
         self._run, self._name = run, name
         self._thread: threading.Thread | None = None
+        self._parked = False
         self._bell = threading.Lock()
         self._bell.acquire()
         self.green = type(self._bell).__module__ != "_thread"
@@ -116,7 +117,7 @@ class Worker:
     def start(self) -> bool:
         """Start the thread; false if none can be had."""
         try:
-            self._thread = threading.Thread(target=self._run, args=(self,), name=self._name, daemon=True)
+            self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
             self._thread.start()
         except (
             RuntimeError
@@ -126,8 +127,20 @@ class Worker:
             pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
         return True
 
+    def _main(self) -> None:
+        try:
+            self._run(self)
+        except KeyboardInterrupt as pressed:
+            # Python runs signal handlers in whichever greenlet it finds; threading would keep this to itself.
+            greenlet: Any = sys.modules["greenlet"]
+            greenlet.getcurrent().parent.throw(pressed)  # the hub's, which hands it to the main one
+        # A thread of the system's cannot end in a process whose `threading` has been patched since it began.
+        self._parked = self.green != threads_are_greenlets()
+        while self._parked:
+            self.wait(None)
+
     def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and self._thread.is_alive() and not self._parked
 
     def join(self, deadline: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
         """Ring until the thread has ended, or is not *wanted* to any more; false if the *deadline* comes first."""

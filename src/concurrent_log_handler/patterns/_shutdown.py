@@ -13,7 +13,6 @@ import _thread
 import os
 import queue
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -74,15 +73,13 @@ class GracefulLoggingShutdown:
 
     def setup_signal_handlers(self) -> None:
         """Take the signals over; does nothing outside the main thread or the second time."""
-        if threading.current_thread() is not threading.main_thread():
-            return
         for number in self.signals:
             before = signal.getsignal(number)
             if before is None or before in (signal.SIG_IGN, self.signal_handler):
                 continue
             try:
                 signal.signal(number, self.signal_handler)
-            except ValueError:  # not the main interpreter
+            except ValueError:  # not the main thread, or not the main interpreter
                 return
             self.previous[number] = before
 

@@ -15,7 +15,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._shared import is_written
-from concurrent_log_handler.patterns._queue import Streak, complain, monotonic, queue_of
+from concurrent_log_handler.patterns._queue import (
+    Streak,
+    complain,
+    monotonic,
+    queue_of,
+    threads_are_greenlets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -386,8 +392,8 @@ def _pause(seconds: float) -> bool:
 
 
 def _may_be_interrupted() -> bool:
-    """Only the main thread runs signal handlers, Ctrl-C's among them."""
-    return threading.current_thread() is threading.main_thread()
+    """Only the main thread runs signal handlers, Ctrl-C's among them; in whichever greenlet it is just then."""
+    return threads_are_greenlets() or threading.current_thread() is threading.main_thread()
 
 
 # --- errors that handlers keep to themselves ------------------------------------------------------
