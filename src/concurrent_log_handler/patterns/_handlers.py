@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._shared import is_written
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing
 from concurrent_log_handler.patterns._queue import (
     LOGGER_NAME,
@@ -33,7 +34,7 @@ from concurrent_log_handler.patterns._queue import (
     queue_of,
     threads_work,
 )
-from concurrent_log_handler.patterns._writer import failures_noted, filters_itself, report
+from concurrent_log_handler.patterns._writer import errors_noted, filters_itself, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,7 +294,14 @@ class GracefulQueueHandler(FastQueueHandler):
 
 
 def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    with failures_noted(handler) as failed:
+    failed: list[logging.LogRecord] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if not is_written(record):  # else it tells of what came after: a rotation, or a lock that was not had
+            failed.append(record)
+        return False
+
+    with errors_noted(handler, note):
         verdict: Any = handler.handle(record)
     # A handler of its own kind may return nothing at all.
     return (verdict is None or bool(verdict)) and not failed
@@ -447,9 +455,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         monitor = Worker(
             partial(_watch, weakref.ref(self, lambda _: monitor.ring()), self.interval), _MONITOR
         )
-        if self._monitors.setdefault(home.generation, monitor) is monitor:
-            if not monitor.start():
-                self._monitors.clear()
+        if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
+            self._monitors.clear()
 
     def stop_monitoring(self) -> None:
         """End the monitor's thread, unless it has ended."""

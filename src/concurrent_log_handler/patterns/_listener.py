@@ -25,7 +25,7 @@ from concurrent_log_handler.patterns._queue import (
     threads_are_greenlets,
     threads_work,
 )
-from concurrent_log_handler.patterns._writer import LATECOMERS, QueueWriter, errors_come_to
+from concurrent_log_handler.patterns._writer import LATECOMERS, QueueWriter, errors_noted
 
 if TYPE_CHECKING:
     from collections import deque
@@ -369,12 +369,12 @@ class RobustQueueListener(BatchingQueueListener):
     def _give(self, handler: Any, records: deque[Any]) -> bool:
         if handler is None:
             return super()._give(handler, records)
-        with errors_come_to(self._swallowed, handler):
+        with errors_noted(handler, self._swallowed):
             return super()._give(handler, records)
 
-    def _swallowed(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        self._failed(None, record, error if error is not None else RuntimeError("handleError was called"))
+    def _swallowed(self, record: logging.LogRecord) -> bool:
+        self._failed(None, record, sys.exc_info()[1] or RuntimeError("handleError was called"))
+        return True
 
     def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
         del handler

@@ -40,7 +40,8 @@ _ASIDE_LIMIT = 1000
 # What a queue between processes raises once it is closed or its other end is gone.
 _GONE = (OSError, EOFError, ValueError)
 # Whose queues join the threads, or the greenlets, of one process, whatever has been patched by now.
-_OF_THREADS = frozenset({"queue", "_queue", "gevent", "eventlet"})
+_GREEN = frozenset({"gevent", "eventlet"})
+_OF_THREADS = _GREEN | {"queue", "_queue"}
 
 
 # --- what all rooms share -------------------------------------------------------------------------
@@ -92,8 +93,12 @@ class Streak:
 
 
 def threads_are_greenlets() -> bool:
-    """Gevent or eventlet has patched `threading`, before or after the import of this module."""
-    return type(threading.Lock()).__module__ != "_thread"
+    """Whether `threading` has been patched by now."""
+    return _is_green(threading.Lock())
+
+
+def _is_green(lock: Any) -> bool:
+    return type(lock).__module__.partition(".")[0] in _GREEN
 
 
 class Worker:
@@ -112,16 +117,14 @@ class Worker:
         self._parked = False
         self._bell = threading.Lock()
         self._bell.acquire()
-        self.green = type(self._bell).__module__ != "_thread"
+        self.green = _is_green(self._bell)
 
     def start(self) -> bool:
         """Start the thread; false if none can be had."""
         try:
             self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
             self._thread.start()
-        except (
-            RuntimeError
-        ):  # the end of the interpreter, no room for threads, no daemons in a sub-interpreter
+        except RuntimeError:  # the interpreter ends, or has no room for threads, or no daemons at all
             return False
         except AssertionError:
             pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
@@ -131,6 +134,8 @@ class Worker:
         try:
             self._run(self)
         except KeyboardInterrupt as pressed:
+            if not self.green:
+                raise
             # Python runs signal handlers in whichever greenlet it finds; threading would keep this to itself.
             greenlet: Any = sys.modules["greenlet"]
             greenlet.getcurrent().parent.throw(pressed)  # the hub's, which hands it to the main one

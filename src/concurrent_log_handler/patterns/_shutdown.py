@@ -111,12 +111,11 @@ class _Drain:
     """One run of `listener.stop()`, mostly in a thread of its own, watched from a signal handler."""
 
     def __init__(self, listener: Any, timeout: float | None) -> None:
-        self.listener = listener
+        self.listener, self.timeout = listener, timeout
         self.ours = isinstance(listener, BatchingQueueListener)
         self.deadline = None if timeout is None else monotonic() + timeout
-        self.timeout = timeout
         self.finished = False
-        self.detached: int | None = None
+        self.kill_by: int | None = None
         self._settling = _thread.allocate_lock()
 
     def run(self, kill_by: int | None) -> bool:
@@ -125,36 +124,31 @@ class _Drain:
 
         In the latter case the process is killed by signal *kill_by* later, unless it is None.
         """
-        may_wait = not threads_are_greenlets()
-        if not may_wait and self.ours and self.listener.stop_without_waiting(self._time_left()):
+        alone = threads_are_greenlets()
+        if alone and self.ours and self.listener.stop_without_waiting(self._time_left()):
             return True
+        waits = not alone and not (self.ours and self.listener.busy_here())
         try:
             # threading.Thread.start() takes locks that the interrupted code may have.
             _thread.start_new_thread(self._stop, ())
         except RuntimeError:  # the interpreter is shutting down, or has no threads
-            if may_wait and not self._interrupts_a_write():
+            if waits:
                 self._stop()
             return True
-        if may_wait and not self._interrupts_a_write() and self._wait():
+        if waits and self._wait():
             return True
         with self._settling:  # held by the other thread for an assignment only
-            if self.finished:
-                return True
-            self.detached = kill_by
-            return False
-
-    def _interrupts_a_write(self) -> bool:
-        return self.ours and bool(self.listener.busy_here())
+            self.kill_by = kill_by
+            return self.finished
 
     def _wait(self) -> bool:
         fewest, since = self._left(), monotonic()
         while not self.finished:
             time.sleep(_LOOK_EVERY)
-            now = monotonic()
+            now, left = monotonic(), self._left()
             if self.deadline is not None and now >= self.deadline:
-                complain(f"log queue not written within {self.timeout:g} s: {self._left()} records are left")
+                complain(f"log queue not written within {self.timeout:g} s: {left} records are left")
                 return True
-            left = self._left()
             if left < fewest:
                 fewest, since = left, now
             elif now - since > _STALLED:
@@ -162,10 +156,8 @@ class _Drain:
         return True
 
     def _left(self) -> int:
-        if self.ours:
-            return int(self.listener.left())
         try:
-            return int(self.listener.queue.qsize())
+            return int(self.listener.left() if self.ours else self.listener.queue.qsize())
         except (NotImplementedError, AttributeError, OSError):
             return 0
 
@@ -183,9 +175,8 @@ class _Drain:
             complain(f"log listener did not stop: {error!r}")
         with self._settling:
             self.finished = True
-            kill_by = self.detached
-        if kill_by is not None:
-            _die_by(kill_by)
+        if self.kill_by is not None:
+            _die_by(self.kill_by)
 
 
 def _die_by(signum: int) -> None:

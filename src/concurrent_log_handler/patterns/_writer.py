@@ -14,7 +14,6 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler._shared import is_written
 from concurrent_log_handler.patterns._queue import (
     Streak,
     complain,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
-    Taker = Callable[[logging.LogRecord], None]
+    Note = Callable[[logging.LogRecord], bool]
 
 # Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
 # is what another thread may have to wait for its turn.
@@ -99,19 +98,14 @@ class QueueWriter(logging.handlers.QueueListener):
     def _wait_for_turn(self, me: int, patience: float | None) -> bool:
         if self._waiting and not _pause(0.001):  # whoever has just written lets the others go first
             return False
-        if self._turn.setdefault("writes", me) == me:
-            self._hangs = False
-            return True
-        progress, since = self._progress(), monotonic()
         limit = (0.0 if self._hangs else _HANGS) if patience is None else patience
+        progress, since = None, monotonic()
         try:
-            self._waiting.add(me)
-            while True:
-                if self._turn.setdefault("writes", me) == me:
-                    self._hangs = False
-                    return True
+            while self._turn.setdefault("writes", me) != me:
+                self._waiting.add(me)
                 if patience is None and progress != self._progress():
-                    progress, since, limit = self._progress(), monotonic(), _HANGS
+                    limit = limit if progress is None else _HANGS
+                    progress, since = self._progress(), monotonic()
                 if monotonic() - since >= limit:
                     self._hangs = self._hangs or patience is None  # waited for only once
                     return False
@@ -119,6 +113,8 @@ class QueueWriter(logging.handlers.QueueListener):
                     return False
         finally:
             self._waiting.discard(me)
+        self._hangs = False
+        return True
 
     def _progress(self) -> tuple[int, int, int]:
         return self._turns_taken, self._taken, self._in_hand()
@@ -258,25 +254,21 @@ class QueueWriter(logging.handlers.QueueListener):
         """
         if not records or handler is None or not _takes_batches(handler):
             return self._give_each(handler, records)
-        first, passed, through = records[0], records, True
+        passed = records
         try:
             passed = self._filtered(handler, records)
             through = bool(passed)
             if through:
                 handler.emit_batch(passed)
+            records.clear()
             self._failing.ends()
-        except Exception as error:  # noqa: BLE001 - one handler must not cost the others the records
-            self._failed(handler, passed[0] if passed else first, error)
         except BaseException as error:
             if passed is not records:
                 records.clear()
                 records.extend(passed)
-            if _may_be_interrupted():
+            if _may_be_interrupted() and not isinstance(error, Exception):
                 raise  # what is left stays for whoever writes next
-            if not records:
-                self._failed(handler, first, error)
-            self._give_each(handler, records)
-        records.clear()
+            return self._give_each(handler, records)
         return through
 
     def _give_each(self, handler: Any, records: deque[Any]) -> bool:
@@ -404,46 +396,27 @@ class _Tap:
 
     def __init__(self, handler: logging.Handler) -> None:
         self.original = handler.handleError
-        self.takers: dict[int, Taker] = {}
+        self.notes: dict[int, list[Note]] = {}
 
     def __call__(self, record: logging.LogRecord) -> None:
-        self.takers.get(threading.get_ident(), self.original)(record)
+        for note in reversed(self.notes.get(threading.get_ident(), [])):
+            if note(record):
+                return
+        self.original(record)
 
 
 @contextmanager
-def errors_come_to(taker: Taker, handler: logging.Handler) -> Iterator[None]:
-    """While this thread is in here, *taker* gets what *handler* would report: `emit()` calls `handleError()`."""
-    me = threading.get_ident()
-    tap = _tap_of(handler)
-    previous = tap.takers.get(me)
-    tap.takers[me] = taker
-    try:
-        yield
-    finally:
-        if previous is None:
-            tap.takers.pop(me, None)
-        else:
-            tap.takers[me] = previous
-
-
-@contextmanager
-def failures_noted(handler: logging.Handler) -> Iterator[list[logging.LogRecord]]:
-    """Yield a list of the records that *handler* reports as not written, to whoever would hear of them anyway."""
-    tap = _tap_of(handler)
-    tell = tap.takers.get(threading.get_ident(), tap.original)
-    failed: list[logging.LogRecord] = []
-
-    def note(record: logging.LogRecord) -> None:
-        if not is_written(record):  # else it tells of what came after: a rotation, or a lock that was not had
-            failed.append(record)
-        tell(record)
-
-    with errors_come_to(note, handler):
-        yield failed
-
-
-def _tap_of(handler: logging.Handler) -> _Tap:
+def errors_noted(handler: logging.Handler, note: Note) -> Iterator[None]:
+    """While this thread is in here, *note* hears first of what *handler* would report; if it returns true, alone."""
     tap = handler.__dict__.get("handleError")
     if not isinstance(tap, _Tap):
         tap = handler.__dict__["handleError"] = _Tap(handler)
-    return tap
+    me = threading.get_ident()
+    notes = tap.notes.setdefault(me, [])
+    notes.append(note)
+    try:
+        yield
+    finally:
+        notes.pop()
+        if not notes:
+            tap.notes.pop(me, None)
