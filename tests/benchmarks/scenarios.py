@@ -97,7 +97,9 @@ _MEMORY.targets = [Target("memory", "this", 20e6), Target("memory", "this-backgr
 _BURST = Part("a burst of 5,000 records through a queue", "burst", ["this", "guide"], 30, {"records": 5000})
 _BURST.targets = [Target("wall", "this", 0.28, "guide")]
 
-_LATENCY = Part("a thread logs 2,000 records a second through a queue", "latency", ["this", "guide", "null"], 8)
+_LATENCY = Part(
+    "a thread logs 2,000 records a second through a queue", "latency", ["this", "guide", "null"], 8
+)
 _LATENCY.options = {"records": 2000}
 # The limit of every queue: a handler that does nothing, in a program that is otherwise the same.
 _LATENCY.targets = [Target("median", "this", 1.25, "null"), Target("p99", "this", 1.25, "null")]

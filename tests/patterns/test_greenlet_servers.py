@@ -45,7 +45,7 @@ def app(environ, start_response):
 @pytest.mark.parametrize("source", [FLASK, BY_HAND], ids=["set-up", "by-hand"])
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["each", "preload"])
 @pytest.mark.parametrize("kind", ["gevent", "eventlet"])
-def test_every_request_is_in_the_chain_once(
+def test_every_request_of_greenlets_is_in_the_chain_once(
     source: str, preload: list[str], kind: str, tmp_path: Path
 ) -> None:
     """With --preload the application, its queue and its listener are there before the worker patches `threading`."""

@@ -254,7 +254,7 @@ class QueueWriter(logging.handlers.QueueListener):
         """
         if not records or handler is None or not _takes_batches(handler):
             return self._give_each(handler, records)
-        passed = records
+        passed, through = records, True
         try:
             passed = self._filtered(handler, records)
             through = bool(passed)
@@ -268,7 +268,9 @@ class QueueWriter(logging.handlers.QueueListener):
                 records.extend(passed)
             if _may_be_interrupted() and not isinstance(error, Exception):
                 raise  # what is left stays for whoever writes next
-            return self._give_each(handler, records)
+            if not records:
+                self._complain_of(error)  # all is written; it is the reporting that failed
+            return self._give_each(handler, records) or through
         return through
 
     def _give_each(self, handler: Any, records: deque[Any]) -> bool:
