@@ -254,8 +254,8 @@ class BatchingQueueListener(QueueWriter):
             self._place.pop("thread", None)
 
     def _run(self, worker: Worker) -> None:
-        place = self._place
-        while place.setdefault("thread", worker) is worker:
+        # Looked up each time: gevent's fork() copies its greenlets, and this one may find itself in the child.
+        while self._place.setdefault("thread", worker) is worker:
             try:
                 if self._run_until_stopped(worker):
                     return
@@ -268,10 +268,10 @@ class BatchingQueueListener(QueueWriter):
 
     def _run_until_stopped(self, worker: Worker) -> bool:
         """Write as records come; true when `stop()` has ended it, false when another thread has its place."""
-        queue, place = self._queue, self._place
+        queue = self._queue
         lingering, last = False, monotonic()
         due: int | None = None  # what `_taken` has to reach after a stop
-        while place.get("thread") is worker:
+        while self._place.get("thread") is worker:
             self._look_out()
             # Not for long: who else writes may do so for ever.
             wrote = self._in_turn(self._write_some, _LINGER)
@@ -287,7 +287,7 @@ class BatchingQueueListener(QueueWriter):
                     # Somebody may have started it again, or left a record to this thread, just before.
                     if self._state == _STOPPED and not (self._left_behind and self.left()):
                         return True
-                    if place.setdefault("thread", worker) is not worker:
+                    if self._place.setdefault("thread", worker) is not worker:
                         return False
                 elif not wrote:
                     worker.wait(_LINGER)

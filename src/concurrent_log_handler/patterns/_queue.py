@@ -118,6 +118,7 @@ class Worker:
         self._bell = threading.Lock()
         self._bell.acquire()
         self.green = _is_green(self._bell)
+        self._born = self.green, home.generation
 
     def start(self) -> bool:
         """Start the thread; false if none can be had."""
@@ -139,8 +140,9 @@ class Worker:
             # Python runs signal handlers in whichever greenlet it finds; threading would keep this to itself.
             greenlet: Any = sys.modules["greenlet"]
             greenlet.getcurrent().parent.throw(pressed)  # the hub's, which hands it to the main one
-        # A thread of the system's cannot end in a process whose `threading` has been patched since it began.
-        self._parked = self.green != threads_are_greenlets()
+        # A thread of the system's cannot end where `threading` has been patched since it began, nor can a
+        # greenlet that gevent's fork() has copied.
+        self._parked = self._born != (threads_are_greenlets(), home.generation)
         while self._parked:
             self.wait(None)
 

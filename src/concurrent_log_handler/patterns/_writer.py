@@ -49,6 +49,7 @@ class QueueWriter(logging.handlers.QueueListener):
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._queue = queue_of(queue)
+        self._hand: tuple[deque[Any], list[Task]] = deque(), []
         self._failing, self._worse = (
             Streak(),
             Streak(),
@@ -57,6 +58,8 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _forget_turns(self) -> None:
         """Nobody writes, and nothing is in hand: at the start, and in a forked child."""
+        for records in (self._hand[0], *(records for _, records in self._hand[1])):
+            records.clear()  # a greenlet that gevent's fork() has copied may be in the middle of it
         #: The thread that writes, if there is one: `setdefault` takes the turn in one step.
         self._turn: dict[str, int] = {}
         self._waiting: set[int] = set()
@@ -66,7 +69,7 @@ class QueueWriter(logging.handlers.QueueListener):
         self._hangs = False
         # What is to be shared out, and the tasks that are left; replaced as one, so that an interrupt
         # finds each record here or there.
-        self._hand: tuple[deque[Any], list[Task]] = deque(), []
+        self._hand = deque(), []
         self._taken = self._owed = 0
         self._suspect: logging.LogRecord | None = None  # at which a handler exited, or a signal handler did
 
@@ -84,16 +87,16 @@ class QueueWriter(logging.handlers.QueueListener):
             step: What to do.  At once, if this thread is in the middle of a write already.
             patience: Seconds to wait; None waits as long as whoever writes gets on.
         """
-        me, turn = threading.get_ident(), self._turn
-        if turn.get("writes") == me:
+        me = threading.get_ident()
+        if self._turn.get("writes") == me:
             return step()
         try:
             return step() if self._wait_for_turn(me, patience) else None
         finally:
             # No call in here: an interrupt comes after calls, and would leave the turn taken.
-            if "writes" in turn and turn["writes"] == me:
+            if "writes" in self._turn and self._turn["writes"] == me:
                 self._turns_taken += 1
-                del turn["writes"]
+                del self._turn["writes"]
 
     def _wait_for_turn(self, me: int, patience: float | None) -> bool:
         if self._waiting and not _pause(0.001):  # whoever has just written lets the others go first
@@ -295,7 +298,8 @@ class QueueWriter(logging.handlers.QueueListener):
                 passed = True
             else:
                 self._failing.ends()
-            records.popleft()
+            if records:
+                records.popleft()
         return passed
 
     def _filtered(self, handler: Any, batch: deque[Any]) -> deque[Any]:
