@@ -196,10 +196,7 @@ def test_every_bound_holds_where_a_test_suite_freezes_time(tmp_path: Path) -> No
 
 
 SUB_INTERPRETER = """
-    try:
-        import _interpreters
-    except ImportError:
-        import _xxsubinterpreters as _interpreters
+    import _interpreters
     CODE = '''
     import logging
     from concurrent_log_handler.patterns import *
@@ -220,9 +217,8 @@ SUB_INTERPRETER = """
     assert keep[-1] == "after"
     handler.close()
     '''
-    CODE = "\\n".join(line[4:] for line in CODE.splitlines())
-    interpreter = _interpreters.create("legacy") if hasattr(_interpreters, "exec") else _interpreters.create()
-    failed = (_interpreters.exec if hasattr(_interpreters, "exec") else _interpreters.run_string)(interpreter, CODE)
+    interpreter = _interpreters.create(_interpreters.new_config("legacy", allow_daemon_threads=False))
+    failed = _interpreters.exec(interpreter, CODE)
     assert failed is None, failed
     _interpreters.destroy(interpreter)
 """

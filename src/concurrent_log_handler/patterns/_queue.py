@@ -371,15 +371,17 @@ class CallersQueue(RecordQueue):
         if me in self._inside:
             return _OCCUPIED
         try:
-            self._inside.add(me)
-            return step(*args) if self._is_free() else _OCCUPIED
+            try:
+                self._inside.add(me)
+                return step(*args) if self._is_free() else _OCCUPIED
+            finally:
+                self._inside.discard(me)
         except BaseException as error:
+            self._inside.discard(me)  # an interrupt may have cut the `finally` above short
             if not isinstance(error, Exception) and not self._is_free():
-                # An interrupt inside `Condition.__enter__` left the lock taken, and nobody would ever free it.
+                # One inside `Condition.__enter__` left the lock taken, and nobody would ever free it.
                 self._mutex.release()
             raise
-        finally:
-            self._inside.discard(me)
 
     def _is_free(self) -> bool:
         """Others have its lock for a moment only; the code that a signal handler interrupted keeps it."""

@@ -91,12 +91,17 @@ class QueueWriter(logging.handlers.QueueListener):
         if self._turn.get("writes") == me:
             return step()
         try:
-            return step() if self._wait_for_turn(me, patience) else None
+            try:
+                return step() if self._wait_for_turn(me, patience) else None
+            finally:
+                self._give_turn_back(me)
         finally:
-            # No call in here: an interrupt comes after calls, and would leave the turn taken.
-            if "writes" in self._turn and self._turn["writes"] == me:
-                self._turns_taken += 1
-                del self._turn["writes"]
+            self._give_turn_back(me)  # an interrupt may have cut the `finally` above short
+
+    def _give_turn_back(self, me: int) -> None:
+        if self._turn.get("writes") == me:
+            self._turns_taken += 1
+            self._turn.pop("writes", None)
 
     def _wait_for_turn(self, me: int, patience: float | None) -> bool:
         if self._waiting and not _pause(0.001):  # whoever has just written lets the others go first
