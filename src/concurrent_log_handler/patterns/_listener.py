@@ -127,7 +127,8 @@ class BatchingQueueListener(QueueWriter):
             may need what the interrupted code holds.
         """
         notice_fork()
-        if self is not self._queue.reader:
+        reads = self._queue.reader is self
+        if not reads:
             return 0  # it never started, or the parent reads: nothing here is this one's to write
         deadline = None if timeout is None else monotonic() + timeout
         first, worker = self._state != _STOPPED, self._place.get("thread")
@@ -179,8 +180,7 @@ class BatchingQueueListener(QueueWriter):
         notice_fork()
         deadline = None if timeout is None else monotonic() + timeout
         while self._queue.reader is self and self.left():
-            worker = self._place.get("thread")
-            if self._state != _RUNNING and (worker is None or not worker.is_alive()):
+            if self._state != _RUNNING and not self.has_thread:
                 break
             if deadline is not None and monotonic() >= deadline:
                 break

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,25 +155,19 @@ def file_handler(
     return ConcurrentRotatingFileHandler(filename, **settings)
 
 
+@dataclass(eq=False)
 class _Setup:
     """What one call has put on one logger."""
 
-    def __init__(
-        self,
-        logger: logging.Logger,
-        wish: Any,
-        handlers: list[logging.Handler],
-        listener: BatchingQueueListener,
-    ) -> None:
-        self.logger = logger
-        self.wish = wish
-        self.handlers = handlers
-        self.listener = listener
-        #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
-        #: another call, too; then the one that it replaced comes back.
-        self.users = 0
-        self.lasting = False
-        self.replaced: _Setup | None = None
+    logger: logging.Logger
+    wish: Any
+    handlers: list[logging.Handler]
+    listener: BatchingQueueListener
+    #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
+    #: another call, too; then the one that it replaced comes back.
+    users: int = 0
+    lasting: bool = False
+    replaced: _Setup | None = None
 
     def in_force(self) -> bool:
         return not self.listener.stopped and all(one in self.logger.handlers for one in self.handlers)

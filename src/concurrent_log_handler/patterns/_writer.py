@@ -50,10 +50,8 @@ class QueueWriter(logging.handlers.QueueListener):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._queue = queue_of(queue)
         self._hand: tuple[deque[Any], list[Task]] = deque(), []
-        self._failing, self._worse = (
-            Streak(),
-            Streak(),
-        )  # handlers; what even fails to report or is no handler's
+        self._failing = Streak()  # of handlers
+        self._worse = Streak()  # of what fails to report, or is no handler's
         self._forget_turns()
 
     def _forget_turns(self) -> None:
@@ -166,21 +164,21 @@ class QueueWriter(logging.handlers.QueueListener):
             owed, self._owed = self._owed, 0
             self._queue.done(owed)
 
-    def _write_here(self, deadline: float | None = None) -> bool:
+    def _write_here(self, deadline: float | None = None) -> None:
         """See that what is queued at this moment is written, and that drops are told of, in this thread."""
         if self._mine():
-            return True  # interrupted by us: it looks into the queue again
+            return  # interrupted by us: it looks into the queue again
         patience = None
         while True:
             self._left_behind = patience is not None
-            if self._in_turn(lambda: self._write_due(deadline), patience) is not None:
+            if self._in_turn(lambda: self._write_due(deadline), patience) is None:
+                if patience is not None:
+                    return
+                # Whoever writes now sees what is left behind when it is done, or was done before it was said.
+                patience = 0.0
+            elif not self._left_behind or (deadline is not None and monotonic() >= deadline):
                 break
-            if patience is not None:
-                return False
-            # Whoever writes now sees that something is left behind when it is done, or was done before it was said.
-            patience = 0.0
         self._tell_of_drops(at_once=True)
-        return True
 
     def _write_due(self, deadline: float | None = None) -> bool:
         """In turn: write what is queued at this moment, and what others have left behind meanwhile."""
@@ -205,15 +203,18 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Give one record to the handlers, in this thread; if another one hangs in a write, it has to follow."""
-        if self._mine():
-            self._give_to_all(self.prepare(record))
-        elif self._after_queued(lambda: self._give_to_all(self.prepare(record))) is None:
+
+        def give() -> None:
+            for task in self._tasks([self.prepare(record)]):
+                self._give(*task)
+
+        if self._after_queued(give) is None:
             self._queue.keep(record)
             self._write_here()
 
     def write_after_queued(self, handle: Callable[[], Any]) -> Any:
         """Write what is queued at this moment, then call *handle*; at once, if another thread hangs in a write."""
-        verdict = None if self._mine() else self._after_queued(handle)
+        verdict = self._after_queued(handle)
         return handle() if verdict is None else verdict[0]
 
     def _after_queued(self, handle: Callable[[], Any]) -> Any:
@@ -224,7 +225,7 @@ class QueueWriter(logging.handlers.QueueListener):
                 self._write_due()
             return (handle(),)
 
-        return self._in_turn(write)
+        return (handle(),) if self._mine() else self._in_turn(write)
 
     # --- to the handlers --------------------------------------------------------------------------
 
@@ -249,10 +250,6 @@ class QueueWriter(logging.handlers.QueueListener):
             mine = [record for record in batch if _passes(record, level)] if level else batch
             tasks.append((handler, deque(mine)))
         return tasks
-
-    def _give_to_all(self, record: logging.LogRecord) -> None:
-        for task in self._tasks([record]):
-            self._give(*task)
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
         """
