@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import concurrent_log_handler
 from lab import HERE, Lab, Unavailable, open_lab
 from share import Share
+
+import concurrent_log_handler
 
 
 def _directory_of(module: str) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from share import LOCAL, Share, backups, faults
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
