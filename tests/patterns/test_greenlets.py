@@ -185,25 +185,28 @@ def test_ctrl_c_that_finds_the_listeners_greenlet_reaches_the_main_one(tmp_path:
                 pressed.clear()
                 signal.raise_signal(signal.SIGINT)
             super().emit(record)
-    pressed = [1]
+    pressed = []
     records = RecordQueue(100)
     log.addHandler(GracefulQueueHandler(records))
     listener = BatchingQueueListener(records, Pressed("app.log"))
     listener.start()
-    for number in range(3):
-        log.info("number %d", number)
+    write(0, 3)
+    assert listener.flush(20) == 0
+    pressed.append(1)
     try:
+        for number in range(3, 6):
+            log.info("number %d", number)
         time.sleep(20)
     except KeyboardInterrupt:
         reached = not pressed
     assert reached
-    write(3, 3)
+    write(6, 3)
     assert listener.stop(20) == 0
     """
     )
     run_program(program(body, library, "before the import"), tmp_path, quiet=False)  # gevent tells of it
 
-    assert numbers(chain(tmp_path)) == once(6)
+    assert numbers(chain(tmp_path)) == once(9)
 
 
 def test_listeners_greenlet_that_is_killed_is_replaced_with_the_next_record(tmp_path: Path) -> None:
