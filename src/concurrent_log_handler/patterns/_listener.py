@@ -261,9 +261,8 @@ class BatchingQueueListener(QueueWriter):
                     return
             except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
                 if worker.green and not isinstance(error, (Exception, SystemExit)):
-                    self._vacate(
-                        worker
-                    )  # Ctrl-C, or killed; the next record, or the exit, starts another one
+                    # Ctrl-C, or killed: the next record, or the exit, starts another one.
+                    self._vacate(worker)
                     raise
                 self._complain_of(error)
                 worker.wait(0.1)  # what only fails must not take the whole processor
