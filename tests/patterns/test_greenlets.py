@@ -171,3 +171,61 @@ def test_signal_among_greenlets_drains_and_ends_the_process_by_itself(
     written = numbers(chain(tmp_path))
     assert max(written.values()) == 1
     assert set(range(acknowledged + 1)) <= set(written)
+
+
+@library
+def test_ctrl_c_that_finds_the_listeners_greenlet_reaches_the_main_one(tmp_path: Path, library: str) -> None:
+    """Python raises it in whichever greenlet runs; what that one had in hand is written by the next."""
+    body = (
+        BODY
+        + """
+    class Pressed(ConcurrentRotatingFileHandler):
+        def emit(self, record):
+            if pressed and threading.current_thread().name == "log listener":
+                pressed.clear()
+                signal.raise_signal(signal.SIGINT)
+            super().emit(record)
+    pressed = []
+    records = RecordQueue(100)
+    log.addHandler(GracefulQueueHandler(records))
+    listener = BatchingQueueListener(records, Pressed("app.log"))
+    listener.start()
+    write(0, 3)
+    assert listener.flush(20) == 0
+    pressed.append(1)
+    try:
+        for number in range(3, 6):
+            log.info("number %d", number)
+        time.sleep(20)
+    except KeyboardInterrupt:
+        reached = not pressed
+    assert reached
+    write(6, 3)
+    assert listener.stop(20) == 0
+    """
+    )
+    run_program(program(body, library, "before the import"), tmp_path, quiet=False)  # gevent tells of it
+
+    assert numbers(chain(tmp_path)) == once(9)
+
+
+def test_listeners_greenlet_that_is_killed_is_replaced_with_the_next_record(tmp_path: Path) -> None:
+    """By a test-suite that kills every greenlet it finds."""
+    pytest.importorskip("gevent")
+    body = (
+        BODY
+        + """
+    import gc, gevent
+    setup_non_blocking_logging("app.log", logger=log)
+    write(0, 3)
+    time.sleep(0.05)
+    found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
+    assert found
+    gevent.killall(found, timeout=10)
+    assert all(each.dead for each in found)
+    write(3, 3)
+    """
+    )
+    run_program(program(body, "gevent", "before the import"), tmp_path)
+
+    assert numbers(chain(tmp_path)) == once(6)

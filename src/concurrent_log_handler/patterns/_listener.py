@@ -260,8 +260,9 @@ class BatchingQueueListener(QueueWriter):
                 if self._run_until_stopped(worker):
                     return
             except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
-                if isinstance(error, KeyboardInterrupt) and worker.green:
-                    self._vacate(worker)  # the next record, or the exit, starts another one
+                if worker.green and not isinstance(error, (Exception, SystemExit)):
+                    # Ctrl-C, or killed: the next record, or the exit, starts another one.
+                    self._vacate(worker)
                     raise
                 self._complain_of(error)
                 worker.wait(0.1)  # what only fails must not take the whole processor

@@ -134,12 +134,13 @@ class Worker:
     def _main(self) -> None:
         try:
             self._run(self)
-        except KeyboardInterrupt as pressed:
+        except BaseException as error:
             if not self.green:
                 raise
-            # Python runs signal handlers in whichever greenlet it finds; threading would keep this to itself.
+            # Python runs signal handlers in whichever greenlet it finds; threading would keep Ctrl-C to itself.
             greenlet: Any = sys.modules["greenlet"]
-            greenlet.getcurrent().parent.throw(pressed)  # the hub's, which hands it to the main one
+            if not isinstance(error, greenlet.GreenletExit):
+                greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
         # A thread of the system's cannot end where `threading` has been patched since it began, nor can a
         # greenlet that gevent's fork() has copied.
         self._parked = self._born != (threads_are_greenlets(), home.generation)
