@@ -143,6 +143,7 @@ class Process:
         self._lines = self._socket.makefile("r", encoding="utf-8", errors="replace")
         self.tell(json.dumps(command))
         self.seen: list[str] = []
+        self.code: Optional[int] = None
 
     def tell(self, line: str) -> None:
         self._socket.sendall(f"{line}\n".encode())
@@ -152,14 +153,16 @@ class Process:
 
     def line(self, seconds: float) -> Optional[str]:
         """Return the next line, or None at the end; `TimeoutError` after *seconds* without one."""
-        self._socket.settimeout(seconds)
-        line = self._lines.readline()
-        if line.startswith("\0exit ") or not line:
-            self.code = int(line[6:]) if line else -1
-            self.close()
+        if self.code is not None:
             return None
-        self.seen.append(line)
-        return line.rstrip("\n")
+        self._socket.settimeout(seconds)
+        line, end, code = self._lines.readline().partition("\0exit ")
+        if end or not line:
+            self.code = int(code or -1)
+            self.close()
+        if line:
+            self.seen.append(line)
+        return line.rstrip("\n") if line else None
 
     def close(self) -> None:
         self._lines.close()

@@ -31,11 +31,11 @@ class Writer:
         return self
 
     def answer(self, seconds: float = SECONDS) -> dict[str, Any]:
-        """Return what it says next."""
+        """Return what it says next; anything else than JSON is its traceback."""
         line = self.process.line(seconds)
-        assert line is not None and line.startswith("{"), "".join(self.process.seen) + "".join(
-            self.process.line(seconds) or "" for _ in range(50 if line is not None else 0)
-        )
+        if line is None or not line.startswith("{"):
+            self.process.wait(seconds)
+            raise AssertionError("".join(self.process.seen))
         answer: dict[str, Any] = json.loads(line)
         return answer
 
