@@ -532,7 +532,7 @@ def test_child_with_the_same_pid(tmp_path: Path) -> None:
     """Process 1 of a container that puts its children into PID namespaces of their own."""
     source = program("""
         import ctypes
-        from concurrent_log_handler import _flock
+        from concurrent_log_handler._locks import _platform as _flock
         listener = setup_non_blocking_logging("app.log")
         handler = listener.handlers[0]
         write(0, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .__version__ import __version__ as __version__
 from .handlers import (
     ConcurrentRotatingFileHandler,
     ConcurrentTimedRotatingFileHandler,
@@ -9,4 +10,3 @@ from .handlers import (
 )
 
 __all__ = ["ConcurrentRotatingFileHandler", "ConcurrentTimedRotatingFileHandler", "LogFilenameType"]
-__version__ = "1.0.0"

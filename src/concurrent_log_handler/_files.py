@@ -15,6 +15,11 @@ import sys
 import zlib
 from typing import Callable, Optional, Tuple
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 WINDOWS = os.name == "nt"
 
 # A description opened O_APPEND gets what pwrite() brings at its end and keeps its
@@ -27,6 +32,7 @@ _QUIET = (
     | getattr(os, "O_NOINHERIT", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_HIGH = 500  # the limit is often 1024, and hardly anybody has so many
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
@@ -61,6 +67,38 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
+def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+# Windows has neither; there the offset moves.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
+
+
+def closed_late(fd: int) -> int:
+    """
+    Exchange *fd* for one with a high number, where that can be had.
+
+    The kernel closes the files of a killed process in the order of their numbers, and sends what is
+    in the cache of each then.
+    """
+    if fcntl is None:
+        return fd
+    try:
+        high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError:
+        return fd
+    os.close(fd)
+    return high
+
+
 def identity(fd: int) -> Optional[Tuple[int, int]]:
     """Return (device, inode) of what *fd* has open, None for a closed one."""
     try:
@@ -78,20 +116,42 @@ def hidden_prefix(log: str) -> str:
     return f".__{name}."
 
 
-def open_in_directory(path: str, opener: Callable[[], int]) -> int:
-    """Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile."""
+def root() -> Optional[Tuple[int, int]]:
+    """Return what tells one root directory from another: after a chroot, the same path means another file."""
+    with contextlib.suppress(OSError):
+        found = os.stat("/")
+        return None if WINDOWS else (found.st_dev, found.st_ino)
+    return None
+
+
+def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]] = None) -> int:
+    """
+    Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile.
+
+    None is made if `root` is not *within* any more, where that is given: it would be one in a jail.
+    """
     for _ in range(10):
         try:
             return opener()
         except FileNotFoundError:
+            if within is not None and within != root():
+                raise
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
     return opener()
 
 
-def open_to_read(path: str) -> int:
+def open_to_lock(path: str, flags: int = 0) -> int:
+    """As `open_to_read`; for writing where we may, since NFSv4 locks nothing else."""
+    try:
+        return open_to_read(path, flags | os.O_RDWR)
+    except PermissionError:
+        return open_to_read(path, flags)
+
+
+def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
-    fd = os.open(path, os.O_RDONLY | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    fd = os.open(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -209,7 +269,7 @@ class Access:
         except OSError:
             os.close(fd)
             raise
-        if not stat.S_ISREG(now.st_mode):
+        if not stat.S_ISREG(now.st_mode) or now.st_nlink > 1:  # by its other name it is another file, perhaps
             return fd
         if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):
             _give(fd, self._uid, self._gid)
@@ -232,12 +292,21 @@ def _give(fd: int, uid: int, gid: int) -> None:
 def _umask_of_process() -> int:
     """Read the umask without setting it, where the kernel shows it."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        with open("/proc/self/status", "rb") as status:
             for line in status:
-                if line.startswith("Umask:"):
+                if line.startswith(b"Umask:"):
                     return int(line.split()[1], 8)
     except (OSError, ValueError, IndexError):
         pass
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
+
+
+def check_parent(path: str) -> None:
+    """Raise `OSError` if there can be no log at *path*."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "the log is a directory", path)

@@ -21,10 +21,12 @@ class _Home:
     Attributes:
         pid: Its number.  A child in a new PID namespace may have the same one.
         generation: Another one in each child, as soon as the fork is noticed.
+        unannounced: The last fork was one in C.
     """
 
     pid = os.getpid()
     generation = 0
+    unannounced = False
 
 
 home = _Home()
@@ -47,6 +49,7 @@ def in_child(step: Callable[[], None]) -> Callable[[], None]:
 def notice_fork() -> None:
     """Begin anew if this is a child that was forked without Python's knowledge."""
     if os.getpid() != home.pid:
+        home.unannounced = home.pid != 0
         begin_anew()
 
 
@@ -76,6 +79,7 @@ def here() -> Tuple[int, int]:
 
 def _after_fork() -> None:
     home.pid = 0
+    home.unannounced = False
     _gates.clear()
     begin_anew()
 

@@ -17,9 +17,11 @@ import threading
 from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 Size = Union[int, float, str]
+Count = Union[int, str]
 Owner = Sequence[Union[str, int, None]]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", re.ASCII | re.IGNORECASE)
+_DIGITS = re.compile(r"\s*\d{1,18}\s*", re.ASCII)  # more is nobody's number
 _HIGHEST_ID = 2**32 - 2  # -1 stands for "leave it" in chown(2)
 _EXTERNAL = "ext://"  # as in logging.config
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -57,8 +59,12 @@ def size(value: Size, name: str) -> int:
 
 
 def count(value: Any, name: str, accepted: str = "") -> int:
-    """Return *value* as an int of 0 or more."""
+    """Return *value*, a number or, from the environment say, its digits as text, as an int of 0 or more."""
     accepted = accepted or f"{name} must be a whole number, 0 or more, got {value!r}"
+    if isinstance(value, str):
+        if not _DIGITS.fullmatch(value):
+            raise ValueError(accepted)
+        return int(value)
     if isinstance(value, bool):
         raise TypeError(accepted)
     try:

@@ -1,37 +1,39 @@
-"""The size handler: when a rotation is due, and what it makes of the files; the timed one is in `_timed`.
+"""The two handlers: what a user asks them for, and which hooks of the standard library they answer.
 
-The way of a record is in `_writer`, limits are in `_limits`; names and shift plans come from `_rotation`.
+What both have in common, and the order of the steps, is in `_record`; names and chains of backups are in `_backups`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging.handlers
 import os
-import stat
 import time
 import warnings
-from itertools import count
 from logging import LogRecord
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Union
+from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
+from typing import Any, Iterable, List, Optional, Tuple, Union
 
 from . import _options
-from ._compress import drop_twin
-from ._limits import LimitedHandler, OnRotated
-from ._retention import surplus
-from ._rotation import GZ, check_names, plan_shift
-from ._shared import LogFilenameType
-from ._timed import ConcurrentTimedRotatingFileHandler
+from ._backups._calendar import (
+    MIN_VALID_TIME,
+    Calendar,
+    first_boundary,
+    next_boundary,
+    parse_calendar,
+    period_text,
+)
+from ._backups._dated import DatedChain
+from ._backups._naming import Naming, naming_for
+from ._backups._numbered import NumberedChain
+from ._backups._schedule import Rules, Schedule
+from ._record._handler import ConcurrentHandler
+from ._settings import LogFilenameType, OnRotated
 
 __all__ = ["ConcurrentRotatingFileHandler", "ConcurrentTimedRotatingFileHandler", "LogFilenameType"]
 
 
-_LONG_CHAIN = 100  # backups from which on reading the whole directory is cheaper than asking for each
-_WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
-
-
-class ConcurrentRotatingFileHandler(LimitedHandler):
+class ConcurrentRotatingFileHandler(ConcurrentHandler):
     r"""
     A `logging.handlers.RotatingFileHandler` that many processes can share.
 
@@ -72,6 +74,9 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
             with a process's first record.
         on_rotated: Called with the path of each backup once it is complete (the `.gz` where there
             is one), outside all locks; a callable or a dotted name of one.
+        shared_between_machines: Whether other machines may write the same log, or read what this one
+            writes, on a network disk.  None asks the mount table.  There each record is with the server
+            before the lock is free, and none is appended without the lock.
 
     Raises:
         ValueError, TypeError: For a value that no log file could have.
@@ -88,7 +93,7 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         filename: LogFilenameType,
         mode: str = "a",
         maxBytes: _options.Size = 0,
-        backupCount: int = 0,
+        backupCount: _options.Count = 0,
         encoding: Optional[str] = None,
         delay: Optional[bool] = None,
         errors: Optional[str] = None,
@@ -108,158 +113,275 @@ class ConcurrentRotatingFileHandler(LimitedHandler):
         max_total_bytes: Optional[_options.Size] = None,
         max_age: Union[float, dt.timedelta, None] = None,
         on_rotated: Union[OnRotated, str, None] = None,
+        shared_between_machines: Optional[bool] = None,
     ) -> None:
-        self._set_limits(maxBytes, backupCount, max_total_bytes, max_age, on_rotated)
-        if self._max_bytes and not self._wants_rotation():
+        given = dict(locals())
+        if _options.size(maxBytes, "maxBytes"):
+            _options.mode(mode)
+            given["mode"] = "a"
+        super().__init__(given)
+        if self.maxBytes and not self._rotates():
             warnings.warn(
                 "maxBytes without backupCount: the log is never rotated and will grow, as with the standard library",
                 UserWarning,
                 stacklevel=2,
             )
-        if self._max_bytes:
-            _options.mode(mode)
-            mode = "a"
-        super().__init__(
-            filename,
-            mode,
-            encoding,
-            delay,
-            errors,
-            use_gzip=use_gzip,
-            background_gzip=background_gzip,
-            owner=owner,
-            chmod=chmod,
-            umask=umask,
-            newline=newline,
-            terminator=terminator,
-            unicode_error_policy=unicode_error_policy,
-            lock_file_directory=lock_file_directory,
-            keep_file_open=keep_file_open,
-            lock_timeout=lock_timeout,
-            debug=debug,
-        )
 
-    def _asks_each_time(self) -> bool:
-        own = ConcurrentRotatingFileHandler.shouldRollover
-        return type(self).shouldRollover is not own or "shouldRollover" in vars(self)
-
-    def _wants_rotation(self) -> bool:
-        return self._limits().any()
+    def _set_up(self) -> None:
+        self._newest = ""
+        super()._set_up()
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
-        return self._is_full(record)
+        return self._rotation.is_full(self, record)
+
+    def _asks_each_time(self) -> bool:
+        # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
+        return (
+            getattr(self.shouldRollover, "__func__", None) is not ConcurrentRotatingFileHandler.shouldRollover
+        )
+
+    def _rotates(self) -> bool:
+        return self._rotation.retention.limits().any()
 
     def _roll(self) -> bool:
-        names = list(self._names_to_shift())
-        check_names(self.baseFilename, names)
-        present = _present_until_gap(names)
-        self._carry_out(plan_shift(["", *names].__getitem__, present.__contains__, len(names)))
-        self._move_live_to(names[0])
-        if self._limits().need_status():
-            self._enforce_limits()
+        target, moves = self._backups().make_room()
+        self._rotation.carry_out(moves)
+        self._rotation.move_live_file(self, target)
+        self._newest = target
+        if self._rotation.retention.limits().need_status():
+            self._rotation.retention.enforce(self._surplus)
         return True
 
-    def _names_to_shift(self) -> Iterator[str]:
-        """Yield the names from number 1 on: as many as may stay or, without a count, up to the first that is free."""
-        if self._backup_count:
-            yield from map(self._backup_name, range(1, self._backup_count + 1))
-            return
-        seen: Set[str] = set()
-        for name in map(self._backup_name, count(1)):
-            yield name
-            if name in seen or not (os.path.lexists(name) or os.path.lexists(name + GZ)):
-                return  # a namer that gives one name twice would go on for ever
-            seen.add(name)
+    def _backups(self) -> NumberedChain:
+        limits = self._rotation.retention.limits()
+        beyond = limits.need_status()
+        return NumberedChain(self.baseFilename, self._backup_name, limits.number, beyond, self._newest)
 
     def _backup_name(self, number: int) -> str:
         return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
 
-    def _backups(self) -> Iterator[str]:
-        number = 0
-        while number < self._backup_count:
-            number += 1
-            yield self._backup_name(number)
-        seen: Set[str] = set()
-        missing = 0
-        while self._limits().need_status() and missing < _WIDEST_GAP:
-            number += 1
-            name = self._backup_name(number)
-            if name in seen:
-                return  # a namer that gives one name twice would go on for ever
-            seen.add(name)
-            missing = 0 if os.path.lexists(name) or os.path.lexists(name + GZ) else missing + 1
-            if not missing:
-                yield name
+    def _surplus(self) -> Iterable[str]:
+        retention = self._rotation.retention
+        limits = retention.limits()._replace(number=0)  # the shift has seen to it
+        return retention.surplus(self._backups().backups(), limits, time.time())
 
-    def _plain_backups(self) -> Iterable[str]:
-        names = list(self._backups())
-        if len(names) < _LONG_CHAIN:
-            return names
-        listed = _listing(names)
-        plain = [name for name in names if name in listed]
-        known = plain or any(
-            name + GZ in listed for name in names
-        )  # or a namer writes its paths in another way
-        return plain if known else names
+
+class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHandler):
+    r"""
+    A `logging.handlers.TimedRotatingFileHandler` that many processes can share.
+
+    Names and boundaries are CPython 3.13's, on every Python; where a release of it errs around a
+    change of daylight-saving time, the wall clock wins.  All processes go by one rollover time, which
+    they keep in the lock file.  The first record at or after it rolls over; nobody needs to wake for it.
+    Where several boundaries went by, the log is rolled once, and named for the period in which it was
+    last written.  A file that stayed empty is not rolled.
+
+    Args:
+        filename: The log.  Its directory must exist.
+        when: `"S"`, `"M"`, `"H"`, `"D"`, `"MIDNIGHT"` or `"W0"` (Monday) to `"W6"`, in any case.
+        interval: How many of these units a period has, 1 or more.
+        backupCount: Files kept besides the live one; the oldest go first.  0 keeps all.
+        utc: Boundaries and names by UTC in place of local time.
+        atTime: The time of day of the boundary for MIDNIGHT and W.  Its time zone is ignored, as in CPython.
+        maxBytes: Rotates inside a period, too, before the file reaches this size:
+            `app.log.2026-11-23`, `app.log.2026-11-23.1` and so on, each later than the one before.
+            An int, a float (rounded down) or text such as `"10 MB"`.  0 is no limit.
+        max_total_bytes: Limit of the live file, the backups and unfinished `.gz` together, right after
+            a rotation; the oldest backups go first.
+        max_age: Seconds, or a `datetime.timedelta`, since a backup was last written.
+        on_rotated: Called with the path of each backup once it is complete, outside all locks; also
+            as a dotted name.
+        mode: Only `"a"`.
+
+    Everything else is as for `ConcurrentRotatingFileHandler`, and so are the errors.
+
+    Raises:
+        ValueError, TypeError: For a value that no log file could have.
+        FileNotFoundError: The log's directory does not exist.
+        OSError: The file cannot be opened (with `delay=False`), or something other than a
+            regular file lies where the lock file belongs.
+    """
+
+    _PARTS = (*ConcurrentHandler._PARTS, "_names_known", "_given", "_newest")
+    _schedule: Schedule
+
+    def __init__(
+        self,
+        filename: LogFilenameType,
+        when: str = "h",
+        interval: float = 1,
+        backupCount: _options.Count = 0,
+        encoding: Optional[str] = None,
+        delay: Optional[bool] = None,
+        utc: bool = False,
+        atTime: Optional[dt.time] = None,
+        errors: Optional[str] = None,
+        maxBytes: _options.Size = 0,
+        *,
+        use_gzip: bool = False,
+        background_gzip: bool = False,
+        owner: Optional[_options.Owner] = None,
+        chmod: Union[int, str, None] = None,
+        umask: Union[int, str, None] = None,
+        newline: Optional[str] = None,
+        terminator: str = "\n",
+        unicode_error_policy: Optional[str] = None,
+        lock_file_directory: Optional[LogFilenameType] = None,
+        keep_file_open: bool = True,
+        lock_timeout: Optional[float] = 5.0,
+        debug: bool = False,
+        max_total_bytes: Optional[_options.Size] = None,
+        max_age: Union[float, dt.timedelta, None] = None,
+        on_rotated: Union[OnRotated, str, None] = None,
+        shared_between_machines: Optional[bool] = None,
+        mode: str = "a",
+    ) -> None:
+        given = dict(locals())
+        if _options.mode(mode) != "a":
+            msg = f"mode must be 'a': a timed log is always continued, got {mode!r}"
+            raise ValueError(msg)
+        calendar = parse_calendar(when, interval, utc, atTime)
+        self.when, self.interval = calendar.when, calendar.interval
+        self.utc, self.atTime = calendar.utc, atTime
+        self.suffix, self.extMatch = calendar.suffix, calendar.ext_match
+        if calendar.day_of_week is not None:
+            self.dayOfWeek = calendar.day_of_week
+        super().__init__(given)
+        self.finalize_handler_configuration()
+        self._schedule.begin(self._rules())
+
+    def _set_up(self) -> None:
+        self._names_known: Optional[Tuple[Any, Naming]] = None
+        self._given: Tuple[str, int] = ("", -1)  # period and number of the newest backup
+        self._newest = ""
+        super()._set_up()
+
+    def finalize_handler_configuration(self) -> None:
+        """
+        Set `suffix`, `namer` and the like in a subclass; called at the end of construction.
+
+        CLH's hook.  No rollover can come before it.
+        """
+
+    @property
+    def clh(self) -> ConcurrentTimedRotatingFileHandler:
+        """The handler itself; in CLH, the size handler inside the timed one."""
+        return self
+
+    @property  # type: ignore[override]
+    def rolloverAt(self) -> float:
+        """
+        The next rollover time that this process knows, in seconds since the epoch.
+
+        A value that is set counts in this process until it has come: `handler.rolloverAt = 0` rolls
+        over with the next record.  Set while a rollover is going on, it counts for all processes.
+        """
+        return self._schedule.at
+
+    @rolloverAt.setter
+    def rolloverAt(self, value: float) -> None:
+        if self._lock.mine() and self._lock.held:
+            self._schedule.share(int(value), self._schedule.clock(), self._known_live())
+        else:
+            self._schedule.set(value, self._known_live())
+
+    def _known_live(self) -> Optional[Tuple[int, int]]:
+        return None if self._rotation.rolling else self._live.identity()
+
+    def computeRollover(self, currentTime: float) -> int:
+        """Return the first boundary after *currentTime*, both in seconds since the epoch; to be overridden."""
+        return next_boundary(self._calendar(), currentTime)
+
+    def _calendar(self) -> Calendar:
+        return parse_calendar(self.when, 1, bool(self.utc), self.atTime)._replace(interval=self.interval)
+
+    def _rules(self) -> Rules:
+        return Rules(self._calendar(), self.computeRollover)
+
+    def shouldRollover(self, record: LogRecord) -> bool:
+        """Tell whether a boundary has been reached, or *record* would make a non-empty file reach `maxBytes`."""
+        due = self._schedule.is_up() and self._live.regular and self._locks.exclusive(self._is_past)
+        return due or self._rotation.is_full(self, record)
+
+    def _is_past(self, held: bool) -> bool:
+        now = self._schedule.clock()
+        return held and now >= self._agree(now)
+
+    def _agree(self, now: float) -> float:
+        return self._schedule.agree(
+            self._rules(),
+            now,
+            self._live.identity(),
+            rolling=self._rotation.rolling,
+            in_trouble=bool(self._rotation.trouble.pause),
+        )
+
+    def _asks_each_time(self) -> bool:
+        # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
+        return (
+            getattr(self.shouldRollover, "__func__", None)
+            is not ConcurrentTimedRotatingFileHandler.shouldRollover
+        )
+
+    def _rotates(self) -> bool:
+        return True
+
+    def _roll(self) -> bool:
+        rotation, schedule = self._rotation, self._schedule
+        now = schedule.clock()
+        at = self._agree(now)
+        due = now >= at
+        moved = rotation.by_hand() or schedule.last_write() is not None
+        if moved:
+            text, number, path = self._target(at, now)
+            rotation.move_live_file(self, path)
+            self._given, self._newest = (text, number), path
+        if due or rotation.by_hand():
+            # After the move: a kill in between leaves an empty file and a time gone by, and no
+            # data under the name of another period.
+            schedule.share(self.computeRollover(int(now)), now, None)
+        if moved and rotation.retention.limits().any():
+            rotation.retention.enforce(self._surplus)
+        return moved
+
+    def _target(self, at: float, now: float) -> Tuple[str, int, str]:
+        """Return text, number and path, which is free, for the backup of the period that ends at *at*."""
+        calendar = self._calendar()
+        if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
+            at = first_boundary(calendar, now, self._schedule.last_write(), self.computeRollover)
+        text = period_text(calendar, int(at), self.suffix)
+        least = (
+            self._given[1] + 1 if self._given[0] == text else 0
+        )  # also if it was uploaded and deleted since
+        number, path = self._backups().free_name(self.baseFilename, text, least)
+        return text, number, path
+
+    def _backups(self) -> DatedChain:
+        return DatedChain(self._naming(), self._newest)
+
+    def _naming(self) -> Naming:
+        overridden = type(self).rotation_filename is not BaseRotatingHandler.rotation_filename
+        namer = self.rotation_filename if overridden else self.namer if callable(self.namer) else None
+        key = (self.baseFilename, self.suffix, self.extMatch, namer)
+        if self._names_known is None or self._names_known[0] != key:
+            self._names_known = key, naming_for(self.baseFilename, self.suffix, self.extMatch, namer)
+        return self._names_known[1]
 
     def _surplus(self) -> Iterable[str]:
-        backups = []
-        for name in reversed(list(self._backups())):
-            backup = self._weigh(tuple(path for path in (name, name + GZ) if os.path.lexists(path)))
-            if backup is not None:
-                backups.append(backup)
-        limits = self._limits()._replace(number=0)  # the shift has seen to it
-        going = surplus(backups, limits, time.time(), self._weight_besides())
-        return [path for backup in going for path in backup.paths]
+        return self.getFilesToDelete()
 
+    def getFilesToDelete(self) -> List[str]:
+        """
+        Return the paths of the backups that go now, oldest first; for subclasses to override.
 
-def _present_until_gap(names: Sequence[str]) -> Set[str]:
-    """Return what there is of *names*, plain and `.gz`, before the first that is free."""
-    present: Set[str] = set()
-    listed: Dict[str, bool] = {}
-    for number, name in enumerate(names):
-        if number == _LONG_CHAIN:
-            listed = _listing(names)
-        packed = name + GZ
-        # Most are in one form, and a name that is not listed as it is written is asked for.
-        if listed.get(name) is False and packed not in listed:
-            present.add(name)
-        elif listed.get(packed) is False and name not in listed:
-            present.add(packed)
-        else:
-            forms = _forms(name)
-            if not forms:
-                break
-            # A compressor killed before its last step; a kill between the two moves would part them for good.
-            if len(forms) == 2 and drop_twin(name):
-                forms.remove(name)
-            present.update(forms)
-    return present
-
-
-def _listing(names: Iterable[str]) -> Dict[str, bool]:
-    """Return the paths in the directories of *names*, and whether each is a directory."""
-    found: Dict[str, bool] = {}
-    for folder in {name.rpartition(os.sep)[0] for name in names}:
-        with contextlib.suppress(OSError), os.scandir(folder or os.sep) as entries:
-            found.update((entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    return found
-
-
-def _forms(name: str) -> List[str]:
-    """Return which of *name* and its `.gz` there are; a directory is an error, since it is not ours to move."""
-    forms = []
-    for path in (name, name + GZ):
-        try:
-            found = os.lstat(path)
-        except FileNotFoundError:
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(21, "a directory stands where a backup belongs", path)
-        forms.append(path)
-    return forms
+        Only names that this handler makes are among them: the log's name, a date as `suffix` writes
+        it, perhaps a number and `.gz`, or what `namer` makes of these.
+        """
+        retention = self._rotation.retention
+        return retention.surplus(self._backups().backups(), retention.limits(), self._schedule.clock())
 
 
 # `class = handlers.ConcurrentRotatingFileHandler` in an ini: fileConfig evaluates it here.
 logging.handlers.ConcurrentRotatingFileHandler = ConcurrentRotatingFileHandler  # type: ignore[attr-defined]
+logging.handlers.ConcurrentTimedRotatingFileHandler = ConcurrentTimedRotatingFileHandler  # type: ignore[attr-defined]

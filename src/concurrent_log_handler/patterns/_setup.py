@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._forks import in_child, notice_fork
-from concurrent_log_handler._lock import CONFIG_PATIENCE, logging_is_locked_here
+from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler.patterns._filters import CriticalOnlyFilter, NonCriticalFilter
 from concurrent_log_handler.patterns._handler import GracefulQueueHandler, level_number
 from concurrent_log_handler.patterns._listener import BatchingQueueListener

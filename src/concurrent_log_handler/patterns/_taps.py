@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from concurrent_log_handler._shared import is_written
+from concurrent_log_handler._afterwards import is_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,0 +1,123 @@
+"""What a step leaves to do for the moment after the locks are released: compressions, callbacks, reports.
+
+What these do is known to those who leave them; errors end in the handler's `handleError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections import deque
+from logging import LogRecord
+from typing import Callable, Deque, List, Sequence
+
+from ._clock import monotonic
+
+# Tells of an error, for which a record stands that was written.
+Report = Callable[[LogRecord, BaseException], None]
+Afterward = Callable[[LogRecord, Report], None]
+
+_FIRST_PAUSE = 0.1
+_LAST_PAUSE = 5.0
+_WRITTEN = "_written_nevertheless"
+
+
+class Afterwards:
+    """
+    Steps in the order in which they were left, for one handler.
+
+    Contract: `later` and `report` are called with the locks held; who held them calls `take` before they are
+    released, so that no other thread does what this one promised, and `do` with the result behind that.
+
+    Args:
+        log: The log's path, for what is said.
+        debug: Whether `say` says anything.
+    """
+
+    def __init__(self, log: str, debug: bool) -> None:
+        self._log = log
+        self._debug = debug
+        self.steps: Deque[Afterward] = deque()
+
+    def later(self, step: Afterward) -> None:
+        """Have *step* done after the locks are released."""
+        self.steps.append(step)
+
+    def report(self, error: BaseException) -> None:
+        """Have *error* reported after the locks are released."""
+        self.steps.append(lambda record, report: report(record, error))
+
+    def take(self) -> List[Afterward]:
+        """Take what there is to do."""
+        steps = []
+        with contextlib.suppress(IndexError):  # a report that needs no lock may come or go meanwhile
+            while self.steps:
+                steps.append(self.steps.popleft())
+        return steps
+
+    def do(
+        self, steps: Sequence[Afterward], record: LogRecord, handle_error: Callable[[LogRecord], None]
+    ) -> None:
+        """Do *steps*, one whatever becomes of the others; *record* is the one that they come after."""
+        if not steps:
+            return
+        told = object.__new__(type(record))  # not copy(): the interpreter may be at its end
+        told.__dict__.update(record.__dict__)
+        told.__dict__[_WRITTEN] = True
+
+        def report(record: LogRecord, error: BaseException) -> None:
+            report_to(handle_error, record, error)
+
+        for step in steps:
+            try:
+                step(told, report)
+            except Exception:
+                handle_error(told)
+
+    def notice(self, text: str) -> LogRecord:
+        """Return a record for `handleError` where there is no record of the application's."""
+        return LogRecord(__name__, logging.WARNING, __file__, 0, f"{self._log}: {text}", (), None)
+
+    def say(self, text: str, *args: object) -> None:
+        """Say on stderr what is done, where the handler was made with *debug*."""
+        if self._debug and sys.stderr is not None:
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"{os.getpid()} {self._log}: {text % args}\n")
+
+
+class Streak:
+    """Errors of one kind that come again and again: the first is told, and the next try comes later each time."""
+
+    def __init__(self) -> None:
+        self.pause = 0.0
+        self.until = 0.0
+
+    def begin(self) -> bool:
+        """Note an error; returns whether it is the first since the last success."""
+        first = not self.pause
+        self.pause = min(2 * self.pause or _FIRST_PAUSE, _LAST_PAUSE)
+        self.until = monotonic() + self.pause
+        return first
+
+    def end(self) -> None:
+        """Note a success."""
+        self.pause = self.until = 0.0
+
+    def waits(self) -> bool:
+        """Tell whether it is too early to try again."""
+        return bool(self.pause) and monotonic() < self.until
+
+
+def report_to(handle_error: Callable[[LogRecord], None], record: LogRecord, error: BaseException) -> None:
+    """Call *handle_error* as it is called while *error* is handled."""
+    try:
+        raise error
+    except type(error):
+        handle_error(record)
+
+
+def is_written(record: LogRecord) -> bool:
+    """Tell whether *record*, which came to `handleError`, was written, and the error is about what was due then."""
+    return _WRITTEN in record.__dict__

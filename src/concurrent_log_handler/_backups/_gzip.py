@@ -1,0 +1,106 @@
+"""The format of a compressed backup: how ours is written, and what is known about one that lies there.
+
+When a backup is compressed, and that only one process is at it, is `_compress`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import struct
+import zlib
+from typing import Iterable, Iterator
+
+from concurrent_log_handler._files import open_to_read
+
+GZ = ".gz"
+CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
+_LEVEL = 6
+# No time and no name in the header, which other programs leave out, too; but in the place that RFC 1952
+# keeps for "extra" data a field of our own.  Readers pass over it.
+_MARK = b"LH" + struct.pack("<H", 22) + b"concurrent-log-handler"
+_HEADER = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + struct.pack("<H", len(_MARK)) + _MARK
+
+
+class Member:
+    """One gzip member with our mark; a file may have several, one behind the other."""
+
+    def __init__(self) -> None:
+        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._checksum = self._length = 0
+        self._header = _HEADER
+
+    def add(self, data: bytes) -> bytes:
+        """Return what is to be written for *data*."""
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._length += len(data)
+        header, self._header = self._header, b""
+        return header + self._packer.compress(data)
+
+    def end(self) -> bytes:
+        """Return what is to be written behind all data."""
+        trailer = struct.pack("<LL", self._checksum, self._length % 2**32)
+        return self._header + self._packer.flush() + trailer
+
+
+def drop_twin(name: str) -> bool:
+    """
+    Remove the plain backup *name*, whose `.gz` is there too, if both have the same content; tell whether so.
+
+    Whoever made the `.gz`: it has all of it.
+    """
+    with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
+        if packed_size(name + GZ, plain.fileno()) == os.fstat(plain.fileno()).st_size:
+            os.unlink(name)
+            return True
+    return False
+
+
+def has_read(packed: Iterable[str], fd: int, data: bytes, size: int) -> bool:
+    """Tell whether one of the `.gz` files *packed* has what *fd* has open, up to *data* somewhere behind *size*."""
+    content = _whole(fd)
+    start = content.find(data, size)
+    for path in packed:
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            with _unpack(path) as file:
+                read = file.read()
+            if read and content.startswith(read):
+                return start != -1 and len(read) >= start + len(data)
+    return False
+
+
+@contextlib.contextmanager
+def _unpack(path: str) -> Iterator[gzip.GzipFile]:
+    with open(open_to_read(path), "rb") as file, gzip.GzipFile(fileobj=file) as packed:
+        yield packed
+
+
+def _whole(fd: int) -> bytes:
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        return file.read()
+
+
+def is_marked(path: str) -> bool:
+    """Tell whether the `.gz` at *path* has our mark; those of version 1.0.0 have none."""
+    with open(open_to_read(path), "rb") as file:
+        return file.read(len(_HEADER)) == _HEADER
+
+
+def packed_size(path: str, source: int) -> int:
+    """Return how many bytes the `.gz` at *path* has, if *source* begins with them; otherwise -1."""
+    size = 0
+    try:
+        with _unpack(path) as packed, open(source, "rb", closefd=False) as plain:
+            while True:
+                data = packed.read(CHUNK)
+                if not data:
+                    return size
+                if data != plain.read(len(data)):
+                    return -1
+                size += len(data)
+    except (OSError, EOFError, zlib.error):
+        return -1
+    finally:
+        os.lseek(source, 0, os.SEEK_SET)  # for whoever compresses it

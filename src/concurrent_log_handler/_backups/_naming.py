@@ -1,0 +1,325 @@
+"""What the backups of the timed handler are called, and which names it made.  No file is touched here.
+
+Names in, names out: the path for one more backup of a period (`next_number`, `backup_path`), and
+those of a directory's names that this handler made, oldest first (`list_backups`).  When a period ends
+and which text stands for it is `_calendar`'s; the directory is read by the handler.
+"""
+
+from __future__ import annotations
+
+import calendar
+import os
+import re
+import time
+from functools import lru_cache
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Pattern,
+    Sequence,
+    Tuple,
+    Union,
+)
+
+# For each unit, CPython 3.13's on every Python.
+SUFFIXES = {
+    "S": "%Y-%m-%d_%H-%M-%S",
+    "M": "%Y-%m-%d_%H-%M",
+    "H": "%Y-%m-%d_%H",
+    "D": "%Y-%m-%d",
+}
+_DIRECTIVES = {
+    **dict.fromkeys("YG", r"\d{4}"),
+    **dict.fromkeys("mdHMSyIUWVC", r"\d{2}"),
+    **dict.fromkeys("uw", r"\d"),
+    "j": r"\d{3}",
+    "s": r"\d+",
+    "%": "%",
+}
+# Short for others; without them, nobody could read the date back.
+_COMPOSITES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", "h": "%b"}
+_SAMPLE = time.gmtime(1_234_567_890)  # 2009-02-13 23:31:30, a Friday
+_NUMBERED = re.compile(r"(.+)\.([1-9][0-9]*)", re.DOTALL)
+_NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
+_MOST_KNOWN = 20_000
+
+Namer = Callable[[str], str]
+
+
+class Naming(NamedTuple):
+    """How one handler names its backups, compiled once by `naming_for`."""
+
+    directory: str
+    base: str
+    suffix: str
+    pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
+    produced: Pattern[str]  # what it looks like as *suffix* makes it
+    reading: Optional[Tuple[str, Sequence[str]]]  # strptime format and what to add to the text; None: no date
+    lenient: bool  # a user's extMatch may find dates that a namer has written in another way
+    namer: Optional[Namer]
+    known: Dict[
+        str, Optional[Tuple[int, str, int]]
+    ]  # what names were found to mean, where no namer has a say
+
+
+class Backup(NamedTuple):
+    """One backup; backups sort oldest first.  *names* holds the plain one and its `.gz`, if both exist."""
+
+    stamp: int  # the wall clock at the period's start, as seconds; 0 where the text is no date
+    text: str  # the period as the name has it
+    number: int  # 0 is the first backup of a period, which has no number in its name
+    names: Tuple[str, ...]
+
+
+def next_number(backups: Iterable[Backup], text: str) -> int:
+    """The number for one more backup of the period *text*: above all of its numbers, 0 where it has none."""
+    return max((backup.number + 1 for backup in backups if backup.text == text), default=0)
+
+
+def _spelled_out(suffix: str) -> str:
+    """Return *suffix* with each composite directive, such as `%F`, as those that it stands for."""
+    return re.sub(r"%([%FTRDh])", lambda found: _COMPOSITES.get(found[1], found[0]), suffix)
+
+
+def first_free(taken: Callable[[int], bool], first: int) -> Optional[int]:
+    """
+    Return a number from *first* on that is not *taken*, and before it no long row that is free.
+
+    Where files lie that no pattern finds, it may be far above *first*; so few are asked for.
+    None if there is none below a billion.
+    """
+    step = 1
+    while taken(first + step - 1):
+        step *= 2
+        if step > 10**9:
+            return None
+    low, high = first + step // 2, first + step - 1  # all below `low` count as taken, and `high` is free
+    while low < high:
+        middle = (low + high) // 2
+        if taken(middle):
+            low = middle + 1
+        else:
+            high = middle
+    return high
+
+
+@lru_cache(maxsize=64)
+def default_ext_match(suffix: str) -> Pattern[str]:
+    """A pattern for what *suffix* can produce; for the five standard ones it is CPython 3.13's `extMatch`."""
+    parts = re.split(r"%([-#_0^]?)(.)", _spelled_out(suffix), flags=re.DOTALL)
+    pattern = re.escape(parts[0]).replace(r"\-", "-")
+    for flag, letter, literal in zip(parts[1::3], parts[2::3], parts[3::3]):
+        one = _DIRECTIVES.get(letter, r"[^/\\.]+?")
+        pattern += r"\d+" if flag and one.startswith(r"\d") else one
+        pattern += re.escape(literal).replace(r"\-", "-")
+    return re.compile(rf"(?<!\d){pattern}(?!\d)", re.ASCII)
+
+
+_STANDARD_SUFFIXES = frozenset(SUFFIXES.values())
+_STANDARD_MATCHES = frozenset(default_ext_match(suffix).pattern for suffix in _STANDARD_SUFFIXES)
+
+
+def naming_for(
+    base_path: str, suffix: str, ext_match: Union[str, Pattern[str]], namer: Optional[Namer] = None
+) -> Naming:
+    """
+    Compile the names of the log at *base_path* (absolute).  Keep the result while the four stay the same.
+
+    Where the user changed only *suffix*, the standard *ext_match* gives way to the one that fits it.
+    *namer* maps a whole path to a whole path; pass `rotation_filename` where a subclass overrides it.
+    """
+    directory, base = os.path.split(base_path)
+    given = re.compile(ext_match)
+    standard = given.pattern in _STANDARD_MATCHES
+    produced = default_ext_match(suffix)
+    pattern = produced if standard else given
+    return Naming(directory, base, suffix, pattern, produced, _reading(suffix), not standard, namer, {})
+
+
+def backup_path(naming: Naming, text: str, number: int) -> str:
+    """
+    The path for one backup, without `.gz`: `base.text`, `base.text.number`, or what the namer makes of it.
+
+    A namer that drops the number would give one path twice; then the number follows what it returned.
+    """
+    if naming.namer is None:
+        return _default_path(naming, text, number)
+    named = _named(naming, naming.namer, text, number)
+    return f"{named}.{number}" if number and named == _named(naming, naming.namer, text, 0) else named
+
+
+def _default_path(naming: Naming, text: str, number: int) -> str:
+    plain = os.path.join(naming.directory, f"{naming.base}.{text}")
+    return f"{plain}.{number}" if number else plain
+
+
+def _named(naming: Naming, namer: Namer, text: str, number: int) -> str:
+    return os.fspath(namer(_default_path(naming, text, number)))
+
+
+def free_path(
+    naming: Naming, text: str, first: int, taken: Callable[[str], bool]
+) -> Optional[Tuple[int, str]]:
+    """
+    Return number and path for one more backup of the period *text*, None if there is no path that is not *taken*.
+
+    What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
+    on the disk.
+    """
+    if naming.namer is not None:
+        path = _named(naming, naming.namer, text, first)
+        if not taken(path):
+            return first, path
+    number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
+    return None if number is None else (number, backup_path(naming, text, number))
+
+
+def backup_directory(naming: Naming) -> str:
+    """The directory to list: the log's own, or the one into which the namer puts the backups."""
+    if naming.namer is None:
+        return naming.directory
+    return os.path.abspath(os.path.dirname(backup_path(naming, time.strftime(naming.suffix, _SAMPLE), 0)))
+
+
+def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
+    """
+    What this handler made, among the *names* in *directory* (default: the log's own), oldest first.
+
+    Periods in order, inside a period the numbers in order.  A plain file and its `.gz` are one backup.
+    """
+    where = os.path.abspath(naming.directory if directory is None else directory)
+    home = where == os.path.abspath(naming.directory)
+    parse = _parse_known if naming.namer is None else _parse_named
+    found: Dict[Tuple[int, str, int], Tuple[str, ...]] = {}
+    if naming.namer is None and not home:
+        return []
+    for name in names:
+        if home and name == naming.base:
+            continue
+        key = parse(naming, name, where)
+        if key is not None:
+            found[key] = (*found.get(key, ()), name)
+    return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
+
+
+def _parse_known(naming: Naming, name: str, where: str) -> Optional[Tuple[int, str, int]]:
+    # A rotation lists the directory several times, and most names were there the last time.
+    known = naming.known
+    try:
+        return known[name]
+    except KeyError:
+        pass
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    key = known[name] = _parse_plain(naming, name, where)
+    return key
+
+
+def _parse_plain(naming: Naming, name: str, _where: str) -> Optional[Tuple[int, str, int]]:
+    prefix = len(naming.base) + 1
+    if not name.startswith(naming.base + "."):
+        return None
+    for rest in _with_and_without_gz(name[prefix:]):
+        numbered = _NUMBERED.fullmatch(rest)
+        for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
+            if text and naming.pattern.fullmatch(text):
+                stamp = _stamp(text, naming.suffix) if naming.reading else 0
+                if stamp is not None:
+                    return stamp, text, number
+    return None
+
+
+def _parse_named(naming: Naming, name: str, where: str) -> Optional[Tuple[int, str, int]]:
+    for stem in _with_and_without_gz(name):
+        # The user's own may be anchored to the end of a name that goes on here.
+        for pattern in {naming.pattern: None, naming.produced: None}:
+            match = pattern.search(stem)
+            while match:
+                text = match[0]
+                stamp = _stamp(text, naming.suffix) if naming.reading else 0
+                if stamp is not None or naming.lenient:
+                    for number in _possible_numbers(stem, match):
+                        if _makes(naming, text, number, stem, where):
+                            return stamp or 0, text, number
+                match = pattern.search(stem, match.start() + 1)
+    return None
+
+
+def _with_and_without_gz(name: str) -> Tuple[str, ...]:
+    # Whole first: a namer or a suffix may end in .gz itself.
+    return (name, name[:-3]) if name.endswith(".gz") else (name,)
+
+
+def _possible_numbers(stem: str, period: re.Match[str]) -> Iterator[int]:
+    yield 0
+    for part in (stem[period.end() :], stem[: period.start()]):
+        yield from map(int, _NUMBER.findall(part))
+
+
+def _makes(naming: Naming, text: str, number: int, stem: str, where: str) -> bool:
+    try:
+        path = backup_path(naming, text, number)
+    except Exception:  # noqa: BLE001 - the user's namer, on a name that it may never have seen
+        return False
+    return os.path.basename(path) == stem and os.path.dirname(os.path.abspath(path)) == where
+
+
+# ------------------------------------------------------------------------------- reading dates
+
+
+@lru_cache(maxsize=64)
+def _reading(suffix: str) -> Optional[Tuple[str, Sequence[str]]]:
+    # A format without a year warns in CPython 3.13; and without one there is no order in time.
+    if suffix in _STANDARD_SUFFIXES:
+        return suffix, ("",)
+    spelled_out = _spelled_out(suffix)
+    if not re.search(r"%[-#]?[YyG]", spelled_out):
+        return None
+    plain = re.sub(r"%[-#]", "%", spelled_out)
+    text = time.strftime(suffix, _SAMPLE)
+    # Weeks (%W, %V) can be read only together with a day.
+    for reading in ((plain, ("",)), (plain + " %u", tuple("1234567"))):
+        if _read(text, suffix, reading) is not None:
+            return reading
+    return None
+
+
+@lru_cache(maxsize=16_384)
+def _stamp(text: str, suffix: str) -> Optional[int]:
+    if suffix in _STANDARD_SUFFIXES:
+        return _standard_stamp(text, suffix)
+    reading = _reading(suffix)
+    return None if reading is None else _read(text, suffix, reading)
+
+
+def _standard_stamp(text: str, suffix: str) -> Optional[int]:
+    # A fifth of the time of strptime(), for a process that meets a thousand backups at once.
+    if not default_ext_match(suffix).fullmatch(text):
+        return None
+    # In whole numbers only: an object may log while the interpreter ends, and `datetime` has gone then.
+    year, month, day, *clock = map(int, text.replace("_", "-").split("-"))
+    hour, minute, second = (*clock, 0, 0, 0)[:3]
+    if not (year >= 1 and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
+        return None
+    lengths = [31, 28 + calendar.isleap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+    if not 1 <= day <= lengths[month - 1]:
+        return None
+    days = (year - 1970) * 365 + calendar.leapdays(1970, year) + sum(lengths[: month - 1]) + day - 1
+    return days * 86_400 + hour * 3_600 + minute * 60 + second
+
+
+def _read(text: str, suffix: str, reading: Tuple[str, Sequence[str]]) -> Optional[int]:
+    form, additions = reading
+    for addition in additions:
+        try:
+            parsed = time.strptime(f"{text} {addition}" if addition else text, form)
+        except (ValueError, ImportError):  # it imports, which ends before the interpreter does
+            continue
+        if time.strftime(suffix, parsed) == text:
+            return calendar.timegm(parsed)
+    return None

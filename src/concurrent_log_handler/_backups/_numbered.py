@@ -1,0 +1,185 @@
+"""The chain of numbered backups, `.1` the newest: what there is of it, and how it makes room for one more.
+
+The size handler looks at it with all locks held, and carries out the moves.  What is compressed or
+deleted is decided elsewhere; only a plain backup whose `.gz` is complete goes here, since a shift
+would part the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from itertools import count
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from ._gzip import GZ, drop_twin
+
+Forms = Tuple[str, ...]  # what stands behind the name: nothing, `.gz`, or each of them once
+
+_PLAIN: Forms = ("",)
+_PACKED: Forms = (GZ,)
+_SHORT = 32  # names that are asked for one by one, before whole directories are read
+_WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
+
+
+class Move(NamedTuple):
+    """Rename *source* to *target*; a target of None deletes."""
+
+    source: str
+    target: Optional[str]
+
+
+def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Move]:
+    """
+    Return the moves that free number 1 of a chain of backups.
+
+    Only what lies below the first free number moves, so a gap that a kill left is closed.  A full
+    chain loses its last number first.  A backup is plain, or with `.gz` behind its name, or, if a
+    compressor was killed just before its last step, both; both forms move together.
+
+    Args:
+        names: The plain names from number 1 (newest) on: up to the first that is free or, if none is, all
+            that may stay.
+        taken: For each of them that is not free, what stands behind it: nothing, `.gz`, or each of them.
+    """
+    moves: List[Move] = []
+    if taken and len(taken) == len(names):
+        moves += [Move(names[-1] + suffix, None) for suffix in taken[-1]]
+    for index in range(len(names) - 2, -1, -1):
+        source, target = names[index], names[index + 1]
+        for suffix in taken[index]:
+            moves.append(Move(source + suffix, target + suffix))
+    return moves
+
+
+class NumberedChain:
+    """
+    One look at the backups of the log at *live*, good for as long as nobody else may change them.
+
+    Args:
+        live: The path of the live file.
+        name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
+        limit: How many may stay; 0 is any number.
+        beyond: Also look for those that an earlier, higher limit has left.
+        newest: The path that the last rotation gave away, or nothing.
+    """
+
+    def __init__(
+        self, live: str, name: Callable[[int], str], limit: int, beyond: bool = False, newest: str = ""
+    ) -> None:
+        self._live = live
+        self._name = name
+        self._limit = limit
+        self._beyond = beyond
+        self._newest = newest
+        self._asked: List[str] = []
+        self._listed: Optional[Dict[str, bool]] = None  # paths, and whether each is a directory
+        self._folders: Set[str] = set()
+
+    def make_room(self) -> Tuple[str, List[Move]]:
+        """
+        Return the path for one more backup, and the moves that free it.
+
+        Raises:
+            ValueError: The namer gives one name to several backups, or the live file's to one.
+            IsADirectoryError: A directory stands where a backup would be moved.
+        """
+        names: List[str] = []
+        taken: List[Forms] = []
+        known = {self._live}
+        within = list(map(self._name, range(1, self._limit + 1)))  # a namer is asked for all, as in CPython
+        for name in within or map(self._name, count(1)):
+            names.append(name)
+            if name in known:
+                msg = f"namer must give each backup of {self._live!r} a name of its own, got {names!r}"
+                raise ValueError(msg)
+            known.add(name)
+            forms = self._forms(name, movable=True)
+            if not forms:
+                break
+            # A compressor killed before its last step; a kill between the two moves would part them for good.
+            if len(forms) == 2 and drop_twin(name):
+                forms = _PACKED
+            taken.append(forms)
+        return names[0], plan_shift(names, taken)
+
+    def names(self) -> Iterator[str]:
+        """Yield the plain names that backups may have, newest first: within the limit, and others that are there."""
+        known: Set[str] = set()
+        missing = 0
+        for number in count(1):
+            within = number <= self._limit
+            if not within and not (self._beyond and missing < _WIDEST_GAP):
+                return
+            name = self._name(number)
+            if number == 1 and self._newest not in ("", name):
+                yield self._newest  # the namer counts by the disk, and would give the next name now
+            if name in known:
+                return  # a namer that gives one name twice would go on for ever
+            known.add(name)
+            if within:
+                yield name
+            elif self._forms(name):
+                missing = 0
+                yield name
+            else:
+                missing += 1
+
+    def backups(self) -> List[Tuple[str, ...]]:
+        """Return the paths of each backup that is there, in all its forms, newest first."""
+        found = ((name, self._forms(name)) for name in self.names())
+        return [tuple(name + suffix for suffix in forms) for name, forms in found if forms]
+
+    def plain(self) -> List[str]:
+        """Return the names of those that are there and not compressed, newest first."""
+        return [name for name in self.names() if "" in self._forms(name)]
+
+    # -- the disk --------------------------------------------------------------
+
+    def _forms(self, name: str, movable: bool = False) -> Forms:
+        """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
+        listed = self._listed
+        if listed is None:
+            self._asked.append(name)
+            if len(self._asked) > _SHORT:
+                self._list()
+            return self._ask(name, movable)
+        plain, packed = listed.get(name), listed.get(name + GZ)
+        if plain is False and packed is None:
+            return _PLAIN
+        if packed is False and plain is None:
+            return _PACKED
+        if plain is None and packed is None and not movable and self._would_be_listed(name):
+            return ()
+        return self._ask(name, movable)
+
+    def _list(self) -> None:
+        """Read the directories of the names so far; asking for all others one by one would take longer."""
+        self._listed = {}
+        self._folders = set(map(os.path.dirname, self._asked))
+        for folder in self._folders:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                self._listed.update((entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
+
+    def _would_be_listed(self, name: str) -> bool:
+        """Tell whether *name* is written as the listing has it; a namer may write a path in another way."""
+        folder, base = os.path.split(name)
+        return folder in self._folders and os.path.join(folder, base) == name
+
+    @staticmethod
+    def _ask(name: str, movable: bool) -> Forms:
+        forms: List[str] = []
+        for suffix in ("", GZ):
+            try:
+                found = os.lstat(name + suffix)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                if movable:
+                    raise
+                continue
+            if movable and stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(21, "a directory stands where a backup belongs", name + suffix)
+            forms.append(suffix)
+        return tuple(forms)

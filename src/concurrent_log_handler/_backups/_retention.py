@@ -1,0 +1,136 @@
+"""How much of the past is kept: which backups go, and that they go.
+
+`surplus` decides, with a list of backups in and those to be deleted out; `Retention` asks the disk and deletes.
+Where the backups are is the chains' business.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._settings import Settings
+
+
+class Kept(NamedTuple):
+    """One backup; its plain form and its `.gz`, where both exist, count as one and go together."""
+
+    paths: Tuple[str, ...]
+    size: int = 0  # bytes of all its forms
+    modified: float = 0.0  # seconds since the epoch
+
+
+class Limits(NamedTuple):
+    """What may stay.  Each limit holds by itself; 0 and None are no limit."""
+
+    number: int = 0  # of backups
+    total_bytes: Optional[int] = None  # with the live file and what else belongs to the log
+    age: Optional[float] = None  # seconds since the last record
+
+    def any(self) -> bool:
+        """Tell whether there is any limit."""
+        return self.number > 0 or self.need_status()
+
+    def need_status(self) -> bool:
+        """Tell whether sizes and times play a part."""
+        return self.total_bytes is not None or self.age is not None
+
+
+def surplus(backups: Sequence[Kept], limits: Limits, now: float = 0.0, besides: int = 0) -> List[Kept]:
+    """
+    Return those of *backups* that go, in the order of going.
+
+    What is too old goes wherever it stands; the other limits take from the old end.
+
+    Args:
+        backups: Oldest first.
+        limits: What may stay.
+        now: The time, in seconds since the epoch.
+        besides: Bytes of the files that count but cannot go: the live file, unfinished `.gz`.
+    """
+    going: List[Kept] = []
+    staying: List[Kept] = []
+    for backup in backups:
+        too_old = limits.age is not None and now - backup.modified > limits.age
+        (going if too_old else staying).append(backup)
+    first = max(len(staying) - limits.number, 0) if limits.number > 0 else 0
+    if limits.total_bytes is not None:
+        total = besides + sum(backup.size for backup in staying[first:])
+        while first < len(staying) and total > limits.total_bytes:
+            total -= staying[first].size
+            first += 1
+    return going + staying[:first]
+
+
+class Retention:
+    """
+    Keeps the backups of the log at *log* within its limits.
+
+    Contract: everything is called with the chain's locks held.  An error is reported once per streak, and
+    costs no record.
+
+    Args:
+        part_files: Returns the paths of the unfinished `.gz`, which count for the total.
+    """
+
+    def __init__(
+        self, log: str, settings: Settings, afterwards: Afterwards, part_files: Callable[[], List[str]]
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._afterwards = afterwards
+        self._part_files = part_files
+        self._trouble = Streak()
+
+    def limits(self) -> Limits:
+        """Return the limits of this moment."""
+        return Limits(self._settings.backupCount, self._settings.max_total_bytes, self._settings.max_age)
+
+    def surplus(self, backups: Sequence[Tuple[str, ...]], limits: Limits, now: float) -> List[str]:
+        """Return the paths that go; *backups*, newest first, have one path for each of their forms."""
+        kept = [backup for backup in map(self._weigh, reversed(backups)) if backup is not None]
+        return [path for backup in surplus(kept, limits, now, self._besides()) for path in backup.paths]
+
+    def enforce(self, going: Callable[[], Iterable[str]]) -> None:
+        """Delete the files that *going* returns."""
+        failure: Optional[Exception] = None
+        try:
+            for path in going():
+                try:
+                    os.unlink(path)
+                    self._afterwards.say("%s deleted", path)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    failure = error
+        except Exception as error:
+            failure = error
+        if failure is None:
+            self._trouble.end()
+        elif self._trouble.begin():
+            self._afterwards.report(failure)
+
+    def _weigh(self, paths: Tuple[str, ...]) -> Optional[Kept]:
+        """Return size and time of the backup that has the forms *paths*; None if it is gone, or no file."""
+        if not self.limits().need_status():
+            return Kept(paths)
+        found = [status for status in map(_status, paths) if status is not None]
+        if not found or not all(stat.S_ISREG(each.st_mode) for each in found):
+            return None
+        return Kept(paths, sum(each.st_size for each in found), max(each.st_mtime for each in found))
+
+    def _besides(self) -> int:
+        """Return the bytes of this log's files that are no backups."""
+        if self._settings.max_total_bytes is None:
+            return 0
+        found = map(_status, [self._log, *self._part_files()])
+        return sum(each.st_size for each in found if each is not None)
+
+
+def _status(path: str) -> Optional[os.stat_result]:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None

@@ -1,0 +1,137 @@
+"""The locks of one log as one handler takes them: for a record, for a look, for a change of the chain.
+
+The chain of backups changes under one lock more than a record takes: that on the log's directory.  A tmp
+cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and the
+directory's is what still keeps them apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Callable, Iterator, Optional, Protocol, TypeVar
+
+from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._forks import notice_fork
+from concurrent_log_handler._settings import Settings
+
+from ._platform import directory_lock
+from ._sidecar import INSIDE, SidecarLock
+from ._threads import CONFIG_PATIENCE, logging_is_locked_here
+
+_DIRECTORY_PATIENCE = 1.0
+_CHAIN_PATIENCE = 1.0
+
+_Result = TypeVar("_Result")
+
+
+class _Live(Protocol):
+    path: str
+
+    def close(self) -> None: ...
+    def ask_directory(self) -> None: ...
+    def ask_for_all_names(self) -> None: ...
+
+
+class LogLocks:
+    """
+    How one handler locks its log.
+
+    Contract: the handler and its parts call `exclusive` or `chain` with a step, which is told whether the
+    locks were had, and runs to its end before anybody else gets them.  Steps may be nested in one thread.
+
+    Args:
+        sidecar: The lock that all handlers of this process on this log share.
+        live: The live file.
+        settings: With the seconds to wait for each lock.
+    """
+
+    def __init__(self, sidecar: SidecarLock, live: _Live, settings: Settings) -> None:
+        self.sidecar = sidecar
+        self.close_each_time = not settings.keep_file_open or WINDOWS
+        self._live = live
+        self._settings = settings
+        self._folder = os.path.dirname(live.path)
+
+    @property
+    def timeout(self) -> Optional[float]:
+        """Seconds to wait for each lock; None waits for ever."""
+        return self._settings.lock_timeout
+
+    def exclusive(
+        self, step: Callable[[bool], _Result], patience: float = 0.0, leave_open: bool = False
+    ) -> _Result:
+        """
+        Return what *step* returns; it is told whether the thread lock and the sidecar's are held.
+
+        Args:
+            patience: Seconds to wait at least, also where the time-out is shorter.
+            leave_open: Leave the files open afterwards in any case.
+        """
+        notice_fork()
+        timeout = None if self.timeout is None else max(self.timeout, patience)
+
+        def with_sidecar(leave_open: bool, way: int) -> _Result:
+            if way == INSIDE:
+                return step(True)
+            held = bool(way) and self.sidecar.acquire(timeout)
+            try:
+                return step(held)
+            finally:
+                if held and self.close_each_time and not leave_open:
+                    self.close_files()
+
+        return self.sidecar.run(with_sidecar, leave_open, timeout)
+
+    def chain(self, step: Callable[[bool], _Result]) -> _Result:
+        """As `exclusive`, for a change of the chain of backups: the directory's lock is held, too."""
+
+        def with_directory(held: bool) -> _Result:
+            if not held or not self.in_place():
+                return step(False)
+            with self.directory() as state:
+                return step(state is not False)
+
+        return self.exclusive(with_directory, _CHAIN_PATIENCE)
+
+    def in_place(self) -> bool:
+        """Tell whether the sidecar that we hold is the one at its path, after changing over if need be."""
+        self._live.ask_directory()
+        return self.sidecar.check_place(self.timeout)
+
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Optional[bool]]:
+        """
+        Hold the directory's lock; yields False if it could not be had, None where there is none.
+
+        Raises:
+            OSError: The process is out of descriptors.
+        """
+        # Everybody who logs waits for us meanwhile, and the holder may be about another log.
+        patience = _DIRECTORY_PATIENCE if self.timeout is None else self.timeout
+        with directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE)) as state:
+            self._live.ask_for_all_names()
+            yield state
+
+    def close_files(self) -> None:
+        """Close the files between two records, with the lock held, and release it."""
+        self._live.close()  # before unlocking: Windows renames nothing that is open
+        self.sidecar.release()
+        if not (WINDOWS or self._settings.keep_file_open):
+            self.sidecar.close()
+
+    def closing_timeout(self) -> Optional[float]:
+        """Return the time-out, or less in `dictConfig()`: who has the lock may wait for this thread."""
+        if not logging_is_locked_here():
+            return self.timeout
+        return CONFIG_PATIENCE if self.timeout is None else min(self.timeout, CONFIG_PATIENCE)
+
+    def without(self, wait: Callable[[], object]) -> None:
+        """Call *wait* with the thread lock released, however often this thread has it, and taken again behind it."""
+        levels = self.sidecar.leave()
+        try:
+            wait()
+        finally:
+            for _ in range(levels):
+                if not self.sidecar.enter(self.closing_timeout()):
+                    break  # a thread that hangs has it; the handler's `release` knows whether it is ours

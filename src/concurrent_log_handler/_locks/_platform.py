@@ -1,0 +1,158 @@
+"""The platform's lock, bound once, and what is locked beside the sidecar: directories, backups, part files.
+
+What a lock protects is the callers' business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from time import sleep
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
+
+import portalocker
+import portalocker.portalocker
+
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import WINDOWS, close_quietly, identity
+from concurrent_log_handler._forks import here, home, in_child
+
+EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
+UNLOCK = int(portalocker.LOCK_UN)
+_CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
+
+# Waiting: bursts of tries, since the holder is usually done in microseconds, with sleeps between
+# them that grow.  A burst after each sleep keeps the slowest call short: the lock is free
+# several times during it.  A sleep costs about 60 microseconds more than it is asked for.
+# The thread lock and sleep() are taken from one import: where gevent patches them, it patches both.
+TRIES = 20
+TRIES_BEFORE_YIELDING = 5
+NEAR = (0.00005, 0.002)
+FAR = (0.001, 0.016)  # each try is a request to a server
+yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+
+
+def _bind_locker() -> Callable[[int, int], object]:
+    """Return the call that locks or unlocks a descriptor; it raises if the lock is held elsewhere."""
+    locker: object = getattr(portalocker.portalocker, "LOCKER", None)
+    if not WINDOWS and callable(locker) and not isinstance(locker, type):
+        return locker  # portalocker.lock() does the same after 10 times as much enum arithmetic
+
+    def flock(fd: int, operation: int) -> None:
+        with open(fd, "r+b", buffering=0, closefd=False) as file:
+            try:
+                if operation == UNLOCK:
+                    portalocker.unlock(file)
+                else:
+                    portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+            except portalocker.exceptions.AlreadyLocked as error:
+                raise BlockingIOError(errno.EAGAIN, "locked by somebody else") from error
+            except portalocker.exceptions.BaseLockException as error:
+                raise OSError(errno.ENOLCK, f"cannot lock: {error}") from error
+
+    return flock
+
+
+flock = _bind_locker()
+
+
+def contended(error: OSError) -> bool:
+    """Tell a lock that somebody holds from one that cannot be had at all."""
+    return error.errno in _CONTENDED
+
+
+def wait_for(
+    attempt: Callable[[], bool], timeout: Optional[float], sleeps: Tuple[float, float] = NEAR
+) -> bool:
+    """Call *attempt* until it returns True, at most about *timeout* seconds (None: for ever)."""
+    until = None if timeout is None else monotonic() + timeout
+    pause, longest = sleeps
+    while not attempt():
+        if until is not None and monotonic() >= until:
+            return False
+        sleep(pause)
+        pause = min(pause * 2, longest)
+    return True
+
+
+# Descriptors that carry a lock, with the generation of processes that took it and what they had open then.
+_locked: Dict[int, Tuple[int, Optional[Tuple[int, int]]]] = {}
+
+
+def lock_file_now(fd: int) -> Optional[bool]:
+    """
+    Lock what *fd* has open, without waiting.
+
+    Returns True (locked), False (somebody else has it, or may have it) or None (this file system does not
+    lock such files).  A forked child closes its copy of *fd*.
+    """
+    _locked[fd] = home.generation, identity(fd)
+    try:
+        flock(fd, EXCLUSIVE_NOW)
+    except OSError as error:
+        # NFSv4 locks nothing that is open only to be read; so nobody can tell whether others do.
+        return False if contended(error) or error.errno == errno.EBADF else None
+    return True
+
+
+def unlock_file(fd: int) -> None:
+    """
+    Release what `lock_file_now` locked, if anything, and close *fd*.
+
+    A descriptor that was closed under us, and is somebody else's by now, is left alone.
+    """
+    if _is_foreign(fd, *_locked.pop(fd, (0, None))[1:]):
+        return
+    # Unlocking, not only closing: a copy in a child that another thread is starting may live longer.
+    with contextlib.suppress(Exception):
+        flock(fd, UNLOCK)
+    close_quietly(fd)
+
+
+@in_child
+def _close_inherited() -> None:
+    """Close the parent's locked descriptors; an idle copy would keep the lock."""
+    for fd, (generation, opened) in list(_locked.items()):
+        if generation != home.generation:
+            del _locked[fd]
+            if not _is_foreign(fd, opened):
+                close_quietly(fd)
+
+
+def _is_foreign(fd: int, opened: Optional[Tuple[int, int]]) -> bool:
+    now = identity(fd)
+    return opened is not None and now is not None and now != opened
+
+
+@contextlib.contextmanager
+def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[bool]]:
+    """
+    Hold a lock on the directory at *path* within *timeout* seconds; yields what `lock_file_now` returns.
+
+    Raises:
+        OSError: The process or the system is out of descriptors, which is no property of the file system.
+    """
+    if WINDOWS:
+        yield None  # a directory cannot be opened there
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        yield None
+        return
+    process = here()
+    state: List[Optional[bool]] = [False]
+
+    def attempt() -> bool:
+        state[0] = lock_file_now(fd)
+        return state[0] is not False
+
+    try:
+        wait_for(attempt, timeout)
+        yield state[0]
+    finally:
+        if here() == process:  # a child forked meanwhile closed its copy already
+            unlock_file(fd)

@@ -1,0 +1,432 @@
+"""The sidecar's lock, and the one way in and out of what is locked: `SidecarLock.run`.
+
+A thread that wants to write takes two locks: the thread lock, shared by all handlers
+of this process on one log, then the sidecar's, shared by all processes.  What is done
+under them is the handlers' business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+import weakref
+from os import lseek
+from time import sleep
+from typing import Any, Callable, Optional, Protocol, TypeVar
+
+from concurrent_log_handler._files import (
+    WINDOWS,
+    Access,
+    close_quietly,
+    closed_late,
+    is_ours,
+    mark,
+    open_in_directory,
+    read_at,
+    root,
+    write_at,
+)
+from concurrent_log_handler._forks import home
+
+from . import LockTimeoutError
+from ._platform import (
+    EXCLUSIVE_NOW,
+    FAR,
+    NEAR,
+    TRIES,
+    TRIES_BEFORE_YIELDING,
+    UNLOCK,
+    contended,
+    flock,
+    wait_for,
+    yield_processor,
+)
+from ._threads import ThreadLock
+
+# How a step that `run` calls came in: without the thread lock, with it, or from inside another step of this thread.
+OUTSIDE, ENTERED, INSIDE = range(3)
+
+# Where each try goes to a server: seconds to wait, for a record, while the last wait was in vain.
+_STUCK_PATIENCE = 0.05
+_APPENDED = "records are appended without it, and the file is not rotated meanwhile"
+_REFUSED = "on a disk that machines share nothing is written without it, so the record is not in the file"
+
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
+
+
+class LockUser(Protocol):
+    """Who works under a lock, and begins anew in a forked child, too."""
+
+    def after_fork(self) -> None:
+        """Forget what belongs to the parent.  No other thread is in here yet."""
+
+
+class SidecarLock:
+    """
+    The lock of one log in this process.
+
+    Contract: everything that is locked is done by a step that `run` calls; the step calls `acquire`
+    where it needs the sidecar's lock, and `run` releases both.  `held` is set before the system call
+    that locks and cleared before the one that unlocks, so a signal handler that runs between the two sees
+    too much rather than too little: it locks again, which changes nothing for a descriptor that has
+    the lock, and leaves the unlocking to the code that it interrupted.
+
+    Attributes:
+        path: The sidecar.
+        rlock: The re-entrant thread lock, also the `lock` of every handler on this log.
+        mine: Tells whether the calling thread has it.
+        held: A thread of this process is between `acquire` and `release`.
+        entered: The thread lock was taken by `run`, and not by `handler.acquire()`.
+        stuck: The last wait was in vain; until the lock is had again, nobody waits.
+        fd: The open sidecar, or -1.
+        writable: Whether it may be written to: by its mode, and since it has no other name.
+        distant: Each try is a request to a server, and nothing is written without the lock.
+        trouble: Why the last `acquire` failed, if nobody has reported it yet.
+        users: The handlers on this log.
+    """
+
+    def __init__(self, path: str, access: Access) -> None:
+        self.path = path
+        self._threads = ThreadLock()
+        self.rlock = self._threads.rlock
+        self.mine = self._threads.mine
+        self._line = self._threads.line
+        self.held = False
+        self.entered = False
+        self.stuck = False
+        self.distant = False
+        self.trouble: Optional[BaseException] = None
+        self.users: weakref.WeakValueDictionary[int, LockUser] = weakref.WeakValueDictionary()
+        self._access = access
+        self.fd = -1
+        self.writable = True
+        self._mark = -2
+        self._identity = (-1, -1)
+        self._root = root()
+        self._generation = home.generation
+
+    # -- in and out -----------------------------------------------------------
+
+    def run(
+        self,
+        step: Callable[[_Argument, int], _Result],
+        argument: _Argument,
+        timeout: Optional[float],
+    ) -> _Result:
+        """
+        Return what *step* returns, called with *argument* and how it came in.
+
+        Args:
+            timeout: Seconds to wait for the thread lock; None waits for ever.
+
+        Whatever the step raises, and wherever an interrupt cuts it short, nothing stays locked.
+        """
+        mine = self.mine()
+        if mine and (self.held or self.entered):
+            if self._inside() and self.held:
+                return step(argument, INSIDE)
+            mine = self.mine()
+        try:
+            try:
+                if mine or (not self._line and self.rlock.acquire(False)) or self.enter(timeout):
+                    if not mine:
+                        self.entered = True
+                    return step(argument, ENTERED)
+                return step(argument, OUTSIDE)
+            finally:
+                if self.mine():
+                    if self.held:
+                        self.release()
+                    if not mine:
+                        self.rlock.release()
+                        self.entered = (
+                            False  # last: an interrupt before it leaves a mark that `_inside` can heal
+                        )
+        finally:
+            # An interrupt may have cut the `finally` above short.
+            if self.mine() and (self.held or not mine):
+                self._let_go(mine)
+
+    def _let_go(self, keep_thread: bool) -> None:
+        """Release what this thread still has, whatever the marks say."""
+        try:
+            self.release()
+        except RecursionError:  # no frame is left for a call: the same in C's calls only
+            self.held = False
+            try:
+                flock(self.fd, UNLOCK)
+            except (OSError, ValueError):  # it may be closed: -1
+                pass
+            raise
+        finally:
+            if not keep_thread:
+                self.rlock.release()
+                self.entered = False
+
+    def _inside(self) -> bool:
+        """
+        Tell whether this thread really is on its way through a step.
+
+        Two interrupts in quick succession can cut off both nets that release the lock; then the
+        marks stay although no frame is left that stands for them, and are taken back here.
+        """
+        frame: Any = sys._getframe(2)  # noqa: SLF001 - the only view of one's own stack
+        code = SidecarLock.run.__code__
+        while frame is not None:
+            if frame.f_code is code and frame.f_locals["self"] is self:
+                return True
+            frame = frame.f_back
+        self._let_go(keep_thread=False)
+        return False
+
+    # -- the thread lock ------------------------------------------------------
+
+    def enter(self, timeout: Optional[float]) -> bool:
+        """Take the thread lock; *timeout* seconds (None: for ever) are for a holder that does not let go."""
+        if self.stuck and timeout is not None:
+            timeout = min(timeout, _STUCK_PATIENCE if self.distant else 0.001)
+        if self._threads.take(timeout):
+            return True
+        self._give_up(timeout, "another thread of this process holds it")
+        return False
+
+    def leave(self) -> int:
+        """Release the thread lock, if this thread has it, as often as it has; returns how often."""
+        levels = 0
+        while self.mine():
+            self.rlock.release()
+            levels += 1
+        return levels
+
+    # -- the sidecar's lock ---------------------------------------------------
+
+    def acquire(self, timeout: Optional[float]) -> bool:
+        """
+        Lock the sidecar within *timeout* seconds (None: wait for ever).
+
+        Returns False, with the cause in `trouble`, if that failed.  Until `release`, no other
+        process that uses the same sidecar holds it.
+        """
+        self.held = True
+        try:
+            if lseek(self.fd, 0, 1) == self._mark:
+                flock(self.fd, EXCLUSIVE_NOW)
+                if self.stuck:
+                    self.stuck = False
+                return True
+        except OSError:
+            pass
+        return self._acquire_slowly(timeout)
+
+    def again(self) -> bool:
+        """
+        Take the lock which the interrupted code of this thread was about to take, if it can be had at once.
+
+        Tells whether this process has the lock, as far as can be known.
+
+        Whoever interrupts a wait does not wait itself: the next signal would interrupt it in
+        turn, until the stack is full.
+        """
+        try:
+            return is_ours(self.fd, self._mark) and (self._burst() or WINDOWS)  # which locks nothing twice
+        except OSError:
+            return False
+
+    def take_trouble(self) -> BaseException:
+        """Return why the lock was not had."""
+        trouble, self.trouble = self.trouble, None
+        return trouble or LockTimeoutError(f"the lock on {self.path!r} is still held by somebody else")
+
+    def release(self) -> None:
+        """Unlock the sidecar."""
+        self.held = False
+        try:
+            flock(self.fd, UNLOCK)
+        except (OSError, ValueError):
+            # Never opened, or closed under us, which unlocked it; or the file system failed, and closing unlocks.
+            fd, self.fd = self.fd, -1
+            if is_ours(fd, self._mark):
+                close_quietly(fd)
+
+    def check_place(self, timeout: Optional[float]) -> bool:
+        """
+        Tell whether the sidecar that we hold is the file at its path, and change over if not.
+
+        Returns False if another one lies there and its lock could not be had.
+        """
+        if self._in_place():
+            return True
+        self.close()
+        return self._acquire_slowly(timeout)
+
+    def forget_foreign(self) -> None:
+        """Do not touch the descriptor any more, if it was closed under us and is somebody else's now."""
+        if not is_ours(self.fd, self._mark):
+            self.fd = -1
+
+    def read(self) -> bytes:
+        """Return the sidecar's content.  Call it with the lock held."""
+        content = read_at(self.fd, 64, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)  # where pread() is not to be had
+        return content
+
+    def write(self, content: bytes) -> None:
+        """Replace the sidecar's content, or raise `OSError`.  Call it with the lock held."""
+        if not self.writable:
+            msg = "the next rollover time cannot be written into the lock file, for other processes to see"
+            raise PermissionError(errno.EACCES, msg, self.path)
+        write_at(self.fd, content, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)
+        os.ftruncate(self.fd, len(content))
+        if self.distant:
+            os.fsync(self.fd)
+
+    def close(self) -> None:
+        """Close the sidecar; the next `acquire` opens it again."""
+        # Unlocking comes first: an interrupt behind it leaves a descriptor, but no lock.
+        ours = is_ours(self.fd, self._mark)
+        if ours:
+            with contextlib.suppress(Exception):
+                flock(self.fd, UNLOCK)
+        fd, self.fd = self.fd, -1
+        if ours:
+            close_quietly(fd)
+
+    def check_path(self) -> None:
+        """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
+        with contextlib.suppress(FileNotFoundError):
+            _require_regular(os.lstat(self.path), self.path)
+
+    def _acquire_slowly(self, timeout: Optional[float]) -> bool:
+        if self.stuck and timeout is not None:
+            timeout = min(timeout, _STUCK_PATIENCE) if self.distant else 0.0
+        try:
+            for _ in range(100):
+                opened = not is_ours(self.fd, self._mark)
+                if opened:
+                    self._open()
+                elif self.distant:
+                    sleep(FAR[0])  # `acquire` has just tried
+                try:
+                    had = wait_for(self._burst, timeout, FAR if self.distant else NEAR)
+                except OSError:
+                    if opened:
+                        raise
+                    self.close()  # a server's file that was deleted there, perhaps
+                    continue
+                if not had:
+                    self._give_up(timeout, "another process holds it, stopped or stuck perhaps")
+                    return False
+                # A sidecar deleted between opening and locking is locked for nobody else.
+                if not opened or self._in_place():
+                    self.stuck = False
+                    return True
+                self.close()
+            msg = f"the lock file {self.path!r} is replaced again and again"
+            raise OSError(errno.ESTALE, msg)
+        except OSError as error:
+            if not self.stuck:
+                self.trouble = error
+            self.stuck = True
+            return False
+
+    def _burst(self) -> bool:
+        """Try some times in a row, as fast as can be: the holder is usually done in microseconds."""
+        fd = self.fd
+        for tries in range(1 if self.distant else TRIES):
+            try:
+                flock(fd, EXCLUSIVE_NOW)
+            except OSError as error:
+                if not contended(error):
+                    raise
+            else:
+                return True
+            if tries >= TRIES_BEFORE_YIELDING:
+                yield_processor()  # to the holder, perhaps
+        return False
+
+    def _give_up(self, waited: Optional[float], cause: str) -> None:
+        if not self.stuck:
+            self.trouble = LockTimeoutError(
+                f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); "
+                + (_REFUSED if self.distant else _APPENDED)
+            )
+        self.stuck = True
+
+    def _in_place(self) -> bool:
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except PermissionError:
+            return True  # who may not look, and so not open another one, goes on with the one that it has
+        except OSError:
+            return self._root != root()  # and so does who is in a jail, where the path leads nowhere
+        return (there.st_dev, there.st_ino) == self._identity
+
+    def _open(self) -> None:
+        self.fd = -1
+        fd = open_in_directory(self.path, self._open_path, within=self._root)
+        if self.distant:
+            fd = closed_late(fd)
+        try:
+            found = os.fstat(fd)
+            _require_regular(found, self.path)
+            # Another name for it may be somebody's try to have us write into another file.
+            self.writable = self.writable and found.st_nlink <= 1
+            self._identity = (found.st_dev, found.st_ino)
+            self._mark = mark(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.fd = fd
+
+    def _open_path(self) -> int:
+        # A symbolic link here may be somebody's try to have us lock, or create, another file.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            self.writable = True
+            return self._access.open(self.path, os.O_RDWR | flags)
+        except PermissionError as error:
+            try:
+                self.writable = False
+                return self._access.open(self.path, os.O_RDONLY | flags, create=False)
+            except FileNotFoundError:
+                raise error from None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise _not_regular(self.path, error.errno) from error
+            raise
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    # -- fork -----------------------------------------------------------------
+
+    def start_anew(self) -> None:
+        """Begin in a forked child, once: no lock on the file, no descriptor, and nobody but this thread in here."""
+        generation = home.generation
+        if self._generation == generation:
+            return
+        fd, self.fd = self.fd, -1
+        if is_ours(fd, self._mark):
+            close_quietly(fd)  # closing, not unlocking: the parent may hold it
+        self._threads.begin_anew()
+        self.held = self.entered = self.stuck = False
+        self.trouble = None
+        for user in [ref() for ref in self.users.valuerefs()]:
+            if user is not None:
+                user.after_fork()
+        self._generation = generation
+
+
+def _not_regular(path: str, number: int) -> OSError:
+    return OSError(number, "the lock file must be a regular file, and something else lies there", path)
+
+
+def _require_regular(found: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _not_regular(path, errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL)

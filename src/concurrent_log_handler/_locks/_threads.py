@@ -1,0 +1,97 @@
+"""The thread lock: re-entrant, and taken in turns by those who wait.
+
+What is done under it is `_sidecar`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from threading import Lock, RLock, get_ident
+from typing import Any, Callable, Dict, Optional
+
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import home
+
+# Seconds that closing a handler waits for a thread which may wait for logging's own lock, held by the closing one.
+CONFIG_PATIENCE = 1.0
+
+logging_lock: Any = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - what its own fork hook takes, too
+
+
+def logging_is_locked_here() -> bool:
+    """Tell whether the calling thread holds the lock of the `logging` module, as `dictConfig` does."""
+    return bool(logging_lock._is_owned())
+
+
+class ThreadLock:
+    """
+    A re-entrant lock for the threads of one process that log to one file.
+
+    An `RLock` alone is unfair: a thread that logs without pause takes it again before any that
+    waits is awake.  So who has to wait stands in line, and while there is a line, nobody takes the lock
+    past it: each waits for as many turns as there were threads before it.
+
+    Attributes:
+        rlock: The lock, also the `lock` of every handler on the log.
+        mine: Tells whether the calling thread has it.
+        line: Who waits, in the order of their coming, each with a bell that rings when it is first.
+    """
+
+    def __init__(self) -> None:
+        self.rlock = RLock()
+        self.mine: Callable[[], bool] = self.rlock._is_owned  # type: ignore[attr-defined]
+        self.line: Dict[int, Any] = {}
+        self._turns = 0
+
+    def take(self, timeout: Optional[float]) -> bool:
+        """
+        Take the lock; returns False after *timeout* seconds (None: never) in which nobody got on.
+
+        While others take their turns, the lock is not stuck, however long that takes.
+        """
+        if self.mine() or not self.line:
+            if self.rlock.acquire(False):
+                return True
+            if timeout == 0:
+                return False
+        me = get_ident()
+        if (
+            me in self.line
+        ):  # a signal handler of a thread that stands in line: that one cannot move meanwhile
+            return self.rlock.acquire(True, -1 if timeout is None else timeout)
+        bell = Lock()
+        bell.acquire()
+        try:
+            self.line[me] = bell
+            self._ring()
+            first = False
+            while True:
+                turns = self._turns
+                until = None if timeout is None else monotonic() + timeout
+                first = first or bell.acquire(True, _left(until))
+                if first and self.rlock.acquire(True, _left(until)):
+                    self._turns += 1
+                    return True
+                if self._turns == turns:
+                    return False
+        finally:
+            self.line.pop(me, None)
+            self._ring()
+
+    def _ring(self) -> None:
+        """Tell the first in line that it is the first; once more does no harm."""
+        for bell in list(self.line.values())[:1]:
+            with contextlib.suppress(RuntimeError):
+                bell.release()
+
+    def begin_anew(self) -> None:
+        """Forget, in a forked child, the parent's other threads; what this thread took before a fork(), it keeps."""
+        self.line.clear()
+        # After a fork in C, a thread made since may have the identity of one that held the lock.
+        if home.unannounced or not self.mine():
+            self.rlock._at_fork_reinit()  # type: ignore[attr-defined]
+
+
+def _left(until: Optional[float]) -> float:
+    return -1 if until is None else max(0.0, until - monotonic())

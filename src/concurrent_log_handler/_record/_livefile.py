@@ -1,0 +1,459 @@
+"""The live file: open it, tell whether it is still the one at its path, append a record whole or not at all.
+
+What goes into it comes as bytes; who may write when is decided by the caller, who holds
+the lock, except for `append_apart`, which needs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+import time
+from io import TextIOWrapper
+from os import lseek
+from os import stat as os_stat
+from typing import Callable, Optional, Tuple
+
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import (
+    OFFSET_IS_OURS,
+    WINDOWS,
+    Access,
+    close_quietly,
+    is_ours,
+    mark,
+    open_in_directory,
+    read_at,
+    root,
+)
+
+from ._text import TextFormat
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_APPEND = os.O_RDWR | os.O_APPEND
+_TORN_PATIENCE = 0.02
+
+# Seconds from `look` to the end of `append` up to which nobody can have compressed the file
+# meanwhile: `_compress` removes no backup that young.
+LATE = 0.001
+
+
+def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
+    return os.write(fd, data)
+
+
+_put: Callable[[int, bytes, int], int] = os.pwrite if OFFSET_IS_OURS else _write_at_end
+
+
+class LiveFile:
+    """
+    The file at *path*, kept open for append.
+
+    Attributes:
+        fd: The descriptor, or -1.
+        end: Size of the file after our last write; -1 if unknown.
+        regular: It is a regular file: it can be measured, cut back and renamed.
+        outdated: The file to be emptied when it is first opened (mode `"w"`), if it is still as
+            it was: what another process has logged since then stays.
+        needs_lock: Nothing may be appended without the lock.
+        on_other_disk: Called when the file turns out to lie on another disk than before; tells
+            whether it has to be looked at anew.
+    """
+
+    needs_lock = False
+
+    def __init__(self, path: str, access: Access, text: TextFormat) -> None:
+        self.path = path
+        self._encoded_path = os.fsencode(path)  # once, not with each record
+        self.text = text
+        self.fd = -1
+        self.end = -1
+        self.regular = True
+        self.outdated: Optional[Tuple[int, int, int, int]] = None
+        self._access = access
+        self._mark = -2
+        self._ino = -1
+        self._dev = -1
+        self._stream: Optional[TextIOWrapper] = None
+        self._root = root()
+        self.on_other_disk: Optional[Callable[[LiveFile], bool]] = None
+        self._disk = _device(os.path.dirname(path))
+
+    def empty_when_opened(self) -> None:
+        """Have what the file holds now, and nothing that comes later, removed when it is first opened."""
+        with contextlib.suppress(OSError):
+            there = os.stat(self.path)
+            if stat.S_ISREG(there.st_mode):
+                self.outdated = _state(there)
+
+    def look(self) -> int:
+        """
+        Return the size of the file at the path, which is open afterwards and ends with a whole record.
+
+        It is opened (and created) anew if it is gone, or another one lies there, or our
+        descriptor was closed or belongs to somebody else by now.
+        """
+        try:
+            there = os_stat(self._encoded_path)
+            if lseek(self.fd, 0, 1) == self._mark and there.st_ino == self._ino and there.st_dev == self._dev:
+                size = there.st_size
+                if size == self.end:
+                    return size
+                # Somebody else wrote since: the usual case where processes share the log.
+                text = self.text
+                longest = text.longest_end
+                if (
+                    size > longest
+                    and not size % text.width
+                    and read_at(self.fd, longest, size - longest).endswith(text.ends)
+                ):
+                    self.end = size
+                    return size
+                return self._mend(size)
+        except OSError:
+            pass
+        return self._look_again()
+
+    def append(self, data: bytes, size: int) -> None:
+        """
+        Write *data* behind the *size* bytes that `look` returned, with one system call.
+
+        Raises `OSError` if it could not be written whole; nothing of it is in the file then.
+        """
+        if not size and self.text.bom and self.regular:
+            data = self.text.bom + data
+        try:
+            written = _put(self.fd, data, size)
+        except OSError as error:
+            if error.errno == errno.ESPIPE:  # a pipe or a terminal, which has no offset
+                _write_through(self.fd, data)
+            elif error.errno == errno.EBADF:  # closed since we looked
+                self.append_apart(data)
+            else:
+                raise
+            return
+        if written != len(data):
+            written = _write_rest(self.fd, data, written, self.path)
+        self.end = size + written
+
+    def linked(self) -> bool:
+        """Tell whether the open file has a name, or is what the path leads to without one (`/dev/stderr`)."""
+        if self.fd == -1:
+            return True
+        here = os.fstat(self.fd)
+        return here.st_nlink > 0 or _leads_to(self.path, here)
+
+    def append_apart(
+        self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
+    ) -> None:
+        """
+        Append *data* through a descriptor of its own, with one system call, whoever else is writing.
+
+        For a record that interrupts another one of the same thread, and for one that could not
+        wait for the lock.  If the file was removed meanwhile, *is_missing* is asked, with the
+        descriptor, *data* and the size before it, whether it has to be written again.  Raises as
+        `append` does.
+        """
+        for _ in range(3):
+            fd = self._open_apart()
+            try:
+                size = self._append_to(fd, data)
+                here = os.fstat(fd)
+                if here.st_nlink or _leads_to(self.path, here) or not is_missing(fd, data, size):
+                    return
+            finally:
+                os.close(fd)
+        msg = "the file was removed again and again while a record was written to it"
+        raise OSError(errno.ESTALE, msg, self.path)
+
+    def _open_apart(self) -> int:
+        try:
+            os.stat(self.path)
+            return self._open()
+        except OSError as error:
+            if self._out_of_reach(error) is not None:
+                return os.dup(self.fd)
+        return self._open()
+
+    def _out_of_reach(self, error: OSError) -> Optional[os.stat_result]:
+        """
+        Return the status of the file that we have open, if *error* does not mean that another one is due.
+
+        The process has given up its rights, and may not even look into the directory any more; or it
+        has another root, and the path leads nowhere there.  None also if the file is not ours or was removed.
+        """
+        in_jail = isinstance(error, FileNotFoundError) and self._root != root()
+        if not (isinstance(error, PermissionError) or in_jail) or not self._is_same(self.fd):
+            return None
+        here = os.fstat(self.fd)
+        return here if here.st_nlink else None
+
+    def _append_to(self, fd: int, data: bytes) -> int:
+        """Append *data* and return the size of the file before it."""
+        here = os.fstat(fd)
+        size = here.st_size
+        if not stat.S_ISREG(here.st_mode):
+            _write_through(fd, data)
+            return size
+        if not size:
+            data = self.text.bom + data
+        elif self._torn(fd, size):
+            data = self._seal(size) + data
+        _write_rest(fd, data, os.write(fd, data), self.path)
+        return size
+
+    def create(self) -> None:
+        """Make the file if it is not there; its content stays."""
+        os.close(self._open())
+
+    def ask_directory(self) -> None:
+        """Have the names in the directory be those of this moment, as they are on a local disk."""
+
+    def ask_for_all_names(self) -> None:
+        """The same, and what the files are, for somebody who changes several."""
+
+    def is_file(self) -> bool:
+        """Tell whether the path leads to a regular file, or to nothing yet."""
+        try:
+            return stat.S_ISREG(os.stat(self.path).st_mode)
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Close the file; the next `look` opens it again."""
+        fd = self._let_go()
+        if fd != -1:
+            close_quietly(fd)
+
+    def _let_go(self) -> int:
+        """Return the descriptor, which is to be closed; -1 if there is none, or it is somebody else's by now."""
+        fd, self.fd = self.fd, -1
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            # Whoever has kept it must not write into the file that gets this number next.
+            with contextlib.suppress(Exception):
+                stream.close()
+        return fd if is_ours(fd, self._mark) or self._is_same(fd) else -1
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def stream(self) -> Optional[TextIOWrapper]:
+        """Return a text stream on our descriptor that buffers nothing, or None while it is closed."""
+        if self.fd == -1:
+            return None
+        stream = self._stream
+        if stream is None or stream.closed or stream.fileno() != self.fd:
+            raw = io.FileIO(self.fd, "a", closefd=False)
+            raw.name = self.path  # as the standard library's stream has it, for whoever tells a file by that
+            text = self.text
+            if text.bom and self.regular and not os.fstat(self.fd).st_size:
+                _write_rest(self.fd, text.bom, os.write(self.fd, text.bom), self.path)
+            stream = TextIOWrapper(raw, text.codec, text.errors, text.newline, write_through=True)
+            stream.mode = "a"  # type: ignore[misc]  # as open() does it
+            self._stream = stream
+        return stream
+
+    def identity(self) -> tuple[int, int]:
+        """Return (device, inode) of the open file."""
+        return self._dev, self._ino
+
+    # -- opening --------------------------------------------------------------
+
+    def _open(self) -> int:
+        return open_in_directory(self.path, self._open_path, within=self._root)
+
+    def _open_path(self) -> int:
+        try:
+            fd = self._access.open(self.path, _APPEND)
+        except PermissionError:
+            return self._open_to_write()
+        try:
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
+        # A pipe that we could read ourselves would never tell that its reader has gone.
+        os.close(fd)
+        return self._open_to_write()
+
+    def _open_to_write(self) -> int:
+        # A pipe without a reader is an error then, in place of waiting for one.
+        fd = self._access.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if not WINDOWS:
+                os.set_blocking(fd, True)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def _look_again(self) -> int:
+        there: Optional[os.stat_result] = None
+        try:
+            there = os.stat(self.path)
+        except OSError as error:
+            there = self._out_of_reach(error)
+            if there is None and isinstance(error, PermissionError):
+                raise
+        if there is None or not self._is_same(self.fd, there):
+            self.close()
+            there = self._open_anew()
+            if there.st_dev != self._disk:
+                self._disk = there.st_dev
+                if self.on_other_disk is not None and self.on_other_disk(self):
+                    return self.look()
+        self._put_mark()
+        if there.st_size == self.end:
+            return self.end
+        return self._mend(there.st_size)
+
+    def _put_mark(self) -> None:
+        if OFFSET_IS_OURS:
+            self._mark = mark(self.fd)
+
+    def _open_anew(self) -> os.stat_result:
+        fd = self._open()
+        try:
+            there = os.fstat(fd)
+            if self.outdated is not None and self.outdated == _state(there):
+                os.ftruncate(fd, 0)
+                there = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.outdated = None
+        self._ino, self._dev = there.st_ino, there.st_dev
+        self.regular = stat.S_ISREG(there.st_mode)
+        self.end = -1
+        self.fd = fd
+        return there
+
+    def _is_same(self, fd: int, there: Optional[os.stat_result] = None) -> bool:
+        """Tell by `fstat` whether *fd* is our file, opened by us (and, if given, the file *there*)."""
+        try:
+            here = os.fstat(fd)
+            if fcntl is not None and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
+                return False
+        except OSError:
+            return False
+        if there is not None and (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev):
+            return False
+        return (here.st_ino, here.st_dev) == (self._ino, self._dev)
+
+    # -- a torn tail ----------------------------------------------------------
+
+    def _mend(self, size: int) -> int:
+        """End the file of *size* bytes with a whole record, since somebody else wrote to it, and return its size."""
+        if not self.regular:
+            return 0
+        if size and self._torn(self.fd, size):
+            size = os.fstat(self.fd).st_size
+            seal = self._seal(size)
+            size += _write_rest(self.fd, seal, _put(self.fd, seal, size), self.path)
+        self.end = size
+        return size
+
+    def _torn(self, fd: int, size: int) -> bool:
+        """Tell whether a writer died inside its write."""
+        if not self.text.ends or not size:
+            return False
+        width = self.text.width
+        # A writer without the lock shows up as torn while the kernel is copying its record.
+        until = 0.0
+        while True:
+            try:
+                if not size % width and self._tail(fd, size).endswith(self.text.ends):
+                    return False
+            except OSError:
+                return False  # write-only
+            now = monotonic()
+            until = until or now + _TORN_PATIENCE
+            if now > until:
+                return True
+            time.sleep(_TORN_PATIENCE / 20)
+            size = os.fstat(fd).st_size
+
+    def _tail(self, fd: int, size: int) -> bytes:
+        longest = self.text.longest_end
+        return read_at(fd, longest, size - longest if size > longest else 0)
+
+    def _seal(self, size: int) -> bytes:
+        return b"\0" * (-size % self.text.width) + self.text.seal
+
+
+def _leads_to(path: str, here: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), here)
+    except OSError:
+        return False
+
+
+def _device(path: str) -> int:
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return -1
+
+
+def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _write_through(fd: int, data: bytes) -> None:
+    """Write *data* to a pipe or a device, which takes back nothing, and may take it in pieces."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _write_rest(fd: int, data: bytes, written: int, path: str) -> int:
+    """
+    Write what is left of *data* behind its first *written* bytes, and return the length of *data*.
+
+    Only a write that fails tells why: then all of it is taken back, and the file system's own error raised.
+    """
+    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        # Not behind what somebody else wrote there without the lock.
+        while written < len(data) and _ends_with(fd, data[:written]) is not False:
+            more = _put(fd, data[written:], written)
+            if not more:
+                break
+            written += more
+    except OSError as error:
+        reason = error
+    if written < len(data):
+        fate = "they were taken back" if _take_back(fd, data[:written]) else "they stay"
+        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
+        raise OSError(reason.errno, msg, path)
+    return written
+
+
+def _take_back(fd: int, data: bytes) -> bool:
+    """Cut *data* off the end of the file, unless something stands behind it; tell whether so."""
+    if not _ends_with(fd, data):
+        return False
+    try:
+        os.ftruncate(fd, os.fstat(fd).st_size - len(data))
+    except OSError:
+        return False
+    return True
+
+
+def _ends_with(fd: int, data: bytes) -> Optional[bool]:
+    """Tell whether the file ends with *data*; None if we may not read it."""
+    try:
+        size = os.fstat(fd).st_size
+        return size >= len(data) and read_at(fd, len(data), size - len(data)) == data
+    except OSError:
+        return None

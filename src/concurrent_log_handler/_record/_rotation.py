@@ -1,0 +1,258 @@
+"""A rotation, from the question whether it is due to the new live file.
+
+The names that it gives are the chains' business, and what becomes of a backup later, that of the compressor,
+the retention and the announcer, which are told here in the right order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from functools import partial
+from logging import LogRecord
+from typing import Callable, Iterable, Optional, Protocol, Tuple
+
+from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._backups import Look
+from concurrent_log_handler._backups._announcer import Announcer
+from concurrent_log_handler._backups._numbered import Move
+from concurrent_log_handler._backups._retention import Retention
+from concurrent_log_handler._backups._schedule import Schedule
+from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._locks import Locks, LockTimeoutError
+from concurrent_log_handler._settings import Settings
+
+from ._livefile import LiveFile
+
+_ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rotation is considered
+
+
+class Hooks(Protocol):
+    """What a rotation asks its handler: hooks of the standard library, and what tells our two handlers apart."""
+
+    def shouldRollover(self, record: LogRecord) -> bool: ...
+    def doRollover(self) -> None: ...
+    def rotate(self, source: str, dest: str) -> None: ...
+    def _bytes(self, record: LogRecord) -> bytes: ...
+
+    @property
+    def _asks_each_time(self) -> Callable[[], bool]:
+        """Tell whether a subclass decides when to rotate."""
+
+    @property
+    def _rotates(self) -> Callable[[], bool]:
+        """Tell whether this handler ever rotates."""
+
+    @property
+    def _backups(self) -> Look:
+        """Return the chain of backups."""
+
+    @property
+    def _surplus(self) -> Callable[[], Iterable[str]]:
+        """Return the paths of the backups that are too many."""
+
+    @property
+    def _roll(self) -> Callable[[], bool]:
+        """Move the live file and its backups; returns whether it was moved."""
+
+
+class Rotation:
+    """
+    The rotations of the log at *log* by one handler.
+
+    Contract: everything but `is_due` is called with the thread lock and the sidecar's held.  A rotation
+    that fails costs no record: it is reported once per streak, and tried again later.
+
+    Attributes:
+        look_closer_at: Size of the live file from which `make_room` is asked.
+        schedule: The time that all processes go by, of a handler that rotates by time.
+        rolling: A rotation is going on.
+        trouble: Rotations that failed.
+    """
+
+    def __init__(
+        self,
+        log: str,
+        settings: Settings,
+        live: LiveFile,
+        locks: Locks,
+        afterwards: Afterwards,
+        announcer: Announcer,
+        retention: Retention,
+        compress: Callable[[Look], None],
+        schedule: Optional[Schedule],
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._live = live
+        self._locks = locks
+        self._afterwards = afterwards
+        self._announcer = announcer
+        self.retention = retention
+        self._compress = compress
+        self.schedule = schedule
+        self.trouble = Streak()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.rolling = False
+        self._incoming: Tuple[Optional[LogRecord], int] = (None, 0)
+        self._begun = False  # the first record has come
+        self.look_closer_at = _ALWAYS  # until then
+
+    def after_fork(self, inside: bool) -> None:
+        """Forget, in a forked child, what was the parent's; *inside*: the child goes on in a step that forked."""
+        rolling, incoming = self.rolling, self._incoming
+        self._begin_anew()
+        if inside:
+            self.rolling, self._incoming = rolling, incoming
+
+    # -- when ------------------------------------------------------------------
+
+    def is_due(self, size: int) -> bool:
+        """Tell whether `make_room` is to be asked before the file has *size* bytes; stands in `emit`'s way, too."""
+        return size >= self.look_closer_at or (self.schedule is not None and self.schedule.is_up())
+
+    def adjust(self, hooks: Hooks) -> None:
+        """Learn anew from which size of the live file a rotation may be due."""
+        if not self._begun or hooks._asks_each_time():
+            self.look_closer_at = _ALWAYS
+        elif self._settings.maxBytes and hooks._rotates():
+            self.look_closer_at = nearly_full(self._settings.maxBytes)
+        else:
+            self.look_closer_at = _NEVER
+
+    def is_full(self, hooks: Hooks, record: LogRecord) -> bool:
+        """Tell whether *record* would make a non-empty file reach `maxBytes`."""
+        limit = self._settings.maxBytes
+        if not limit or not hooks._rotates():
+            return False
+        try:
+            found = os.stat(self._log)
+        except OSError:
+            return False
+        if not found.st_size or not stat.S_ISREG(found.st_mode):
+            return False
+        known, length = self._incoming
+        return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit
+
+    def by_hand(self) -> bool:
+        """Tell whether no record has caused the rotation that is going on."""
+        return self._incoming[0] is None
+
+    def make_room(self, hooks: Hooks, record: LogRecord, length: int) -> int:
+        """Rotate before *record* of *length* bytes, if that is due; return the live file's size."""
+        if not self._begun:
+            self._begun = True
+            self.adjust(hooks)
+            self._begin(hooks)
+        if not self._locks.in_place():
+            return self._live.look()
+        self._incoming = (record, length)
+        try:
+            if hooks.shouldRollover(record) and not self.trouble.waits() and not self.rolling:
+                hooks.doRollover()
+                self.trouble.end()
+        except Exception as error:
+            if self.trouble.begin():
+                self._afterwards.report(error)
+        finally:
+            self._incoming = (None, 0)
+        size = self._live.look()
+        if self.schedule is not None:
+            self.schedule.settled(self._live.identity())
+        return size
+
+    def _begin(self, hooks: Hooks) -> None:
+        """Do what comes with a process's first record."""
+        if self.retention.limits().need_status() and self._locks.in_place():
+            with contextlib.suppress(OSError), self._locks.directory() as state:
+                if state is not False:
+                    self.retention.enforce(hooks._surplus)
+        if self._settings.on_rotated is not None:
+            self._afterwards.later(partial(self._announcer.tell, hooks._backups))
+
+    # -- how -------------------------------------------------------------------
+
+    def roll_over(self, hooks: Hooks, held: bool) -> bool:
+        """
+        Rotate; returns whether there was something to rotate.
+
+        A tmp cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and
+        one of them rotates while the other waits for the directory's.  So what is moved is looked at again.
+        """
+        if not held or not self._locks.in_place():
+            raise self._locks.sidecar.take_trouble()
+        self._live.look()
+        if not hooks._rotates() or not self._live.regular:
+            return False
+        before = self._live.identity()
+        moved = False
+        self.rolling = True
+        try:
+            with self._locks.directory() as state:
+                if state is False:
+                    msg = f"no lock on the directory of {self._log!r}; the log is not rotated for now"
+                    raise LockTimeoutError(msg)
+                self._live.look()
+                moved = self._live.identity() == before and hooks._roll()
+                if moved and self._settings.use_gzip:
+                    self._compress(hooks._backups)
+                if moved and self._settings.on_rotated is not None:
+                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))
+        finally:
+            self.rolling = False
+            self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
+        self._live.look()
+        return moved
+
+    def carry_out(self, moves: Iterable[Move]) -> None:
+        """Move and delete backups."""
+        for move in moves:
+            if move.target is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(move.source)
+            else:
+                try:
+                    os.rename(move.source, move.target)
+                except FileNotFoundError:
+                    if os.path.lexists(move.source):
+                        raise
+                    continue  # removed by somebody else meanwhile
+            self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
+
+    def move_live_file(self, hooks: Hooks, target: str) -> None:
+        """Make the live file the backup *target*, and begin a new one."""
+        before = self._live.identity()
+        self._announcer.about_to_move(before[1])
+        if WINDOWS:
+            self._live.close()  # an open file cannot be renamed there
+        try:
+            hooks.rotate(self._log, target)
+        except FileNotFoundError:
+            self._live.look()
+            if self._live.identity() == before:
+                raise
+            return  # somebody else took the live file away meanwhile: nothing is left to rotate
+        self._afterwards.say("%s -> %s", self._log, target)
+        if not WINDOWS:
+            self._begin_new_file(target, before)
+        self._announcer.moved(before[1], target)
+
+    def _begin_new_file(self, target: str, before: Tuple[int, int]) -> None:
+        """Create the live file; if that fails, for want of inodes say, go on with the old one."""
+        try:
+            self._live.look()
+        except OSError:
+            with contextlib.suppress(OSError):
+                there = os.stat(target)
+                if (there.st_dev, there.st_ino) == before and not os.path.lexists(self._log):
+                    os.rename(target, self._log)
+            raise
+
+
+def nearly_full(max_bytes: int) -> int:
+    """Return the size from which a file is looked at more closely before it reaches *max_bytes*."""
+    return max_bytes - min(16384, max_bytes // 32)

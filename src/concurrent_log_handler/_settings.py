@@ -1,0 +1,109 @@
+"""What a handler was asked for: checked, in one place, and shared by its parts.
+
+How each value is checked is in `_options`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Generic, Mapping, Optional, Protocol, TypeVar, Union
+
+from . import _options
+from ._files import Access
+from ._record._text import TextFormat
+
+LogFilenameType = Union[str, "os.PathLike[str]"]
+OnRotated = Callable[[str], object]
+
+_Value = TypeVar("_Value")
+
+
+class Settings:
+    """
+    The settings of one handler, by the names of the constructor's arguments.
+
+    A part that holds this sees at once what is set later through the handler.  It is pickled with the handler.
+
+    Args:
+        given: The constructor's arguments by name.
+
+    Raises:
+        ValueError, TypeError: For a value that no log file could have.
+    """
+
+    maxBytes: int
+    backupCount: int
+    max_total_bytes: Optional[int] = None
+    max_age: Optional[float]
+    on_rotated: Optional[OnRotated]
+    lock_timeout: Optional[float]
+    use_gzip: bool
+    background_gzip: bool
+    keep_file_open: bool
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        for name in _CHECKS:
+            self.change(name, given[name])
+        self.mode = _options.mode(given["mode"])
+        self.text = TextFormat(
+            _options.encoding(given["encoding"]),
+            _options.errors(given["errors"], given["unicode_error_policy"]),
+            _options.newline(given["newline"]),
+            _options.terminator(given["terminator"]),
+        )
+        self.access = Access(
+            *_options.owner(given["owner"]),
+            _options.bits(given["chmod"], "chmod"),
+            _options.bits(given["umask"], "umask"),
+        )
+        self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
+        shared = given["shared_between_machines"]
+        self.shared_between_machines = (
+            None if shared is None else _options.flag(shared, "shared_between_machines")
+        )
+        self.debug = _options.flag(given["debug"], "debug")
+
+    def change(self, name: str, value: Any) -> None:
+        """Check *value* and set the attribute *name*, now or later; raises as the constructor does."""
+        setattr(self, name, _CHECKS[name](self, value))
+
+
+def _max_bytes(settings: Settings, value: _options.Size) -> int:
+    size = _options.size(value, "maxBytes")
+    _options.total_bytes(settings.max_total_bytes, size)  # must have room for it
+    return size
+
+
+_CHECKS: Dict[str, Callable[[Settings, Any], Any]] = {
+    "maxBytes": _max_bytes,
+    "backupCount": lambda _, value: _options.count(value, "backupCount"),
+    "max_total_bytes": lambda settings, value: _options.total_bytes(value, settings.maxBytes),
+    "max_age": lambda _, value: _options.age(value),
+    "on_rotated": lambda _, value: _options.callback(value, "on_rotated"),
+    "lock_timeout": lambda _, value: _options.seconds(value, "lock_timeout"),
+    "use_gzip": lambda _, value: _options.flag(value, "use_gzip"),
+    "background_gzip": lambda _, value: _options.flag(value, "background_gzip"),
+    "keep_file_open": lambda _, value: _options.flag(value, "keep_file_open"),
+}
+
+
+class _Handler(Protocol):
+    _settings: Settings
+
+    def _adjust(self) -> None: ...
+
+
+class Setting(Generic[_Value]):
+    """A handler's attribute that stands in its settings, and may be set to whatever the constructor takes."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, handler: Optional[_Handler], owner: Any = None) -> _Value:
+        if handler is None:
+            return self  # type: ignore[return-value]  # on the class, as a property does
+        return getattr(handler._settings, self._name)  # type: ignore[no-any-return]
+
+    def __set__(self, handler: _Handler, value: Any) -> None:
+        handler._settings.change(self._name, value)
+        handler._adjust()
