@@ -81,17 +81,29 @@ def _install_tools() -> None:
     if not shutil.which("apt-get"):
         raise Unavailable(f"no apt-get to install {' '.join(missing)} with")
     for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
-        _call(["apt-get", "-qq", *command], seconds=300, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        _call(
+            ["apt-get", "-qq", *command], seconds=300, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        )
 
 
 def _build(folder: Path) -> None:
     mirrors = _call(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"], seconds=60
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
+        seconds=60,
     ).split()
     with _scratch(folder.parent) as work:
         root = work / "root"
         _call(
-            ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, root, *mirrors[:1]],
+            [
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={','.join(PACKAGES)}",
+                SUITE,
+                root,
+                *mirrors[:1],
+            ],
             seconds=1200,
         )
         (root / "init.lab").write_text(INIT)
@@ -221,16 +233,33 @@ def open_lab(files: dict[str, Path]) -> Iterator[Lab]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = probe.getsockname()
-        drives = [(folder / "root.img", "snapshot=on"), (work / "files.tar", "readonly=on"), (work / "data.img", "snapshot=on")]
+        drives = [
+            (folder / "root.img", "snapshot=on"),
+            (work / "files.tar", "readonly=on"),
+            (work / "data.img", "snapshot=on"),
+        ]
         log = stack.enter_context(open(work / "qemu.log", "wb"))
         virtual = subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"),
+                *(
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    "qemu-system-x86_64",
+                    "-accel",
+                    "tcg,thread=multi",
+                    "-cpu",
+                    "max",
+                ),
                 *("-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot"),
                 *("-serial", f"file:{work}/console.log", "-append", BOOT),
                 *("-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img")),
                 *("-nic", f"user,model=virtio-net-pci,restrict=on,hostfwd=tcp:127.0.0.1:{address[1]}-:7"),
-                *(part for path, how in drives for part in ("-drive", f"file={path},if=virtio,format=raw,cache=unsafe,{how}")),
+                *(
+                    part
+                    for path, how in drives
+                    for part in ("-drive", f"file={path},if=virtio,format=raw,cache=unsafe,{how}")
+                ),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

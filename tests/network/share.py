@@ -63,7 +63,9 @@ class Share:
 
     def server(self, script: str, seconds: float = SECONDS) -> str:
         """Run a shell script on the server, in the log's directory if there is one yet."""
-        return self.lab.run(0, "sh", "-ec", f"cd {self.on_server} 2>/dev/null || true\n{script}", seconds=seconds)
+        return self.lab.run(
+            0, "sh", "-ec", f"cd {self.on_server} 2>/dev/null || true\n{script}", seconds=seconds
+        )
 
     def machine(self, number: int, script: str, seconds: float = SECONDS) -> str:
         """Run a shell script on one of the machines, in the log's directory."""
@@ -80,7 +82,9 @@ class Share:
         return [each.wait_until_ready() for each in started]
 
     def verdict(self) -> Verdict:
-        found: Verdict = json.loads(self.lab.run(0, "python3", "/lab/judge.py", self.on_server, seconds=SECONDS))
+        found: Verdict = json.loads(
+            self.lab.run(0, "python3", "/lab/judge.py", self.on_server, seconds=SECONDS)
+        )
         return found
 
 

@@ -44,7 +44,9 @@ class Diary:
 
 
 class Writer:
-    def __init__(self, name: str, handler: str, hold_told: bool = False, stop_at: Any = None, **options: Any) -> None:
+    def __init__(
+        self, name: str, handler: str, hold_told: bool = False, stop_at: Any = None, **options: Any
+    ) -> None:
         self._name = name
         self._diary = Diary(name)
         self._number = 0
