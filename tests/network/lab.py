@@ -1,10 +1,10 @@
 """
 A laboratory of two machines and one share, in one virtual machine.
 
-A whole Debian kernel in qemu, emulated in software (a KVM that is there need not work), in it an NFS server, Samba and two
-"machines": namespaces for network, names and mounts, with caches and an NFS client identity of their own.  What goes
-in: Debian packages (the image, which is kept outside the clone) and the files of this directory and of the
-library (a tar archive, read by `inside/start.sh` at boot).  What goes on there is in `inside/`.
+A whole Debian kernel in qemu, emulated in software (a KVM that is there need not work); in it an NFS server, Samba
+and two "machines": namespaces for network, names and mounts, with caches and an NFS client identity of their own.
+What goes in: Debian packages (the image, which is kept outside the clone) and the files of this directory and of
+the library (a tar archive, unpacked at boot).  What goes on there is in `inside/`.
 
 Any number of laboratories may run at once: each has its own copy of the disks, and the image is built under a lock.
 """
@@ -213,7 +213,7 @@ class Lab:
         return self.start(machine, *command).wait(seconds)
 
     def mount(self, kind: str) -> None:
-        """Have `/mnt` on both machines lead to the share: `nfs42`, `smb`, `ext4`, or `nfs3-nolock,soft` with options."""
+        """Have `/mnt` on both machines lead to the share: `nfs42`, `smb`, `ext4`, with options as in `nfs3-nolock`."""
         if self._mounted != kind:
             self._mounted = ""
             for machine in (1, 2):

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
-from lab import Lab, Process
+from lab import HERE, Lab, Process
 
 SECONDS = 120.0  # the longest that any answer may take: the machines are emulated
 LOCAL = "ext4"
 Verdict = dict[str, Any]
 
 _numbers = itertools.count(1)
+
+
+def files_for_the_lab() -> dict[str, Path]:
+    """What the tests need inside: the library as it is tested here, and the programs that use it."""
+    return {
+        "concurrent_log_handler": _origin("concurrent_log_handler").parent,
+        "portalocker": _origin("portalocker").parent,
+        "process_helpers.py": _origin("process_helpers"),
+        **{name: HERE / name for name in ("writer.py", "judge.py")},
+    }
+
+
+def _origin(module: str) -> Path:
+    found = importlib.util.find_spec(module)
+    assert found is not None
+    return Path(found.origin or "")
 
 
 class Writer:

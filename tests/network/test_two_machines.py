@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from share import LOCAL, Share, Verdict, Writer, backups, faults
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
@@ -23,7 +22,7 @@ def on(*kinds: str) -> pytest.MarkDecorator:
 
 
 def in_turns_and_at_once(team: list[Writer], records: int) -> int:
-    """Have all write at once, then one after the other, then again at once, some in batches; returns how many each wrote."""
+    """Have all write at once and in turns, then again with some in batches; returns how many each wrote."""
     for command in ("emit", "batch"):
         for number, writer in enumerate(team):
             writer.tell(f"{command if number % 2 else 'emit'} {records}")
