@@ -1,10 +1,10 @@
 """
 A laboratory of two machines and one share, in one virtual machine.
 
-A whole Debian kernel in qemu, emulated in software (a KVM that is there need not work), in it an NFS server, Samba and two
-"machines": namespaces for network, names and mounts, with caches and an NFS client identity of their own.  What goes
-in: Debian packages (the image, which is kept outside the clone) and the files of this directory and of the
-library (a tar archive, read by `inside/start.sh` at boot).  What goes on there is in `inside/`.
+A whole Debian kernel in qemu, emulated in software (a KVM that is there need not work); in it an NFS server, Samba
+and two "machines": namespaces for network, names and mounts, with caches and an NFS client identity of their own.
+What goes in: Debian packages (the image, which is kept outside the clone) and the files of this directory and of
+the library (a tar archive, unpacked at boot).  What goes on there is in `inside/`.
 
 Any number of laboratories may run at once: each has its own copy of the disks, and the image is built under a lock.
 """
@@ -155,6 +155,7 @@ class Process:
         self._lines = self._socket.makefile("r", encoding="utf-8", errors="replace")
         self.tell(json.dumps(command))
         self.seen: list[str] = []
+        self.code: Optional[int] = None
 
     def tell(self, line: str) -> None:
         self._socket.sendall(f"{line}\n".encode())
@@ -164,14 +165,16 @@ class Process:
 
     def line(self, seconds: float) -> Optional[str]:
         """Return the next line, or None at the end; `TimeoutError` after *seconds* without one."""
-        self._socket.settimeout(seconds)
-        line = self._lines.readline()
-        if line.startswith("\0exit ") or not line:
-            self.code = int(line[6:]) if line else -1
-            self.close()
+        if self.code is not None:
             return None
-        self.seen.append(line)
-        return line.rstrip("\n")
+        self._socket.settimeout(seconds)
+        line, end, code = self._lines.readline().partition("\0exit ")
+        if end or not line:
+            self.code = int(code or -1)
+            self.close()
+        if line:
+            self.seen.append(line)
+        return line.rstrip("\n") if line else None
 
     def close(self) -> None:
         self._lines.close()
@@ -210,7 +213,7 @@ class Lab:
         return self.start(machine, *command).wait(seconds)
 
     def mount(self, kind: str) -> None:
-        """Have `/mnt` on both machines lead to the share: `nfs42`, `smb`, `ext4`, or `nfs3-nolock,soft` with options."""
+        """Have `/mnt` on both machines lead to the share: `nfs42`, `smb`, `ext4`, with options as in `nfs3-nolock`."""
         if self._mounted != kind:
             self._mounted = ""
             for machine in (1, 2):

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
-from lab import Lab, Process
+from lab import HERE, Lab, Process
 
 SECONDS = 120.0  # the longest that any answer may take: the machines are emulated
 LOCAL = "ext4"
 Verdict = dict[str, Any]
 
 _numbers = itertools.count(1)
+
+
+def files_for_the_lab() -> dict[str, Path]:
+    """What the tests need inside: the library as it is tested here, and the programs that use it."""
+    return {
+        "concurrent_log_handler": _origin("concurrent_log_handler").parent,
+        "portalocker": _origin("portalocker").parent,
+        "process_helpers.py": _origin("process_helpers"),
+        **{name: HERE / name for name in ("writer.py", "judge.py")},
+    }
+
+
+def _origin(module: str) -> Path:
+    found = importlib.util.find_spec(module)
+    assert found is not None
+    return Path(found.origin or "")
 
 
 class Writer:
@@ -31,11 +49,11 @@ class Writer:
         return self
 
     def answer(self, seconds: float = SECONDS) -> dict[str, Any]:
-        """Return what it says next."""
+        """Return what it says next; anything else than JSON is its traceback."""
         line = self.process.line(seconds)
-        assert line is not None and line.startswith("{"), "".join(self.process.seen) + "".join(
-            self.process.line(seconds) or "" for _ in range(50 if line is not None else 0)
-        )
+        if line is None or not line.startswith("{"):
+            self.process.wait(seconds)
+            raise AssertionError("".join(self.process.seen))
         answer: dict[str, Any] = json.loads(line)
         return answer
 

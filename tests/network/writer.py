@@ -31,6 +31,7 @@ HANDLERS = {
     "size": ("concurrent_log_handler", "ConcurrentRotatingFileHandler"),
     "timed": ("concurrent_log_handler", "ConcurrentTimedRotatingFileHandler"),
     "stdlib": ("logging.handlers", "RotatingFileHandler"),
+    "clh": ("concurrent_log_handler", "ConcurrentRotatingFileHandler"),  # the published one
 }
 
 
@@ -54,6 +55,8 @@ class Writer:
         if stop_at:
             sys.addaudithook(self._stop_at(*stop_at))
         module, kind = HANDLERS[handler]
+        if handler == "clh":
+            sys.path.insert(0, "/lab/clh")
         base = getattr(__import__(module, fromlist=[kind]), kind)
         if "on_rotated" in options:
             options["on_rotated"] = self._told
