@@ -15,6 +15,11 @@ import sys
 import zlib
 from typing import Callable, Optional, Tuple
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 WINDOWS = os.name == "nt"
 
 # A description opened O_APPEND gets what pwrite() brings at its end and keeps its
@@ -27,6 +32,7 @@ _QUIET = (
     | getattr(os, "O_NOINHERIT", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_HIGH = 500  # the limit is often 1024, and hardly anybody has so many
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
@@ -76,6 +82,23 @@ read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
 write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
 
 
+def closed_late(fd: int) -> int:
+    """
+    Exchange *fd* for one with a high number, where that can be had.
+
+    The kernel closes the files of a killed process in the order of their numbers, and sends what is
+    in the cache of each then.
+    """
+    if fcntl is None:
+        return fd
+    try:
+        high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError:
+        return fd
+    os.close(fd)
+    return high
+
+
 def identity(fd: int) -> Optional[Tuple[int, int]]:
     """Return (device, inode) of what *fd* has open, None for a closed one."""
     try:
@@ -118,9 +141,17 @@ def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tup
     return opener()
 
 
-def open_to_read(path: str) -> int:
+def open_to_lock(path: str, flags: int = 0) -> int:
+    """As `open_to_read`; for writing where we may, since NFSv4 locks nothing else."""
+    try:
+        return open_to_read(path, flags | os.O_RDWR)
+    except PermissionError:
+        return open_to_read(path, flags)
+
+
+def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
-    fd = os.open(path, os.O_RDONLY | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    fd = os.open(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -128,6 +159,17 @@ def open_to_read(path: str) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def sync_directory(path: str) -> None:
+    """Have the names in the directory at *path* on the disk; Windows has no call for that, and no need."""
+    if WINDOWS:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _QUIET)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class Access:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from functools import partial
 from logging import LogRecord
 from threading import get_ident
 from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix
+from concurrent_log_handler._files import Access, hidden_prefix, open_to_lock
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
@@ -28,16 +27,6 @@ from . import Look
 from ._gzip import GZ
 
 _MOST_MORE = 7  # backups told of that come meanwhile: a callback that logs may cause a rotation each time
-
-
-# Another user's mark can be locked, too; on Windows only what is open for writing can.
-_FLAGS = (
-    (os.O_RDWR if WINDOWS else os.O_RDONLY)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a pipe that somebody has put there must not stop us
-)
 
 
 class Announcer:
@@ -224,11 +213,11 @@ class Marks:
 
     def _claim_one(self, mark: str, backup: str) -> Optional[Claim]:
         try:
-            fd = os.open(mark, _FLAGS)
+            fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))
         except OSError:
             return None
         there = os.fstat(fd)
-        free = stat.S_ISREG(there.st_mode) and lock_file_now(fd) is not False
+        free = lock_file_now(fd) is not False
         if free and _inode(mark) == there.st_ino:
             return Claim(fd, mark, backup)
         unlock_file(fd)

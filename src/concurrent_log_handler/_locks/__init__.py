@@ -8,7 +8,11 @@ _Result = TypeVar("_Result")
 
 
 class LockTimeoutError(TimeoutError):
-    """The lock was not free within `lock_timeout`; the record was written without it."""
+    """
+    The lock was not free within `lock_timeout`.
+
+    The record was written without it; on a disk that machines share, it was not written.
+    """
 
 
 class Sidecar(Protocol):
@@ -16,6 +20,7 @@ class Sidecar(Protocol):
 
     path: str
     writable: bool
+    distant: bool
 
     def read(self) -> bytes: ...
     def write(self, content: bytes) -> None: ...

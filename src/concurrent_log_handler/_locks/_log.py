@@ -7,8 +7,9 @@ directory's is what still keeps them apart.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Callable, ContextManager, Optional, Protocol, TypeVar
+from typing import Callable, Iterator, Optional, Protocol, TypeVar
 
 from concurrent_log_handler._files import WINDOWS
 from concurrent_log_handler._forks import notice_fork
@@ -28,6 +29,8 @@ class _Live(Protocol):
     path: str
 
     def close(self) -> None: ...
+    def ask_directory(self) -> None: ...
+    def ask_for_all_names(self) -> None: ...
 
 
 class LogLocks:
@@ -93,9 +96,11 @@ class LogLocks:
 
     def in_place(self) -> bool:
         """Tell whether the sidecar that we hold is the one at its path, after changing over if need be."""
+        self._live.ask_directory()
         return self.sidecar.check_place(self.timeout)
 
-    def directory(self) -> ContextManager[Optional[bool]]:
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Optional[bool]]:
         """
         Hold the directory's lock; yields False if it could not be had, None where there is none.
 
@@ -104,13 +109,15 @@ class LogLocks:
         """
         # Everybody who logs waits for us meanwhile, and the holder may be about another log.
         patience = _DIRECTORY_PATIENCE if self.timeout is None else self.timeout
-        return directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE))
+        with directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE)) as state:
+            self._live.ask_for_all_names()
+            yield state
 
     def close_files(self) -> None:
         """Close the files between two records, with the lock held, and release it."""
         self._live.close()  # before unlocking: Windows renames nothing that is open
         self.sidecar.release()
-        if not WINDOWS:
+        if not (WINDOWS or self._settings.keep_file_open):
             self.sidecar.close()
 
     def closing_timeout(self) -> Optional[float]:

@@ -34,9 +34,12 @@ from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_l
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
 from ._batch import Batch
+from ._disk import Disk
 from ._format import QuickFormat
+from ._header import Header
 from ._livefile import LATE, LiveFile
 from ._rotation import Rotation
+from ._shareddisk import choose, warn_of_lock_elsewhere
 from ._subclass import class_attribute, warn_of_old_hooks
 
 
@@ -67,6 +70,12 @@ class ConcurrentHandler(BaseRotatingHandler):
     use_gzip = Setting[bool]()
     background_gzip = Setting[bool]()
     keep_file_open = Setting[bool]()
+    shared_between_machines = Setting[Optional[bool]]()
+    owner = Setting[Any]()
+    chmod = Setting[Any]()
+    umask = Setting[Any]()
+    newline = Setting[Optional[str]]()
+    unicode_error_policy = Setting[Optional[str]]()
 
     # What a subclass adds; see `_rotation.Hooks`.
     _asks_each_time: Callable[[], bool]
@@ -77,8 +86,6 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
-        for name in ("owner", "chmod", "umask", "newline", "unicode_error_policy"):
-            setattr(self, name, given[name])
         self.num_rollovers = 0
         self.baseFilename = os.path.abspath(os.fsdecode(given["filename"]))
         self.lockFilename = self.getLockFilename(given["lock_file_directory"])
@@ -93,6 +100,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         terminator = given["terminator"]
         self.terminator = self._class_terminator if terminator == "\n" else terminator
         self._lock.check_path()
+        warn_of_lock_elsewhere(self._live, self.lockFilename)
         if mode == "w":
             self._live.empty_when_opened()
         if mode == "x":
@@ -114,12 +122,16 @@ class ConcurrentHandler(BaseRotatingHandler):
         log, settings = self.baseFilename, self._settings
         self._text = settings.text
         self._lock = lock_for(self.lockFilename, settings.access)
-        self._live = LiveFile(log, settings.access, settings.text)
-        self._locks = LogLocks(self._lock, self._live, settings)
         self._afterwards = Afterwards(log, settings.debug)
+        bare, fixed = settings.text.opening(""), not callable(settings.header)
+        header = Header(settings.opening, bare, fixed, self._afterwards.report)
+        self._disk = Disk(log, self._afterwards) if settings.fsync else None
+        self._live = LiveFile(log, settings.access, settings.text, header, self._disk)
+        self._locks = LogLocks(self._lock, self._live, settings)
+        choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()
         if isinstance(self, TimedRotatingFileHandler):
-            self._schedule = Schedule(log, self._lock, self._afterwards)
+            self._schedule = Schedule(self._live.filled, self._lock, self._afterwards)
         both = self._locks, self._afterwards
         self._announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, self._announcer)
@@ -133,17 +145,22 @@ class ConcurrentHandler(BaseRotatingHandler):
             retention=retention,
             compress=self._compressor.claim,
             schedule=self._schedule,
+            disk=self._disk,
         )
         self._lock.users[id(self)] = self
 
     _PARTS: Tuple[str, ...] = (
         *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
-        *("_announcer", "_compressor", "_rotation", "_schedule"),
+        *("_announcer", "_compressor", "_rotation", "_schedule", "_disk"),
     )
 
     def after_fork(self) -> None:
         """Forget, in a forked child, what was the parent's."""
-        self._rotation.after_fork(inside=self._lock.mine())
+        inside = self._lock.mine()
+        self._rotation.after_fork(inside)
+        self._live.header.after_fork(inside)
+        if self._disk is not None:
+            self._disk.after_fork()
         self._announcer.after_fork()
         self._compressor.after_fork()
 
@@ -195,7 +212,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         data = text.encode(form.codec, form.errors) if form.newline == "\n" else form.encode(text)
         if way == INSIDE:
             # The process has the lock already; the record goes to the live path at once and by itself.
-            lock.again()
+            if not lock.again() and self._live.needs_lock:
+                raise lock.take_trouble()
             self._live.append_apart(data, self._is_missing)
         elif way and lock.acquire(self._settings.lock_timeout):
             live, rotation = self._live, self._rotation
@@ -263,6 +281,8 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def _write_apart(self, data: bytes) -> None:
         """Append *data* without the lock, since it could not be had, and have that reported once."""
+        if self._live.needs_lock:
+            raise self._lock.take_trouble()
         self._live.append_apart(data, self._is_missing)
         trouble, self._lock.trouble = self._lock.trouble, None
         if (
