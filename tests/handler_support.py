@@ -34,7 +34,7 @@ def write(handler: logging.Handler, *texts: str) -> None:
 
 
 def contents(directory: Path, encoding: str = "utf-8") -> dict[str, str]:
-    """Every file below *directory* with its text, `.gz` unpacked, line ends as `\\n`; only empty lock files are left out."""
+    """Every file below *directory*, `.gz` unpacked and with plain line ends; only empty lock files are left out."""
     found = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
