@@ -6,22 +6,11 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--network", action="store_true", help="also boot a virtual machine with two machines and a share"
-    )
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
-    """Booting a virtual machine, and installing one, takes more than `pytest` alone may be taken to ask for."""
-    return True if collection_path == HERE / "network" and not config.getoption("--network") else None
+# Installing and booting a virtual machine takes more than `pytest` alone may be taken to ask for: name it.
+collect_ignore = ["network"]
 
 
 @pytest.fixture(autouse=True)

@@ -161,6 +161,17 @@ def open_to_read(path: str, flags: int = 0) -> int:
     return fd
 
 
+def sync_directory(path: str) -> None:
+    """Have the names in the directory at *path* on the disk; Windows has no call for that, and no need."""
+    if WINDOWS:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _QUIET)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class Access:
     """
     Owner and mode that our files shall have.

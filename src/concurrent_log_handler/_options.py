@@ -24,6 +24,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", re.ASCII | re.I
 _DIGITS = re.compile(r"\s*\d{1,18}\s*", re.ASCII)  # more is nobody's number
 _HIGHEST_ID = 2**32 - 2  # -1 stands for "leave it" in chown(2)
 _EXTERNAL = "ext://"  # as in logging.config
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -257,10 +258,30 @@ def callback(value: Any, name: str) -> Optional[Callable[[str], object]]:
     return value  # type: ignore[no-any-return]
 
 
-def _resolve(dotted: str, name: str) -> Any:
+def header(value: Any) -> Union[str, Callable[[], str], None]:
+    """
+    Return the text or the callable that *value* is, or whose dotted name it is; None for none.
+
+    Text that begins with `ext://`, or that is a dotted name and nothing else, stands for what it names.
+    """
+    if isinstance(value, str) and (value.startswith(_EXTERNAL) or _DOTTED.fullmatch(value)):
+        hint = "; end it with a line feed if it is the header's text"
+        value = _resolve(value, "header", hint)
+    return value if value is None or callable(value) else header_text(value)
+
+
+def header_text(value: Any) -> str:
+    """Return *value*, the text of a header."""
+    if not isinstance(value, str):
+        msg = f"header must be text, or a callable that returns it or a dotted name of one, got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
+def _resolve(dotted: str, name: str, hint: str = "") -> Any:
     path = dotted.removeprefix(_EXTERNAL)
     parts = path.split(".")
-    msg = f"{name} {dotted!r} cannot be resolved; a name such as 'package.module.function' is accepted"
+    msg = f"{name} {dotted!r} cannot be resolved; a name such as 'package.module.function' is accepted{hint}"
     if not all(part.isidentifier() for part in parts) or len(parts) < 2:
         raise ValueError(msg)
     try:

@@ -14,6 +14,7 @@ from ._record._text import TextFormat
 
 LogFilenameType = Union[str, "os.PathLike[str]"]
 OnRotated = Callable[[str], object]
+Header = Callable[[], str]
 
 _Value = TypeVar("_Value")
 
@@ -40,10 +41,11 @@ class Settings:
     use_gzip: bool
     background_gzip: bool
     keep_file_open: bool
+    header: Union[str, Header, None] = None
+    fsync: bool
+    shared_between_machines: Optional[bool]
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        for name in _CHECKS:
-            self.change(name, given[name])
         self.mode = _options.mode(given["mode"])
         self.text = TextFormat(
             _options.encoding(given["encoding"]),
@@ -56,22 +58,50 @@ class Settings:
             _options.bits(given["chmod"], "chmod"),
             _options.bits(given["umask"], "umask"),
         )
+        for name in _CHECKS:
+            self.change(name, given[name])
         self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
-        shared = given["shared_between_machines"]
-        self.shared_between_machines = (
-            None if shared is None else _options.flag(shared, "shared_between_machines")
-        )
         self.debug = _options.flag(given["debug"], "debug")
 
     def change(self, name: str, value: Any) -> None:
         """Check *value* and set the attribute *name*, now or later; raises as the constructor does."""
         setattr(self, name, _CHECKS[name](self, value))
 
+    def opening(self) -> bytes:
+        """
+        Return the bytes that open one more file; a callable is asked for the header.
+
+        Raises:
+            Exception: The callable's own.
+            TypeError, ValueError: For what it returned.
+        """
+        header = self.header
+        if callable(header):
+            return _opening(self, _options.header_text(header()), self.maxBytes)
+        return self.text.opening(header or "")
+
 
 def _max_bytes(settings: Settings, value: _options.Size) -> int:
     size = _options.size(value, "maxBytes")
     _options.total_bytes(settings.max_total_bytes, size)  # must have room for it
+    if isinstance(settings.header, str):
+        _opening(settings, settings.header, size)  # must leave room for a record
     return size
+
+
+def _header(settings: Settings, value: Any) -> Union[str, Header, None]:
+    header = _options.header(value)
+    if isinstance(header, str):
+        _opening(settings, header, settings.maxBytes)
+    return header
+
+
+def _opening(settings: Settings, header: str, max_bytes: int) -> bytes:
+    opening = settings.text.opening(header)
+    if header and 0 < max_bytes <= len(opening) + len(settings.text.seal):
+        msg = f"header must leave room for a record below maxBytes ({max_bytes}), and takes {len(opening)} bytes"
+        raise ValueError(msg)
+    return opening
 
 
 _CHECKS: Dict[str, Callable[[Settings, Any], Any]] = {
@@ -84,6 +114,13 @@ _CHECKS: Dict[str, Callable[[Settings, Any], Any]] = {
     "use_gzip": lambda _, value: _options.flag(value, "use_gzip"),
     "background_gzip": lambda _, value: _options.flag(value, "background_gzip"),
     "keep_file_open": lambda _, value: _options.flag(value, "keep_file_open"),
+    "header": _header,
+    "shared_between_machines": lambda _, value: (
+        None if value is None else _options.flag(value, "shared_between_machines")
+    ),
+    "fsync": lambda _, value: _options.flag(value, "fsync"),
+    # Checked together, and kept as they were given.
+    **dict.fromkeys(("owner", "chmod", "umask", "newline", "unicode_error_policy"), lambda _, value: value),
 }
 
 

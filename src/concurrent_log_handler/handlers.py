@@ -28,7 +28,7 @@ from ._backups._naming import Naming, naming_for
 from ._backups._numbered import NumberedChain
 from ._backups._schedule import Rules, Schedule
 from ._record._handler import ConcurrentHandler
-from ._settings import LogFilenameType, OnRotated
+from ._settings import Header, LogFilenameType, OnRotated
 
 __all__ = ["ConcurrentRotatingFileHandler", "ConcurrentTimedRotatingFileHandler", "LogFilenameType"]
 
@@ -74,6 +74,11 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
             with a process's first record.
         on_rotated: Called with the path of each backup once it is complete (the `.gz` where there
             is one), outside all locks; a callable or a dotted name of one.
+        header: Text that each new file begins with, CSV columns say; or a callable that returns it, asked when
+            a file is begun, or a dotted name of one.  It ends as a record does and counts for *maxBytes*; a file
+            with nothing else is empty.
+        fsync: A record, or a batch, is on the disk when the logging call returns, and so are a rotation's
+            names; other processes and threads go on meanwhile.
         shared_between_machines: Whether other machines may write the same log, or read what this one
             writes, on a network disk.  None asks the mount table.  There each record is with the server
             before the lock is free, and none is appended without the lock.
@@ -85,7 +90,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
             regular file lies where the lock file belongs.
 
     Once running, errors go to `handleError()`.  If only the rotation failed, the record is still
-    written.  Nothing is fsynced: a record survives the death of the process, not a power cut.
+    written.  Without *fsync*, a record survives the death of the process, not a power cut.
     """
 
     def __init__(
@@ -113,6 +118,8 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         max_total_bytes: Optional[_options.Size] = None,
         max_age: Union[float, dt.timedelta, None] = None,
         on_rotated: Union[OnRotated, str, None] = None,
+        header: Union[str, Header, None] = None,
+        fsync: bool = False,
         shared_between_machines: Optional[bool] = None,
     ) -> None:
         given = dict(locals())
@@ -234,6 +241,8 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         max_total_bytes: Optional[_options.Size] = None,
         max_age: Union[float, dt.timedelta, None] = None,
         on_rotated: Union[OnRotated, str, None] = None,
+        header: Union[str, Header, None] = None,
+        fsync: bool = False,
         shared_between_machines: Optional[bool] = None,
         mode: str = "a",
     ) -> None:

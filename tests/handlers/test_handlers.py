@@ -76,6 +76,8 @@ def test_keywords_and_their_defaults() -> None:
         "max_total_bytes": None,
         "max_age": None,
         "on_rotated": None,
+        "header": None,
+        "fsync": False,
         "shared_between_machines": None,
     }
 

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-import concurrent_log_handler
-from lab import HERE, Lab, Unavailable, open_lab
-from share import Share
-
-
-def _directory_of(module: str) -> Path:
-    found = importlib.util.find_spec(module)
-    assert found is not None and found.origin is not None
-    return Path(found.origin).parent
-
-
-def files_for_the_lab() -> dict[str, Path]:
-    """What the tests need inside: the library as it is tested here, and the programs that use it."""
-    names = ("writer.py", "judge.py")
-    return {
-        "concurrent_log_handler": Path(concurrent_log_handler.__file__).parent,
-        "portalocker": _directory_of("portalocker"),
-        "process_helpers.py": _directory_of("process_helpers") / "process_helpers.py",
-        **{name: HERE / name for name in names},
-    }
+from lab import Lab, Unavailable, open_lab
+from share import Share, files_for_the_lab
 
 
 @pytest.fixture(scope="session")

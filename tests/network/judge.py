@@ -73,7 +73,9 @@ def main(directory: str) -> None:
             "sizes": {name: len(data) for name, data in files.items()},
             "in_live_file": sorted(filter(None, map(parse, live.decode("utf-8", "replace").splitlines()))),
             "others": sorted(
-                name for name in os.listdir(directory) if not name.startswith(NAME) and not name.endswith(".lock")
+                name
+                for name in os.listdir(directory)
+                if not name.startswith(NAME) and not name.endswith(".lock")
             ),
             "told": dict(told),
             "trouble": sorted(Counter(trouble).items()),

@@ -1,10 +1,10 @@
 """
 A laboratory of two machines and one share, in one virtual machine.
 
-A whole Debian kernel in qemu, emulated in software (a KVM that is there need not work), in it an NFS server, Samba and two
-"machines": namespaces for network, names and mounts, with caches and an NFS client identity of their own.  What goes
-in: Debian packages (the image, which is kept outside the clone) and the files of this directory and of the
-library (a tar archive, read by `inside/start.sh` at boot).  What goes on there is in `inside/`.
+A whole Debian kernel in qemu, emulated in software (a KVM that is there need not work); in it an NFS server, Samba
+and two "machines": namespaces for network, names and mounts, with caches and an NFS client identity of their own.
+What goes in: Debian packages (the image, which is kept outside the clone) and the files of this directory and of
+the library (a tar archive, unpacked at boot).  What goes on there is in `inside/`.
 
 Any number of laboratories may run at once: each has its own copy of the disks, and the image is built under a lock.
 """
@@ -81,17 +81,29 @@ def _install_tools() -> None:
     if not shutil.which("apt-get"):
         raise Unavailable(f"no apt-get to install {' '.join(missing)} with")
     for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
-        _call(["apt-get", "-qq", *command], seconds=300, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        _call(
+            ["apt-get", "-qq", *command], seconds=300, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        )
 
 
 def _build(folder: Path) -> None:
     mirrors = _call(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"], seconds=60
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
+        seconds=60,
     ).split()
     with _scratch(folder.parent) as work:
         root = work / "root"
         _call(
-            ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, root, *mirrors[:1]],
+            [
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={','.join(PACKAGES)}",
+                SUITE,
+                root,
+                *mirrors[:1],
+            ],
             seconds=1200,
         )
         (root / "init.lab").write_text(INIT)
@@ -143,6 +155,7 @@ class Process:
         self._lines = self._socket.makefile("r", encoding="utf-8", errors="replace")
         self.tell(json.dumps(command))
         self.seen: list[str] = []
+        self.code: Optional[int] = None
 
     def tell(self, line: str) -> None:
         self._socket.sendall(f"{line}\n".encode())
@@ -152,14 +165,16 @@ class Process:
 
     def line(self, seconds: float) -> Optional[str]:
         """Return the next line, or None at the end; `TimeoutError` after *seconds* without one."""
-        self._socket.settimeout(seconds)
-        line = self._lines.readline()
-        if line.startswith("\0exit ") or not line:
-            self.code = int(line[6:]) if line else -1
-            self.close()
+        if self.code is not None:
             return None
-        self.seen.append(line)
-        return line.rstrip("\n")
+        self._socket.settimeout(seconds)
+        line, end, code = self._lines.readline().partition("\0exit ")
+        if end or not line:
+            self.code = int(code or -1)
+            self.close()
+        if line:
+            self.seen.append(line)
+        return line.rstrip("\n") if line else None
 
     def close(self) -> None:
         self._lines.close()
@@ -198,7 +213,7 @@ class Lab:
         return self.start(machine, *command).wait(seconds)
 
     def mount(self, kind: str) -> None:
-        """Have `/mnt` on both machines lead to the share: `nfs42`, `smb`, `ext4`, or `nfs3-nolock,soft` with options."""
+        """Have `/mnt` on both machines lead to the share: `nfs42`, `smb`, `ext4`, with options as in `nfs3-nolock`."""
         if self._mounted != kind:
             self._mounted = ""
             for machine in (1, 2):
@@ -218,16 +233,33 @@ def open_lab(files: dict[str, Path]) -> Iterator[Lab]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = probe.getsockname()
-        drives = [(folder / "root.img", "snapshot=on"), (work / "files.tar", "readonly=on"), (work / "data.img", "snapshot=on")]
+        drives = [
+            (folder / "root.img", "snapshot=on"),
+            (work / "files.tar", "readonly=on"),
+            (work / "data.img", "snapshot=on"),
+        ]
         log = stack.enter_context(open(work / "qemu.log", "wb"))
         virtual = subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"),
+                *(
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    "qemu-system-x86_64",
+                    "-accel",
+                    "tcg,thread=multi",
+                    "-cpu",
+                    "max",
+                ),
                 *("-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot"),
                 *("-serial", f"file:{work}/console.log", "-append", BOOT),
                 *("-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img")),
                 *("-nic", f"user,model=virtio-net-pci,restrict=on,hostfwd=tcp:127.0.0.1:{address[1]}-:7"),
-                *(part for path, how in drives for part in ("-drive", f"file={path},if=virtio,format=raw,cache=unsafe,{how}")),
+                *(
+                    part
+                    for path, how in drives
+                    for part in ("-drive", f"file={path},if=virtio,format=raw,cache=unsafe,{how}")
+                ),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
-from lab import Lab, Process
+from lab import HERE, Lab, Process
 
 SECONDS = 120.0  # the longest that any answer may take: the machines are emulated
 LOCAL = "ext4"
 Verdict = dict[str, Any]
 
 _numbers = itertools.count(1)
+
+
+def files_for_the_lab() -> dict[str, Path]:
+    """What the tests need inside: the library as it is tested here, and the programs that use it."""
+    return {
+        "concurrent_log_handler": _origin("concurrent_log_handler").parent,
+        "portalocker": _origin("portalocker").parent,
+        "process_helpers.py": _origin("process_helpers"),
+        **{name: HERE / name for name in ("writer.py", "judge.py")},
+    }
+
+
+def _origin(module: str) -> Path:
+    found = importlib.util.find_spec(module)
+    assert found is not None
+    return Path(found.origin or "")
 
 
 class Writer:
@@ -31,11 +49,11 @@ class Writer:
         return self
 
     def answer(self, seconds: float = SECONDS) -> dict[str, Any]:
-        """Return what it says next."""
+        """Return what it says next; anything else than JSON is its traceback."""
         line = self.process.line(seconds)
-        assert line is not None and line.startswith("{"), "".join(self.process.seen) + "".join(
-            self.process.line(seconds) or "" for _ in range(50 if line is not None else 0)
-        )
+        if line is None or not line.startswith("{"):
+            self.process.wait(seconds)
+            raise AssertionError("".join(self.process.seen))
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -63,7 +81,9 @@ class Share:
 
     def server(self, script: str, seconds: float = SECONDS) -> str:
         """Run a shell script on the server, in the log's directory if there is one yet."""
-        return self.lab.run(0, "sh", "-ec", f"cd {self.on_server} 2>/dev/null || true\n{script}", seconds=seconds)
+        return self.lab.run(
+            0, "sh", "-ec", f"cd {self.on_server} 2>/dev/null || true\n{script}", seconds=seconds
+        )
 
     def machine(self, number: int, script: str, seconds: float = SECONDS) -> str:
         """Run a shell script on one of the machines, in the log's directory."""
@@ -71,7 +91,13 @@ class Share:
 
     def start(self, machine: int, name: str, handler: str = "size", **options: Any) -> Writer:
         """Start a writer; it is told of when it is ready."""
-        what = {"handler": handler, "filename": f"{self.on_machines}/app.log", "encoding": "utf-8", **options}
+        what = {
+            "handler": handler,
+            "filename": f"{self.on_machines}/app.log",
+            "encoding": "utf-8",
+            "lock_timeout": 60.0,  # the machines are slow
+            **options,
+        }
         return Writer(self.lab.start(machine, "python3", "/lab/writer.py", name, json.dumps(what)))
 
     def writers(self, count: int, handler: str = "size", **options: Any) -> list[Writer]:
@@ -80,7 +106,9 @@ class Share:
         return [each.wait_until_ready() for each in started]
 
     def verdict(self) -> Verdict:
-        found: Verdict = json.loads(self.lab.run(0, "python3", "/lab/judge.py", self.on_server, seconds=SECONDS))
+        found: Verdict = json.loads(
+            self.lab.run(0, "python3", "/lab/judge.py", self.on_server, seconds=SECONDS)
+        )
         return found
 
 

@@ -31,6 +31,7 @@ HANDLERS = {
     "size": ("concurrent_log_handler", "ConcurrentRotatingFileHandler"),
     "timed": ("concurrent_log_handler", "ConcurrentTimedRotatingFileHandler"),
     "stdlib": ("logging.handlers", "RotatingFileHandler"),
+    "clh": ("concurrent_log_handler", "ConcurrentRotatingFileHandler"),  # the published one
 }
 
 
@@ -44,7 +45,9 @@ class Diary:
 
 
 class Writer:
-    def __init__(self, name: str, handler: str, hold_told: bool = False, stop_at: Any = None, **options: Any) -> None:
+    def __init__(
+        self, name: str, handler: str, hold_told: bool = False, stop_at: Any = None, **options: Any
+    ) -> None:
         self._name = name
         self._diary = Diary(name)
         self._number = 0
@@ -52,6 +55,10 @@ class Writer:
         if stop_at:
             sys.addaudithook(self._stop_at(*stop_at))
         module, kind = HANDLERS[handler]
+        if handler in ("clh", "stdlib"):
+            del options["lock_timeout"]
+        if handler == "clh":
+            sys.path.insert(0, "/lab/clh")
         base = getattr(__import__(module, fromlist=[kind]), kind)
         if "on_rotated" in options:
             options["on_rotated"] = self._told

@@ -135,7 +135,7 @@ class Compressor:
         if not held:
             raise self._locks.sidecar.take_trouble()
         self._announcer.replaces(job.part_inode)
-        path = job.publish(look().names(), finally_)
+        path = job.publish(look().names(), finally_, self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])
         return path

@@ -15,7 +15,14 @@ import time
 from typing import Callable, Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._clock import monotonic
-from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix, identity, open_to_lock
+from concurrent_log_handler._files import (
+    WINDOWS,
+    Access,
+    hidden_prefix,
+    identity,
+    open_to_lock,
+    sync_directory,
+)
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 
@@ -67,13 +74,13 @@ class Job:
         """Wait until a writer who was late for the rotation would notice it."""
         time.sleep(max(0.0, self._claimed + _RIPE - monotonic()))
 
-    def publish(self, names: Iterable[str], finally_: bool) -> Optional[str]:
+    def publish(self, names: Iterable[str], finally_: bool, fsync: bool = False) -> Optional[str]:
         """
         Put the `.gz` where the backup is by now, and remove the backup.
 
         Returns the path of the `.gz`; an empty one if the backup expired or was removed meanwhile;
         None if a late writer has added to it: then `compress` goes on, and *finally_* says that it
-        goes on here and now.
+        goes on here and now.  With *fsync*, the name of the `.gz` is on the disk before the backup goes.
         """
         self._check()
         if os.fstat(self._source).st_size > self._read:
@@ -98,6 +105,8 @@ class Job:
             except BaseException:
                 os.unlink(name + GZ)  # the backup has all of it, and is compressed another time
                 raise
+        if fsync:
+            sync_directory(os.path.dirname(name))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         if not WINDOWS and os.fstat(self._source).st_size > self._read:

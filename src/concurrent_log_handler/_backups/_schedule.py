@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from typing import Callable, NamedTuple, Optional, Tuple
 
@@ -34,9 +33,12 @@ class Rules(NamedTuple):
 
 class Schedule:
     """
-    The rollover time of the log at *log*.
+    The rollover time of a log.
 
     Contract: `agree` and `share` are called with the sidecar's lock held.
+
+    Args:
+        filled: Returns the status of the live file, or None if there is no record in it.
 
     Attributes:
         clock: The time; it follows a clock that a test-suite freezes, as the standard library's handler does.
@@ -45,8 +47,10 @@ class Schedule:
         asked_at: When it was asked last; a clock that was set back to before it may have made `at` meaningless.
     """
 
-    def __init__(self, log: str, sidecar: Sidecar, afterwards: Afterwards) -> None:
-        self._log = log
+    def __init__(
+        self, filled: Callable[[], Optional[os.stat_result]], sidecar: Sidecar, afterwards: Afterwards
+    ) -> None:
+        self._filled = filled
         self._sidecar = sidecar
         self._afterwards = afterwards
         self.clock: Callable[[], float] = _now
@@ -111,11 +115,8 @@ class Schedule:
 
     def last_write(self) -> Optional[float]:
         """Return when the live file was last written to; None if there is nothing in it."""
-        try:
-            found = os.stat(self._log)
-        except OSError:
-            return None
-        return found.st_mtime if found.st_size and stat.S_ISREG(found.st_mode) else None
+        found = self._filled()
+        return None if found is None else found.st_mtime
 
     def _know(self, at: float, now: float, live: Optional[Tuple[int, int]]) -> None:
         self.at = at

@@ -78,7 +78,6 @@ class SidecarLock:
     Attributes:
         path: The sidecar.
         rlock: The re-entrant thread lock, also the `lock` of every handler on this log.
-        mine: Tells whether the calling thread has it.
         held: A thread of this process is between `acquire` and `release`.
         entered: The thread lock was taken by `run`, and not by `handler.acquire()`.
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
@@ -92,8 +91,7 @@ class SidecarLock:
     def __init__(self, path: str, access: Access) -> None:
         self.path = path
         self._threads = ThreadLock()
-        self.rlock = self._threads.rlock
-        self.mine = self._threads.mine
+        self.rlock: Any = self._threads.rlock
         self._line = self._threads.line
         self.held = False
         self.entered = False
@@ -125,11 +123,11 @@ class SidecarLock:
 
         Whatever the step raises, and wherever an interrupt cuts it short, nothing stays locked.
         """
-        mine = self.mine()
+        mine = self.rlock._is_owned()
         if mine and (self.held or self.entered):
             if self._inside() and self.held:
                 return step(argument, INSIDE)
-            mine = self.mine()
+            mine = self.rlock._is_owned()
         try:
             try:
                 if mine or (not self._line and self.rlock.acquire(False)) or self.enter(timeout):
@@ -138,7 +136,7 @@ class SidecarLock:
                     return step(argument, ENTERED)
                 return step(argument, OUTSIDE)
             finally:
-                if self.mine():
+                if self.rlock._is_owned():
                     if self.held:
                         self.release()
                     if not mine:
@@ -148,7 +146,7 @@ class SidecarLock:
                         )
         finally:
             # An interrupt may have cut the `finally` above short.
-            if self.mine() and (self.held or not mine):
+            if self.rlock._is_owned() and (self.held or not mine):
                 self._let_go(mine)
 
     def _let_go(self, keep_thread: bool) -> None:
@@ -193,6 +191,10 @@ class SidecarLock:
             return True
         self._give_up(timeout, "another thread of this process holds it")
         return False
+
+    def mine(self) -> bool:
+        """Tell whether the calling thread has the thread lock."""
+        return bool(self.rlock._is_owned())
 
     def leave(self) -> int:
         """Release the thread lock, if this thread has it, as often as it has; returns how often."""

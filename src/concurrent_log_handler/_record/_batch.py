@@ -70,7 +70,7 @@ class Batch:
                 looked = False
             else:
                 if not chunk and not size and live.regular:
-                    pending = len(live.text.bom)
+                    pending = len(live.header.ready())
                 chunk.append((record, data))
                 pending += len(data)
         self._write_chunk(live, chunk, size, make_sure)

@@ -34,7 +34,9 @@ from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_l
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
 from ._batch import Batch
+from ._disk import Disk
 from ._format import QuickFormat
+from ._header import Header
 from ._livefile import LATE, LiveFile
 from ._rotation import Rotation
 from ._shareddisk import choose, warn_of_lock_elsewhere
@@ -68,6 +70,12 @@ class ConcurrentHandler(BaseRotatingHandler):
     use_gzip = Setting[bool]()
     background_gzip = Setting[bool]()
     keep_file_open = Setting[bool]()
+    shared_between_machines = Setting[Optional[bool]]()
+    owner = Setting[Any]()
+    chmod = Setting[Any]()
+    umask = Setting[Any]()
+    newline = Setting[Optional[str]]()
+    unicode_error_policy = Setting[Optional[str]]()
 
     # What a subclass adds; see `_rotation.Hooks`.
     _asks_each_time: Callable[[], bool]
@@ -78,8 +86,6 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
-        for name in ("owner", "chmod", "umask", "newline", "unicode_error_policy", "shared_between_machines"):
-            setattr(self, name, given[name])
         self.num_rollovers = 0
         self.baseFilename = os.path.abspath(os.fsdecode(given["filename"]))
         self.lockFilename = self.getLockFilename(given["lock_file_directory"])
@@ -116,13 +122,16 @@ class ConcurrentHandler(BaseRotatingHandler):
         log, settings = self.baseFilename, self._settings
         self._text = settings.text
         self._lock = lock_for(self.lockFilename, settings.access)
-        self._live = LiveFile(log, settings.access, settings.text)
+        self._afterwards = Afterwards(log, settings.debug)
+        bare, fixed = settings.text.opening(""), not callable(settings.header)
+        header = Header(settings.opening, bare, fixed, self._afterwards.report)
+        self._disk = Disk(log, self._afterwards) if settings.fsync else None
+        self._live = LiveFile(log, settings.access, settings.text, header, self._disk)
         self._locks = LogLocks(self._lock, self._live, settings)
         choose(self._live, self._locks, settings.shared_between_machines)
-        self._afterwards = Afterwards(log, settings.debug)
         self._quick_format = QuickFormat()
         if isinstance(self, TimedRotatingFileHandler):
-            self._schedule = Schedule(log, self._lock, self._afterwards)
+            self._schedule = Schedule(self._live.filled, self._lock, self._afterwards)
         both = self._locks, self._afterwards
         self._announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, self._announcer)
@@ -136,17 +145,22 @@ class ConcurrentHandler(BaseRotatingHandler):
             retention=retention,
             compress=self._compressor.claim,
             schedule=self._schedule,
+            disk=self._disk,
         )
         self._lock.users[id(self)] = self
 
     _PARTS: Tuple[str, ...] = (
         *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
-        *("_announcer", "_compressor", "_rotation", "_schedule"),
+        *("_announcer", "_compressor", "_rotation", "_schedule", "_disk"),
     )
 
     def after_fork(self) -> None:
         """Forget, in a forked child, what was the parent's."""
-        self._rotation.after_fork(inside=self._lock.mine())
+        inside = self._lock.mine()
+        self._rotation.after_fork(inside)
+        self._live.header.after_fork(inside)
+        if self._disk is not None:
+            self._disk.after_fork()
         self._announcer.after_fork()
         self._compressor.after_fork()
 

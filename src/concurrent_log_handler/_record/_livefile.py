@@ -11,13 +11,11 @@ import errno
 import io
 import os
 import stat
-import time
 from io import TextIOWrapper
 from os import lseek
 from os import stat as os_stat
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Protocol, Tuple
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     WINDOWS,
@@ -30,7 +28,10 @@ from concurrent_log_handler._files import (
     root,
 )
 
+from ._header import Header
+from ._tail import torn_end
 from ._text import TextFormat
+from ._whole import put, write_rest, write_through
 
 try:
     import fcntl
@@ -38,23 +39,29 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _APPEND = os.O_RDWR | os.O_APPEND
-_TORN_PATIENCE = 0.02
 
 # Seconds from `look` to the end of `append` up to which nobody can have compressed the file
 # meanwhile: `_compress` removes no backup that young.
 LATE = 0.001
 
 
-def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
-    return os.write(fd, data)
+class Disk(Protocol):
+    """Has what was written on the disk before the logging call returns."""
 
+    def soon(self, fd: int) -> None:
+        """See to it after the locks are released."""
 
-_put: Callable[[int, bytes, int], int] = os.pwrite if OFFSET_IS_OURS else _write_at_end
+    def now(self, fd: int) -> None:
+        """See to it at once."""
 
 
 class LiveFile:
     """
     The file at *path*, kept open for append.
+
+    Args:
+        header: What each new file begins with; None is the encoding's byte order mark.
+        disk: Told of each write to a regular file; None leaves to the system when it is on the disk.
 
     Attributes:
         fd: The descriptor, or -1.
@@ -69,10 +76,19 @@ class LiveFile:
 
     needs_lock = False
 
-    def __init__(self, path: str, access: Access, text: TextFormat) -> None:
+    def __init__(
+        self,
+        path: str,
+        access: Access,
+        text: TextFormat,
+        header: Optional[Header] = None,
+        disk: Optional[Disk] = None,
+    ) -> None:
         self.path = path
         self._encoded_path = os.fsencode(path)  # once, not with each record
         self.text = text
+        self.header = header or Header(lambda: text.opening(""))
+        self._disk = disk
         self.fd = -1
         self.end = -1
         self.regular = True
@@ -84,7 +100,7 @@ class LiveFile:
         self._stream: Optional[TextIOWrapper] = None
         self._root = root()
         self.on_other_disk: Optional[Callable[[LiveFile], bool]] = None
-        self._disk = _device(os.path.dirname(path))
+        self._device = _device(os.path.dirname(path))
 
     def empty_when_opened(self) -> None:
         """Have what the file holds now, and nothing that comes later, removed when it is first opened."""
@@ -125,23 +141,29 @@ class LiveFile:
         """
         Write *data* behind the *size* bytes that `look` returned, with one system call.
 
-        Raises `OSError` if it could not be written whole; nothing of it is in the file then.
+        In an empty file, the header comes first.  Raises `OSError` if it could not be written whole; nothing
+        of it is in the file then.
         """
-        if not size and self.text.bom and self.regular:
-            data = self.text.bom + data
+        if not size and self.regular and not self.header.owed:
+            with self.header.before_first_record(self.look) as opening:
+                if opening:
+                    self.append(opening + data, 0)
+                    return
         try:
-            written = _put(self.fd, data, size)
+            written = put(self.fd, data, size)
         except OSError as error:
             if error.errno == errno.ESPIPE:  # a pipe or a terminal, which has no offset
-                _write_through(self.fd, data)
+                write_through(self.fd, data)
             elif error.errno == errno.EBADF:  # closed since we looked
                 self.append_apart(data)
             else:
                 raise
             return
         if written != len(data):
-            written = _write_rest(self.fd, data, written, self.path)
-        self.end = size + written
+            write_rest(self.fd, data, written, self.path)
+        self.end = size + len(data)
+        if self._disk is not None and self.regular:
+            self._disk.soon(self.fd)
 
     def linked(self) -> bool:
         """Tell whether the open file has a name, or is what the path leads to without one (`/dev/stderr`)."""
@@ -166,6 +188,8 @@ class LiveFile:
             try:
                 size = self._append_to(fd, data)
                 here = os.fstat(fd)
+                if self._disk is not None and stat.S_ISREG(here.st_mode):
+                    self._disk.now(fd)
                 if here.st_nlink or _leads_to(self.path, here) or not is_missing(fd, data, size):
                     return
             finally:
@@ -200,14 +224,26 @@ class LiveFile:
         here = os.fstat(fd)
         size = here.st_size
         if not stat.S_ISREG(here.st_mode):
-            _write_through(fd, data)
+            write_through(fd, data)
             return size
-        if not size:
-            data = self.text.bom + data
-        elif self._torn(fd, size):
-            data = self._seal(size) + data
-        _write_rest(fd, data, os.write(fd, data), self.path)
+        if size:
+            data = self._missing_end(fd, size)[1] + data
+            write_rest(fd, data, os.write(fd, data), self.path)
+        else:
+            with self.header.before_first_record(lambda: os.fstat(fd).st_size) as opening:
+                data = opening + data
+                write_rest(fd, data, os.write(fd, data), self.path)
         return size
+
+    def filled(self) -> Optional[os.stat_result]:
+        """Return the status of the regular file at the path; None if it has no record.  Needs no lock."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        if not stat.S_ISREG(found.st_mode) or self.header.is_all_of(self.path, found.st_size):
+            return None
+        return found
 
     def create(self) -> None:
         """Make the file if it is not there; its content stays."""
@@ -254,9 +290,11 @@ class LiveFile:
         if stream is None or stream.closed or stream.fileno() != self.fd:
             raw = io.FileIO(self.fd, "a", closefd=False)
             raw.name = self.path  # as the standard library's stream has it, for whoever tells a file by that
+            if self.regular and not os.fstat(self.fd).st_size:
+                with self.header.before_first_record(lambda: os.fstat(self.fd).st_size) as opening:
+                    if opening:
+                        write_rest(self.fd, opening, os.write(self.fd, opening), self.path)
             text = self.text
-            if text.bom and self.regular and not os.fstat(self.fd).st_size:
-                _write_rest(self.fd, text.bom, os.write(self.fd, text.bom), self.path)
             stream = TextIOWrapper(raw, text.codec, text.errors, text.newline, write_through=True)
             stream.mode = "a"  # type: ignore[misc]  # as open() does it
             self._stream = stream
@@ -308,8 +346,8 @@ class LiveFile:
         if there is None or not self._is_same(self.fd, there):
             self.close()
             there = self._open_anew()
-            if there.st_dev != self._disk:
-                self._disk = there.st_dev
+            if there.st_dev != self._device:
+                self._device = there.st_dev
                 if self.on_other_disk is not None and self.on_other_disk(self):
                     return self.look()
         self._put_mark()
@@ -350,45 +388,21 @@ class LiveFile:
             return False
         return (here.st_ino, here.st_dev) == (self._ino, self._dev)
 
-    # -- a torn tail ----------------------------------------------------------
-
     def _mend(self, size: int) -> int:
         """End the file of *size* bytes with a whole record, since somebody else wrote to it, and return its size."""
         if not self.regular:
             return 0
-        if size and self._torn(self.fd, size):
-            size = os.fstat(self.fd).st_size
-            seal = self._seal(size)
-            size += _write_rest(self.fd, seal, _put(self.fd, seal, size), self.path)
+        size, end = self._missing_end(self.fd, size)
+        if end:
+            write_rest(self.fd, end, put(self.fd, end, size), self.path)
+            size += len(end)
         self.end = size
         return size
 
-    def _torn(self, fd: int, size: int) -> bool:
-        """Tell whether a writer died inside its write."""
-        if not self.text.ends or not size:
-            return False
-        width = self.text.width
-        # A writer without the lock shows up as torn while the kernel is copying its record.
-        until = 0.0
-        while True:
-            try:
-                if not size % width and self._tail(fd, size).endswith(self.text.ends):
-                    return False
-            except OSError:
-                return False  # write-only
-            now = monotonic()
-            until = until or now + _TORN_PATIENCE
-            if now > until:
-                return True
-            time.sleep(_TORN_PATIENCE / 20)
-            size = os.fstat(fd).st_size
-
-    def _tail(self, fd: int, size: int) -> bytes:
-        longest = self.text.longest_end
-        return read_at(fd, longest, size - longest if size > longest else 0)
-
-    def _seal(self, size: int) -> bytes:
-        return b"\0" * (-size % self.text.width) + self.text.seal
+    def _missing_end(self, fd: int, size: int) -> Tuple[int, bytes]:
+        """Return the file's size, and what a writer that died has left out: the rest of a header, or a record's end."""
+        size, end = torn_end(fd, size, self.text)
+        return size, self.header.rest(fd, size) or end
 
 
 def _leads_to(path: str, here: os.stat_result) -> bool:
@@ -407,53 +421,3 @@ def _device(path: str) -> int:
 
 def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _write_through(fd: int, data: bytes) -> None:
-    """Write *data* to a pipe or a device, which takes back nothing, and may take it in pieces."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def _write_rest(fd: int, data: bytes, written: int, path: str) -> int:
-    """
-    Write what is left of *data* behind its first *written* bytes, and return the length of *data*.
-
-    Only a write that fails tells why: then all of it is taken back, and the file system's own error raised.
-    """
-    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    try:
-        # Not behind what somebody else wrote there without the lock.
-        while written < len(data) and _ends_with(fd, data[:written]) is not False:
-            more = _put(fd, data[written:], written)
-            if not more:
-                break
-            written += more
-    except OSError as error:
-        reason = error
-    if written < len(data):
-        fate = "they were taken back" if _take_back(fd, data[:written]) else "they stay"
-        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
-        raise OSError(reason.errno, msg, path)
-    return written
-
-
-def _take_back(fd: int, data: bytes) -> bool:
-    """Cut *data* off the end of the file, unless something stands behind it; tell whether so."""
-    if not _ends_with(fd, data):
-        return False
-    try:
-        os.ftruncate(fd, os.fstat(fd).st_size - len(data))
-    except OSError:
-        return False
-    return True
-
-
-def _ends_with(fd: int, data: bytes) -> Optional[bool]:
-    """Tell whether the file ends with *data*; None if we may not read it."""
-    try:
-        size = os.fstat(fd).st_size
-        return size >= len(data) and read_at(fd, len(data), size - len(data)) == data
-    except OSError:
-        return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 from functools import partial
 from logging import LogRecord
@@ -24,6 +23,7 @@ from concurrent_log_handler._files import WINDOWS
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._settings import Settings
 
+from ._disk import Disk
 from ._livefile import LiveFile
 
 _ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rotation is considered
@@ -83,6 +83,7 @@ class Rotation:
         retention: Retention,
         compress: Callable[[Look], None],
         schedule: Optional[Schedule],
+        disk: Optional[Disk],
     ) -> None:
         self._log = log
         self._settings = settings
@@ -93,6 +94,7 @@ class Rotation:
         self.retention = retention
         self._compress = compress
         self.schedule = schedule
+        self._disk = disk
         self.trouble = Streak()
         self._begin_anew()
 
@@ -129,11 +131,8 @@ class Rotation:
         limit = self._settings.maxBytes
         if not limit or not hooks._rotates():
             return False
-        try:
-            found = os.stat(self._log)
-        except OSError:
-            return False
-        if not found.st_size or not stat.S_ISREG(found.st_mode):
+        found = self._live.filled()
+        if found is None:
             return False
         known, length = self._incoming
         return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit
@@ -240,6 +239,8 @@ class Rotation:
         if not WINDOWS:
             self._begin_new_file(target, before)
         self._announcer.moved(before[1], target)
+        if self._disk is not None:
+            self._disk.renamed(target)
 
     def _begin_new_file(self, target: str, before: Tuple[int, int]) -> None:
         """Create the live file; if that fails, for want of inodes say, go on with the old one."""

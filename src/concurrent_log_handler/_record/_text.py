@@ -44,6 +44,13 @@ class TextFormat:
         self.longest_end = max(len(end), len(line_feed))
         self.seal = end or line_feed
 
+    def opening(self, header: str) -> bytes:
+        """Return the bytes that open a file: the byte order mark, and *header*, which ends as a record does."""
+        data = self.encode(header)
+        if data and self.ends and not data.endswith(self.ends):
+            data += self.ends[0]
+        return self.bom + data
+
     def encode(self, text: str) -> bytes:
         """Return the bytes of *text*."""
         if self.newline != "\n":

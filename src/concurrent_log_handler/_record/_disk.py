@@ -1,0 +1,83 @@
+"""What was written is on the disk when the logging call returns, where `fsync` asks for that.
+
+The data of a file, and the names in its directory: that of a new file, and those that a rotation gave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import partial
+from logging import LogRecord
+from typing import Callable, Optional, Set, Tuple
+
+from concurrent_log_handler._afterwards import Afterwards, Report
+from concurrent_log_handler._files import WINDOWS, close_quietly, identity, sync_directory
+
+_sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+
+
+class Disk:
+    """
+    Has the files of the log at *log* on the disk.
+
+    Contract: the live file calls `soon` with the locks held, right after a write, and `now` where there is no
+    lock to wait for.  What takes long is left for `Afterwards`, so that others write meanwhile.
+    An error is reported with the record that is not promised then.
+    """
+
+    def __init__(self, log: str, afterwards: Afterwards) -> None:
+        self._log = log
+        self._afterwards = afterwards
+        self._held: Set[int] = set()
+        self._named: Optional[Tuple[int, int]] = None  # the file whose name is on the disk
+
+    def soon(self, fd: int) -> None:
+        """Have what *fd* has open on the disk after the locks are released."""
+        held = -1
+        # By a descriptor of its own: the file may be closed or rotated meanwhile.  On Windows it could not be.
+        with contextlib.suppress(OSError):
+            held = -1 if WINDOWS else os.dup(fd)
+        if held == -1:
+            self.now(fd)
+        else:
+            self._held.add(held)
+            self._afterwards.later(partial(self._sync_held, held))
+
+    def now(self, fd: int) -> None:
+        """Have what *fd* has open on the disk at once."""
+        try:
+            self._sync(fd)
+        except OSError as error:
+            self._afterwards.report(error)
+
+    def renamed(self, target: str) -> None:
+        """Have the names that a rotation gave, the last of them *target*, on the disk after the locks are released."""
+        self._afterwards.later(lambda *_: self._sync_names(target))
+
+    def after_fork(self) -> None:
+        """Close, in a forked child, what the parent's threads still work on."""
+        while self._held:
+            close_quietly(self._held.pop())
+
+    def _sync_held(self, fd: int, _record: LogRecord, _report: Report) -> None:
+        if fd in self._held:  # else it was the parent's
+            try:
+                self._sync(fd)
+            finally:
+                self._held.discard(fd)
+                close_quietly(fd)
+
+    def _sync(self, fd: int) -> None:
+        if identity(fd) != self._named:
+            self._sync_names(self._log)
+        _sync_data(fd)
+
+    def _sync_names(self, target: str) -> None:
+        with contextlib.suppress(OSError):  # moved away just now
+            found = os.stat(self._log)
+            named = found.st_dev, found.st_ino
+        paths = self._log, os.path.realpath(self._log), target
+        for folder in sorted(set(map(os.path.dirname, paths))):
+            sync_directory(folder)
+        self._named = named

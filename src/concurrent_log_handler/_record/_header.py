@@ -1,0 +1,115 @@
+"""What each new file begins with: the byte order mark of its encoding, and the header that the user wants there.
+
+It is written together with the first record, so that a file is either empty, whoever made it, or has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Callable, Iterator, Optional
+
+from concurrent_log_handler._files import open_to_read, read_at
+
+
+class Header:
+    """
+    The header of one log, in this process.
+
+    Contract: the live file calls it, as a rule with the locks held.  No error of it costs a record: it is reported
+    once per streak, and the file begins without a header.
+
+    Args:
+        make: Returns the bytes for one more file; for a callable of the user's, by asking it.
+        bare: What a file begins with if that fails.
+        fixed: *make* returns the same each time, and asks nobody.
+        report: Told of an error.
+
+    Attributes:
+        owed: Somebody in this process is about to write it.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], bytes],
+        bare: bytes = b"",
+        fixed: bool = True,
+        report: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
+        self._make = make
+        self._bare = bare
+        self._fixed = fixed
+        self._report = report
+        self._failing = False
+        self._last = b""
+        self._ready: Optional[bytes] = None
+        self.owed = False
+        self._overtaken = False
+
+    def after_fork(self, inside: bool) -> None:
+        """Forget, in a forked child, what was the parent's; *inside*: the child goes on in a step that forked."""
+        self.owed = self.owed and inside
+
+    def ready(self) -> bytes:
+        """Return what the next file that is begun will begin with."""
+        if self._ready is not None:
+            return self._ready
+        before, self.owed = self.owed, True
+        try:
+            opening = self._last = self._make()
+            self._failing = False
+        except Exception as error:
+            opening = self._bare
+            if not self._failing:
+                self._report(error)
+            self._failing = True
+        finally:
+            self.owed = before
+        self._ready = opening
+        return opening
+
+    @contextlib.contextmanager
+    def before_first_record(self, size: Callable[[], int]) -> Iterator[bytes]:
+        """
+        Yield what has to stand before the first record of a file that was empty when it was looked at.
+
+        A record that interrupts us until the end of the `with` (a signal handler logs, or the user's callable
+        does) gets nothing before it: the header comes once, with ours.
+
+        Args:
+            size: Returns the size that the file has by now.
+        """
+        if self.owed:
+            self._overtaken = True
+            yield b""
+            return
+        self.owed = True
+        try:
+            opening = self.ready()
+            self._ready = None
+            # Somebody may have begun the file since: a signal handler, or a process that got no lock.
+            yield opening if opening and (self._overtaken or not size()) else b""
+        finally:
+            self.owed = self._overtaken = False
+
+    def rest(self, fd: int, size: int) -> bytes:
+        """Return what the file of *size* bytes lacks, if there is only the beginning of a header in it."""
+        known = self._known()
+        if 0 < size < len(known):
+            with contextlib.suppress(OSError):  # write-only
+                if known.startswith(read_at(fd, size, 0)):
+                    return known[size:]
+        return b""
+
+    def is_all_of(self, path: str, size: int) -> bool:
+        """Tell whether the file of *size* bytes at *path* has no record: it is empty, or has the header alone."""
+        if not size:
+            return True
+        known = self._known()
+        if size == len(known):
+            with contextlib.suppress(OSError), open(open_to_read(path), "rb") as file:
+                return file.read(size + 1) == known
+        return False
+
+    def _known(self) -> bytes:
+        """Return the header as far as it is known without asking: the one that this process wrote last."""
+        return self._make() if self._fixed else self._last
