@@ -20,18 +20,20 @@ from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     WINDOWS,
     Access,
+    append_to,
     close_quietly,
     is_ours,
     mark,
     open_in_directory,
     read_at,
     root,
+    truncate,
 )
 
 from ._header import Header
 from ._tail import torn_end
 from ._text import TextFormat
-from ._whole import put, write_rest, write_through
+from ._whole import write_rest, write_through
 
 try:
     import fcntl
@@ -150,7 +152,7 @@ class LiveFile:
                     self.append(opening + data, 0)
                     return
         try:
-            written = put(self.fd, data, size)
+            written = append_to(self.fd, data, size)
         except OSError as error:
             if error.errno == errno.ESPIPE:  # a pipe or a terminal, which has no offset
                 write_through(self.fd, data)
@@ -364,7 +366,7 @@ class LiveFile:
         try:
             there = os.fstat(fd)
             if self.outdated is not None and self.outdated == _state(there):
-                os.ftruncate(fd, 0)
+                truncate(fd, 0)
                 there = os.fstat(fd)
         except BaseException:
             os.close(fd)
@@ -394,7 +396,7 @@ class LiveFile:
             return 0
         size, end = self._missing_end(self.fd, size)
         if end:
-            write_rest(self.fd, end, put(self.fd, end, size), self.path)
+            write_rest(self.fd, end, append_to(self.fd, end, size), self.path)
             size += len(end)
         self.end = size
         return size
