@@ -119,7 +119,7 @@ def closed_late(fd: int) -> int:
         high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     except OSError:
         return fd
-    os.close(fd)
+    close_quietly(fd)
     return high
 
 
