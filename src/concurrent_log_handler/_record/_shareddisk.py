@@ -161,6 +161,7 @@ def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
     live.__class__ = SharedDiskFile
     assert isinstance(live, SharedDiskFile)
     live.on_other_disk = None
+    live._disk = None  # `fsync` asks for no more than is done here, and would keep the file open
     live.locks = locks
     live.on_smb = file_system_type(live.path) in _SMB
     locks.close_each_time = True
