@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import zlib
-from typing import Callable, Optional, Tuple
+from typing import Callable, List, Match, Optional, Pattern, Tuple, Union
 
 WINDOWS = os.name == "nt"
 
@@ -76,13 +76,30 @@ read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
 write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
 
 
-def identity(fd: int) -> Optional[Tuple[int, int]]:
-    """Return (device, inode) of what *fd* has open, None for a closed one."""
+def identity(file: Union[int, str]) -> Optional[Tuple[int, int]]:
+    """Return (device, inode) of the file that a descriptor has open or a path leads to; None if there is none."""
     try:
-        found = os.fstat(fd)
+        found = os.stat(file)
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def look_at(path: str) -> Optional[os.stat_result]:
+    """Return the status of what lies at *path*, itself if it is a link; None if it cannot be seen."""
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def names_like(pattern: Pattern[str], folder: str) -> List[Match[str]]:
+    """Return the matches of *pattern* among the names in *folder*."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [match for match in map(pattern.fullmatch, names) if match is not None]
 
 
 def hidden_prefix(log: str) -> str:

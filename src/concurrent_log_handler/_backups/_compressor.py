@@ -10,14 +10,14 @@ from logging import LogRecord
 from typing import Callable, List, Optional, Set
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
-from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._files import WINDOWS, identity
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._settings import Settings
 
 from . import Look
 from ._announcer import Announcer
 from ._background import Worker
-from ._jobs import AT_A_TIME, Inode, Job, Jobs, inodes
+from ._jobs import AT_A_TIME, Inode, Job, Jobs
 
 
 class Compressor:
@@ -53,7 +53,7 @@ class Compressor:
         try:
             names = list(look().plain())
             jobs = self._jobs.claim(names, lambda _: True)
-            waiting = inodes(names) if len(jobs) == AT_A_TIME else set()
+            waiting = set(map(identity, names)) if len(jobs) == AT_A_TIME else set()
         except Exception as error:
             self._afterwards.later(partial(self._failed, error))
             return
@@ -85,7 +85,7 @@ class Compressor:
         return bool(jobs)
 
     def _compress(
-        self, look: Look, jobs: List[Job], waiting: Set[Inode], record: LogRecord, report: Report
+        self, look: Look, jobs: List[Job], waiting: Set[Optional[Inode]], record: LogRecord, report: Report
     ) -> None:
         """Compress the backups of *jobs*, and those of *waiting*, which were too many to be claimed at once."""
         try:
@@ -113,28 +113,24 @@ class Compressor:
 
     def _try_to_compress(self, look: Look, job: Job, record: LogRecord, report: Report) -> None:
         try:
-            self._compress_one(look, job)
-        except Exception as error:
-            self._failed(error, record, report)
-        else:
-            self._trouble.end()
-        finally:
-            job.close()
-
-    def _compress_one(self, look: Look, job: Job) -> None:
-        for attempt in range(4):
-            job.compress()
-            job.ripen()
-            path = self._locks.chain(partial(self._publish, look, job, attempt == 3))
-            if path is not None:
+            for attempt in range(4):
+                job.compress()
+                job.ripen()
+                path = self._locks.chain(partial(self._publish, look, job, attempt == 3))
                 if path:
                     self._afterwards.say("compressed %s", path)
-                return
+                if path is not None:
+                    break
+            self._trouble.end()
+        except Exception as error:
+            self._failed(error, record, report)
+        finally:
+            job.close()
 
     def _publish(self, look: Look, job: Job, finally_: bool, held: bool) -> Optional[str]:
         if not held:
             raise self._locks.sidecar.take_trouble()
-        self._announcer.replaces(job.part_inode)
+        self._announcer.about_to_move(job.part_inode[1])
         path = job.publish(look().names(), finally_, self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])

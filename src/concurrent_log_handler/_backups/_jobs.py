@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import time
-from typing import Callable, Iterable, List, Optional, Set, Tuple
+from typing import Callable, Iterable, List, Optional, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
@@ -20,6 +20,7 @@ from concurrent_log_handler._files import (
     Access,
     hidden_prefix,
     identity,
+    names_like,
     open_to_read,
     sync_directory,
 )
@@ -38,13 +39,11 @@ class Job:
     """One backup on its way to its `.gz`."""
 
     def __init__(self, source: int, part: int, part_path: str) -> None:
-        found = os.fstat(source)
-        self.inode = (found.st_dev, found.st_ino)
+        found, made = os.fstat(source), os.fstat(part)
+        self.inode, self.part_inode = (found.st_dev, found.st_ino), (made.st_dev, made.st_ino)
         self._source = source
         self._part = part
         self._part_path: Optional[str] = part_path
-        self._part_identity = identity(part)
-        self.part_inode = os.fstat(part).st_ino
         self._read = 0
         self._written = 0
         self._process = here()
@@ -56,19 +55,19 @@ class Job:
         before = os.fstat(self._source)
         member = Member()
         while True:
-            data = self._read_chunk()
+            self._check()
+            data = os.read(self._source, CHUNK)
             if not data:
                 break
+            self._read += len(data)
             self._write(member.add(data))
         self._write(member.end())
         self._check()
         os.fsync(self._part)
         # The time tells readers, and retention by age, when the last record came.
-        times = (before.st_atime_ns, before.st_mtime_ns)
-        if os.utime in os.supports_fd:
-            os.utime(self._part, ns=times)
-        elif self._part_path is not None:
-            os.utime(self._part_path, ns=times)
+        part = self._part if os.utime in os.supports_fd else self._part_path
+        if part is not None:
+            os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def ripen(self) -> None:
         """Wait until a writer who was late for the rotation would notice it."""
@@ -87,11 +86,10 @@ class Job:
             if not finally_:
                 return None
             self.compress()
-        name = self._find(names)
+        name = next((each for each in names if identity(each) == self.inode), None)
         if name is None or self._part_path is None or os.path.lexists(name + GZ):
             return ""
-        whole = os.stat(self._part_path)
-        if (whole.st_dev, whole.st_ino) != self._part_identity or whole.st_size != self._written:
+        if identity(self._part_path) != self.part_inode or os.stat(self._part_path).st_size != self._written:
             raise OSError(
                 errno.ESTALE, "somebody else changed the part file of a compression", self._part_path
             )
@@ -118,7 +116,7 @@ class Job:
         try:
             self.compress()
         except BaseException:
-            if identity(self._part) == self._part_identity:
+            if identity(self._part) == self.part_inode:
                 os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
             raise
 
@@ -136,28 +134,14 @@ class Job:
                 os.unlink(self._part_path)
             self._part_path = None
 
-    def _find(self, names: Iterable[str]) -> Optional[str]:
-        for name in names:
-            with contextlib.suppress(OSError):
-                found = os.stat(name)
-                if (found.st_dev, found.st_ino) == self.inode:
-                    return name
-        return None
-
     def _check(self) -> None:
         """Raise if a descriptor was closed under us: its number may be somebody else's by now."""
         if self.foreign():
             raise OSError(
                 errno.ECHILD, "a backup is compressed by the process that rotated, not by its child"
             )
-        if identity(self._source) != self.inode or identity(self._part) != self._part_identity:
+        if identity(self._source) != self.inode or identity(self._part) != self.part_inode:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
-
-    def _read_chunk(self) -> bytes:
-        self._check()
-        data = os.read(self._source, CHUNK)
-        self._read += len(data)
-        return data
 
     def _write(self, data: bytes) -> None:
         self._check()
@@ -196,12 +180,9 @@ class Jobs:
 
     def claim(self, names: Iterable[str], wanted: Callable[[Inode], bool]) -> List[Job]:
         """
-        Return jobs for those plain backups among *names* that are *wanted* and that nobody is at.
+        Return jobs for the first `AT_A_TIME` plain backups among *names* that are *wanted* and that nobody is at.
 
-        At most `AT_A_TIME`, in the order of *names*, so that the open files stay few.
-
-        Raises:
-            OSError: No part file can be made (permission, full disk).
+        Raises `OSError` if no part file can be made.
         """
         jobs: List[Job] = []
         try:
@@ -231,11 +212,11 @@ class Jobs:
 
     def part_files(self) -> List[str]:
         """Return the paths of this log's part files."""
-        paths: List[str] = []
-        for folder in self._folders:
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                paths += [entry.path for entry in entries if self._is_part.fullmatch(entry.name)]
-        return paths
+        return [
+            os.path.join(folder, match[0])
+            for folder in self._folders
+            for match in names_like(self._is_part, folder)
+        ]
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
         try:
@@ -283,13 +264,3 @@ class Jobs:
             os.unlink(name + GZ)
             return False
         return True
-
-
-def inodes(names: Iterable[str]) -> Set[Inode]:
-    """Return those of the files at *names*."""
-    found: Set[Inode] = set()
-    for name in names:
-        with contextlib.suppress(OSError):
-            status = os.stat(name)
-            found.add((status.st_dev, status.st_ino))
-    return found
