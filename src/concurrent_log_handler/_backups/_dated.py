@@ -16,12 +16,8 @@ class DatedChain:
     """
     The backups of one log.
 
-    Contract: everything is called with the chain's locks held.
-
-    Args:
-        naming: What they are called.
-        newest: The path that this process gave last; a namer may have put it where the listing does not
-            look, into a directory for each month say.
+    Contract: everything is called with the chain's locks held.  *newest* is the path that this process gave last;
+    a namer may have put it where the listing does not look, into a directory for each month say.
     """
 
     def __init__(self, naming: Naming, newest: str) -> None:
@@ -52,17 +48,12 @@ class DatedChain:
         except (FileNotFoundError, PermissionError):  # a directory may be written and not read
             return []
         backups = list_backups(self._naming, names, directory)
-        if self._naming.reading is None:  # the names show no order
+        if not self._naming.dated:  # the names show no order
             backups.sort(key=lambda backup: _last_modified(directory, backup))
         return backups
 
     def free_name(self, log: str, text: str, least: int) -> Tuple[int, str]:
-        """
-        Return number, *least* or more, and path, which is free, for one more backup of the period *text*.
-
-        Raises:
-            FileExistsError: A billion names are taken.
-        """
+        """Return number, *least* or more, and path, which is free, for one more backup of the period *text*."""
         naming = self._naming
         first = max(least, next_number(self.listed(), text))
 

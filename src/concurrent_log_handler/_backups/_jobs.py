@@ -75,11 +75,10 @@ class Job:
 
     def publish(self, names: Iterable[str], finally_: bool, fsync: bool = False) -> Optional[str]:
         """
-        Put the `.gz` where the backup is by now, and remove the backup.
+        Put the `.gz` where the backup is by now, remove the backup, and return the `.gz`'s path.
 
-        Returns the path of the `.gz`; an empty one if the backup expired or was removed meanwhile;
-        None if a late writer has added to it: then `compress` goes on, and *finally_* says that it
-        goes on here and now.  With *fsync*, the name of the `.gz` is on the disk before the backup goes.
+        Empty if the backup expired or was removed meanwhile; None if a late writer has added to it: then `compress`
+        goes on, with *finally_* here and now.  With *fsync*, the `.gz`'s name is on the disk before the backup goes.
         """
         self._check()
         if os.fstat(self._source).st_size > self._read:
@@ -152,9 +151,7 @@ class Job:
             rest = rest[written:]
 
     def _close_descriptors(self) -> None:
-        for fd in (self._source, self._part):
-            if fd != -1:
-                unlock_file(fd)
+        _unlock(self._source, self._part)
         self._source = self._part = -1
 
     def __del__(self) -> None:
@@ -239,9 +236,7 @@ class Jobs:
                 return job
             return None
         finally:
-            for fd in (source, part):
-                if fd != -1:
-                    unlock_file(fd)
+            _unlock(source, part)
 
     def _has_gz(self, name: str, source: int) -> bool:
         """
@@ -264,3 +259,9 @@ class Jobs:
             os.unlink(name + GZ)
             return False
         return True
+
+
+def _unlock(*fds: int) -> None:
+    for fd in fds:
+        if fd != -1:
+            unlock_file(fd)

@@ -24,16 +24,8 @@ class Schedule:
     """
     The rollover time of a log.
 
-    Contract: `agree` and `share` are called with the sidecar's lock held.
-
-    Args:
-        filled: Returns the status of the live file, or None if there is no record in it.
-
-    Attributes:
-        clock: The time; it follows a clock that a test-suite freezes, as the standard library's handler does.
-        at: The next rollover time that this process knows, in seconds since the epoch.
-        wake_at: The time from which the sidecar is to be asked.
-        asked_at: When it was asked last; a clock that was set back to before it may have made `at` meaningless.
+    Contract: `agree` and `share` are called with the sidecar's lock held.  *filled* returns the status of the live
+    file, or None if there is no record in it.
     """
 
     def __init__(
@@ -42,16 +34,16 @@ class Schedule:
         self._filled = filled
         self._sidecar = sidecar
         self._afterwards = afterwards
-        self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - as it is then
-        self.at = 0.0
-        self.wake_at = _AT_ONCE  # the first record asks
-        self.asked_at = 0.0
+        self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
+        self.at = 0.0  # the next rollover time that this process knows
+        self._wake_at = _AT_ONCE  # from then on the sidecar is asked; the first record asks
+        self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
         self._file_then: Optional[Tuple[int, int]] = None  # the live file that `at` is about
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:
         """Tell whether the sidecar is to be asked."""
-        return not self.asked_at <= self.clock() < self.wake_at
+        return not self._asked_at <= self.clock() < self._wake_at
 
     def begin(self, calendar: Calendar) -> None:
         """Learn the time for the first time, without a lock."""
@@ -81,10 +73,7 @@ class Schedule:
         """
         Return the rollover time that everybody goes by, which is written down if it was not.
 
-        Args:
-            live: The live file's identity.
-            rolling: It is being moved.
-            in_trouble: The last rollover failed.
+        *live* identifies the live file; *rolling*: it is being moved; *in_trouble*: the last rollover failed.
         """
         if self._own:
             return self.at
@@ -109,8 +98,8 @@ class Schedule:
 
     def _know(self, at: float, now: float, live: Optional[Tuple[int, int]]) -> None:
         self.at = at
-        self.asked_at = now
-        self.wake_at = max(at, _AT_ONCE)
+        self._asked_at = now
+        self._wake_at = max(at, _AT_ONCE)
         self._file_then = live
 
     def _agreed(
@@ -125,7 +114,7 @@ class Schedule:
         at = read_rollover(content, calendar, now)
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
-        known = read_rollover(format_rollover(int(self.at)), calendar, now) if self.asked_at else None
+        known = read_rollover(format_rollover(int(self.at)), calendar, now) if self._asked_at else None
         if at is None or (
             known is not None and known <= now < at and self._nobody_rolled_at(known, modified, live)
         ):
