@@ -163,12 +163,10 @@ class Marks:
 
     def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> Optional[Claim]:
         """
-        Take on the mark of the oldest complete backup that has one.  Marks of files that are gone are removed.
+        Take on the mark of the oldest complete one of *backups*; marks of files that are gone are removed.
 
-        Args:
-            backups: Plain names of all backups, newest first.
-            live: The live file's inode; its mark was put by a process that died before it rotated.
-            wait_for_gz: A plain backup is not complete yet.
+        The mark of the *live* file's inode was put by a process that died before it rotated.  *wait_for_gz*: a plain
+        backup is not complete yet.
         """
         wanted = self.all()
         found: List[Tuple[str, str]] = []
@@ -182,18 +180,15 @@ class Marks:
                     found.append((mark, path))
         wanted.pop(live, None)
         if wanted:
-            self._remove_abandoned(wanted)
+            with os.scandir(self._folder) as entries:
+                # Another handler on this log may have made those whose files are there.
+                there_too = {entry.inode() for entry in entries}
+            for inode in wanted.keys() - there_too:
+                abandoned = self._claim_one(wanted[inode], "")
+                if abandoned is not None:
+                    abandoned.settle(told=True)
         claims = (self._claim_one(mark, path) for mark, path in reversed(found))
         return next((claim for claim in claims if claim is not None), None)
-
-    def _remove_abandoned(self, marks: Dict[int, str]) -> None:
-        """Remove those of *marks* whose files are gone; another handler on this log may have made the others."""
-        with os.scandir(self._folder) as entries:
-            there = {entry.inode() for entry in entries}
-        for inode, mark in marks.items():
-            claim = None if inode in there else self._claim_one(mark, "")
-            if claim is not None:
-                claim.settle(told=True)
 
     def _claim_one(self, mark: str, backup: str) -> Optional[Claim]:
         try:
