@@ -179,28 +179,18 @@ def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
     around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
     hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
     """
-    return time.strftime(cal.suffix if suffix is None else suffix, _period_start(cal, at))
-
-
-def _period_start(cal: Calendar, at: int) -> time.struct_time:
+    form = cal.suffix if suffix is None else suffix
     if not cal.step:
         start = at - cal.interval
-        return time.gmtime(start) if cal.utc else time.localtime(start)
-    target = _start_target(cal, at)
-    moment = _instant(cal, target)
-    if cal.utc or _wall(cal, moment) != target:
-        return time.gmtime(target)
-    return time.localtime(moment)
-
-
-def _start_target(cal: Calendar, at: int) -> int:
+        return time.strftime(form, time.gmtime(start) if cal.utc else time.localtime(start))
     wall = _wall(cal, at)
-    last = _last_target(cal, wall)
-    if _instant(cal, last) == at:
-        while _instant(cal, last - cal.step) == at:  # a day that the zone left out
-            last -= cal.step
-        return last - cal.interval
-    near = _last_target(cal, wall + SLACK)
-    if near >= wall - SLACK:  # an older peer, an hour off
-        return near - cal.interval
-    return last
+    target, near = _last_target(cal, wall), _last_target(cal, wall + SLACK)
+    if _instant(cal, target) == at:
+        while _instant(cal, target - cal.step) == at:  # a day that the zone left out
+            target -= cal.step
+        target -= cal.interval
+    elif near >= wall - SLACK:  # an older peer, an hour off
+        target = near - cal.interval
+    moment = _instant(cal, target)
+    shown = not cal.utc and _wall(cal, moment) == target
+    return time.strftime(form, time.localtime(moment) if shown else time.gmtime(target))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import Iterator, List, Tuple
 
+from concurrent_log_handler._files import look_at
+
 from ._gzip import GZ
 from ._naming import Backup, Naming, backup_directory, backup_path, free_path, list_backups, next_number
 
@@ -49,7 +51,8 @@ class DatedChain:
             return []
         backups = list_backups(self._naming, names, directory)
         if not self._naming.dated:  # the names show no order
-            backups.sort(key=lambda backup: _last_modified(directory, backup))
+            found = {each: look_at(os.path.join(directory, each.names[0])) for each in backups}
+            backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
 
     def free_name(self, log: str, text: str, least: int) -> Tuple[int, str]:
@@ -74,10 +77,3 @@ class DatedChain:
         if self._newest and self._newest not in listed:
             yield self._newest
         yield from listed
-
-
-def _last_modified(directory: str, backup: Backup) -> float:
-    try:
-        return os.stat(os.path.join(directory, backup.names[0])).st_mtime
-    except OSError:
-        return 0.0

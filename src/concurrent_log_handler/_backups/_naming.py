@@ -8,11 +8,12 @@ and which text stands for it is `_calendar`'s; the directory is read by the hand
 from __future__ import annotations
 
 import calendar
+import contextlib
 import os
 import re
 import time
 from functools import lru_cache
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Pattern, Tuple, Union
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Pattern, Tuple, Union
 
 # For each unit, CPython 3.13's on every Python.
 SUFFIXES = {"S": "%Y-%m-%d_%H-%M-%S", "M": "%Y-%m-%d_%H-%M", "H": "%Y-%m-%d_%H", "D": "%Y-%m-%d"}
@@ -189,11 +190,10 @@ def _parse_known(naming: Naming, name: str) -> Optional[Key]:
     try:
         return known[name]
     except KeyError:
-        pass
-    if len(known) >= _MOST_KNOWN:
-        known.clear()
-    key = known[name] = _parse_plain(naming, name)
-    return key
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        key = known[name] = _parse_plain(naming, name)
+        return key
 
 
 def _parse_plain(naming: Naming, name: str) -> Optional[Key]:
@@ -218,9 +218,16 @@ def _parse_named(naming: Naming, name: str, where: str) -> Optional[Key]:
                 text = match[0]
                 stamp = _stamp(text, naming.suffix) if naming.dated else 0
                 if stamp is not None or naming.lenient:
-                    for number in _possible_numbers(stem, match):
-                        if _makes(naming, text, number, stem, where):
-                            return stamp or 0, text, number
+                    around = _NUMBER.findall(stem[match.end() :]) + _NUMBER.findall(stem[: match.start()])
+                    for number in (0, *map(int, around)):
+                        # The user's namer, on a name that it may never have seen.
+                        with contextlib.suppress(Exception):
+                            path = backup_path(naming, text, number)
+                            if (
+                                os.path.basename(path) == stem
+                                and os.path.dirname(os.path.abspath(path)) == where
+                            ):
+                                return stamp or 0, text, number
                 match = pattern.search(stem, match.start() + 1)
     return None
 
@@ -228,20 +235,6 @@ def _parse_named(naming: Naming, name: str, where: str) -> Optional[Key]:
 def _with_and_without_gz(name: str) -> Tuple[str, ...]:
     # Whole first: a namer or a suffix may end in .gz itself.
     return (name, name[:-3]) if name.endswith(".gz") else (name,)
-
-
-def _possible_numbers(stem: str, period: re.Match[str]) -> Iterator[int]:
-    yield 0
-    for part in (stem[period.end() :], stem[: period.start()]):
-        yield from map(int, _NUMBER.findall(part))
-
-
-def _makes(naming: Naming, text: str, number: int, stem: str, where: str) -> bool:
-    try:
-        path = backup_path(naming, text, number)
-    except Exception:  # noqa: BLE001 - the user's namer, on a name that it may never have seen
-        return False
-    return os.path.basename(path) == stem and os.path.dirname(os.path.abspath(path)) == where
 
 
 @lru_cache(maxsize=64)

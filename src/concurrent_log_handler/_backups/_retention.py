@@ -83,8 +83,21 @@ class Retention:
 
     def surplus(self, backups: Sequence[Tuple[str, ...]], limits: Limits, now: float) -> List[str]:
         """Return the paths that go; *backups*, newest first, have one path for each of their forms."""
-        kept = [backup for backup in map(self._weigh, reversed(backups)) if backup is not None]
-        return [path for backup in surplus(kept, limits, now, self._besides()) for path in backup.paths]
+        kept: List[Kept] = []
+        for paths in reversed(backups):
+            if not limits.need_status():
+                kept.append(Kept(paths))
+                continue
+            found = [status for status in map(look_at, paths) if status is not None]
+            if found and all(stat.S_ISREG(each.st_mode) for each in found):
+                kept.append(
+                    Kept(paths, sum(each.st_size for each in found), max(each.st_mtime for each in found))
+                )
+        besides = 0
+        if limits.total_bytes is not None:
+            others = map(look_at, [self._log, *self._part_files()])
+            besides = sum(each.st_size for each in others if each is not None)
+        return [path for backup in surplus(kept, limits, now, besides) for path in backup.paths]
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:
         """Delete the files that *going* returns."""
@@ -104,18 +117,3 @@ class Retention:
             self._trouble.end()
         elif self._trouble.begin():
             self._afterwards.report(failure)
-
-    def _weigh(self, paths: Tuple[str, ...]) -> Optional[Kept]:
-        """Return size and time of the backup that has the forms *paths*; None if it is gone, or no file."""
-        if not self.limits().need_status():
-            return Kept(paths)
-        found = [status for status in map(look_at, paths) if status is not None]
-        if not found or not all(stat.S_ISREG(each.st_mode) for each in found):
-            return None
-        return Kept(paths, sum(each.st_size for each in found), max(each.st_mtime for each in found))
-
-    def _besides(self) -> int:
-        if self._settings.max_total_bytes is None:
-            return 0
-        found = map(look_at, [self._log, *self._part_files()])
-        return sum(each.st_size for each in found if each is not None)

@@ -115,9 +115,14 @@ class Schedule:
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
         known = read_rollover(format_rollover(int(self.at)), calendar, now) if self._asked_at else None
-        if at is None or (
-            known is not None and known <= now < at and self._nobody_rolled_at(known, modified, live)
-        ):
+        old = (
+            known is not None
+            and modified is not None
+            and modified < known - _TICK
+            and live == self._file_then
+        )
+        # `old`: the live file is the one from before `known`, with nothing in it from after that.
+        if at is None or (old and known is not None and known <= now < at):
             # Lost, or written for another log of the same name that shares this sidecar.
             at = known
         if at is None:
@@ -131,9 +136,3 @@ class Schedule:
             if not in_trouble and boundary >= following(calendar, following(calendar, at)):
                 return boundary
         return at
-
-    def _nobody_rolled_at(
-        self, known: int, modified: Optional[float], live: Optional[Tuple[int, int]]
-    ) -> bool:
-        """Tell whether the live file is the one from before *known*, with nothing in it from after that."""
-        return modified is not None and modified < known - _TICK and live == self._file_then
