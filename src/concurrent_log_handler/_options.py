@@ -14,7 +14,7 @@ import operator
 import os
 import re
 import threading
-from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, Optional, Sequence, SupportsIndex, Tuple, Union
 
 Size = Union[int, float, str]
 Count = Union[int, str]
@@ -151,33 +151,27 @@ def owner(value: Optional[Owner]) -> Tuple[int, int]:
     """Return (uid, gid) for a pair of names or numbers; None in it, or on Windows, leaves that part as it is (-1)."""
     if value is None:
         return -1, -1
-    what = "owner must be a pair (user, group) of names or numbers"
-    with accepted(what, value):
+    with accepted("owner must be a pair (user, group) of names or numbers", value):
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
             raise TypeError
         user, group = value
+        if not all(part is None or isinstance(part, (str, SupportsIndex)) for part in value):
+            raise TypeError
     try:
         import grp  # noqa: PLC0415 - not on Windows
         import pwd  # noqa: PLC0415
     except ImportError:
         return -1, -1
     try:
-        return (
-            _id(user, lambda name: pwd.getpwnam(name).pw_uid),
-            _id(group, lambda name: grp.getgrnam(name).gr_gid),
-        )
+        uid = _id(pwd.getpwnam(user).pw_uid if isinstance(user, str) else user)
+        return uid, _id(grp.getgrnam(group).gr_gid if isinstance(group, str) else group)
     except KeyError as error:
         msg = f"owner {value!r} is unknown on this machine: {error.args[0]}"
         raise ValueError(msg) from None
-    except TypeError:
-        msg = f"{what}, got {value!r}"
-        raise TypeError(msg) from None
 
 
-def _id(value: Any, lookup: Any) -> int:
-    if value is None:
-        return -1
-    number = int(lookup(value)) if isinstance(value, str) else count(value, "owner")
+def _id(value: Any) -> int:
+    number = -1 if value is None else count(value, "owner")
     if number > _HIGHEST_ID:
         msg = f"owner: there is no user or group {number}"
         raise ValueError(msg)
@@ -237,11 +231,7 @@ def callback(value: Any, name: str) -> Any:
 
 
 def header(value: Any) -> Union[str, Callable[[], str], None]:
-    """
-    Return the text or the callable that *value* is, or whose dotted name it is; None for none.
-
-    Text that begins with `ext://`, or that is a dotted name and nothing else, stands for what it names.
-    """
+    """Return the text or the callable that *value* is, or whose dotted name (or `ext://` and one) it is, or None."""
     if isinstance(value, str) and (value.startswith(_EXTERNAL) or _DOTTED.fullmatch(value)):
         hint = "; end it with a line feed if it is the header's text"
         value = _resolve(value, "header", hint)

@@ -1,8 +1,6 @@
 """When the timed handler rolls over, and which period ends then.  No file is touched here.
 
-Two questions, each answered with strings, numbers and a clock value as an argument: when is the next
-boundary (`next_boundary`), and which text names the period that ended there (`period_text`).  What a
-file is called is `_naming`'s; looking at the disk, renaming, deleting and the sidecar are the handler's.
+The clock is an argument.  What a file is called is `_naming`'s; the time that processes share, `_schedule`'s.
 
 Boundaries of MIDNIGHT and W are those of the wall clock.  A *target* is a wall-clock moment, counted
 in seconds as if the wall showed UTC; its *instant* is the first moment at which the clock shows it or

@@ -53,7 +53,7 @@ class Compressor:
         self._jobs.clean_up()
         self._given_up.clear()
         if self._settings.background_gzip and not WINDOWS:
-            self._afterwards.later(partial(self._compress_later, look))
+            self._afterwards.later(lambda _, report: self._worker.poke(partial(self._work, look, report)))
             return
         try:
             names = list(look().plain())
@@ -75,9 +75,6 @@ class Compressor:
     def after_fork(self) -> None:
         """Forget the thread, which is the parent's."""
         self._worker = Worker()
-
-    def _compress_later(self, look: Look, _: LogRecord, report: Report) -> None:
-        self._worker.poke(partial(self._work, look, report))
 
     def _work(self, look: Look, report: Report) -> bool:
         """Compress what there is; returns whether there was any."""
@@ -188,9 +185,11 @@ class Worker:
         steps_left = _LAST_STEPS
         try:
             while steps_left:
-                step = self._take_wanted()
-                if step is None:
-                    return
+                with self._guard:
+                    step, self._wanted = self._wanted, None
+                    if step is None:
+                        self._thread = None
+                        return
                 while steps_left and step():
                     if self._somebody_waits or not threading.main_thread().is_alive():
                         steps_left -= 1
@@ -199,10 +198,3 @@ class Worker:
                 if self._thread is threading.current_thread():
                     self._thread = None
                     self._somebody_waits = False
-
-    def _take_wanted(self) -> Optional[Callable[[], bool]]:
-        with self._guard:
-            wanted, self._wanted = self._wanted, None
-            if wanted is None:
-                self._thread = None
-            return wanted

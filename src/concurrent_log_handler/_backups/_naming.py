@@ -1,8 +1,6 @@
 """What the backups of the timed handler are called, and which names it made.  No file is touched here.
 
-Names in, names out: the path for one more backup of a period (`next_number`, `backup_path`), and
-those of a directory's names that this handler made, oldest first (`list_backups`).  When a period ends
-and which text stands for it is `_calendar`'s; the directory is read by the handler.
+When a period ends and which text stands for it is `_calendar`'s; the directory is read by `_dated`.
 """
 
 from __future__ import annotations
