@@ -19,6 +19,8 @@ from ._calendar import Calendar, first_boundary, following, format_rollover, rea
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
 _AT_ONCE = 1.0  # any time long past
 
+Inode = Tuple[int, int]  # with its device
+
 
 class Schedule:
     """
@@ -38,7 +40,7 @@ class Schedule:
         self.at = 0.0  # the next rollover time that this process knows
         self._wake_at = _AT_ONCE  # from then on the sidecar is asked; the first record asks
         self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
-        self._file_then: Optional[Tuple[int, int]] = None  # the live file that `at` is about
+        self._file_then: Optional[Inode] = None  # the live file that `at` is about
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:
@@ -53,12 +55,12 @@ class Schedule:
                 content = sidecar.read(64)
             self.at = self._agreed(content, calendar, self.clock(), None, in_trouble=False)
 
-    def set(self, at: float, live: Optional[Tuple[int, int]]) -> None:
+    def set(self, at: float, live: Optional[Inode]) -> None:
         """Take *at* for this process, until it has come."""
         self._know(at, 0.0, live)
         self._own = True
 
-    def share(self, at: int, now: float, live: Optional[Tuple[int, int]]) -> None:
+    def share(self, at: int, now: float, live: Optional[Inode]) -> None:
         """Make *at* everybody's rollover time; *live* identifies the live file, None while it is moved."""
         self._own = False
         self._know(at, now, live)
@@ -96,32 +98,23 @@ class Schedule:
         found = self._filled()
         return None if found is None else found.st_mtime
 
-    def _know(self, at: float, now: float, live: Optional[Tuple[int, int]]) -> None:
+    def _know(self, at: float, now: float, live: Optional[Inode]) -> None:
         self.at = at
         self._asked_at = now
         self._wake_at = max(at, _AT_ONCE)
         self._file_then = live
 
     def _agreed(
-        self,
-        content: bytes,
-        calendar: Calendar,
-        now: float,
-        live: Optional[Tuple[int, int]],
-        in_trouble: bool,
+        self, content: bytes, calendar: Calendar, now: float, live: Optional[Inode], in_trouble: bool
     ) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
         at = read_rollover(content, calendar, now)
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
         known = read_rollover(format_rollover(int(self.at)), calendar, now) if self._asked_at else None
-        old = (
-            known is not None
-            and modified is not None
-            and modified < known - _TICK
-            and live == self._file_then
-        )
-        # `old`: the live file is the one from before `known`, with nothing in it from after that.
+        # Whether the live file is the one from before that, with nothing in it from after.
+        before = 0.0 if known is None else known - _TICK
+        old = modified is not None and modified < before and live == self._file_then
         if at is None or (old and known is not None and known <= now < at):
             # Lost, or written for another log of the same name that shares this sidecar.
             at = known
