@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import zlib
-from typing import Callable, Optional, Tuple
+from typing import Callable, List, Match, Optional, Pattern, Tuple, Union
 
 from . import _windows
 
@@ -31,12 +31,7 @@ RENAMES_OPEN = not WINDOWS or _windows.AVAILABLE
 # offset, on Linux (pwrite(2), "BUGS").  That leaves the offset free for a mark.
 OFFSET_IS_OURS = sys.platform.startswith("linux") or _windows.AVAILABLE
 
-_QUIET = (
-    getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOCTTY", 0)
-    | getattr(os, "O_NOINHERIT", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_QUIET = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOCTTY", "O_NOINHERIT", "O_BINARY"))
 _HIGH = 500  # the limit is often 1024, and hardly anybody has so many
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
@@ -67,7 +62,7 @@ def is_ours(fd: int, number: int) -> bool:
 
 
 def close_quietly(fd: int) -> None:
-    """Close *fd*; an error has nobody left to act on it."""
+    """Close *fd*."""
     with contextlib.suppress(OSError):
         os.close(fd)
 
@@ -123,16 +118,35 @@ def closed_late(fd: int) -> int:
     return high
 
 
-def identity(fd: int) -> Optional[Tuple[int, int]]:
-    """Return what tells the file that *fd* has open from others, None for a closed one."""
-    if _windows.AVAILABLE:  # fstat() is slow there, and knows no device of a file without a name
-        number = _windows.number(fd)
+def identity(file: Union[int, str]) -> Optional[Tuple[int, int]]:
+    """Return what tells the file that a descriptor has open, or a path leads to, from others; None if there is none."""
+    if _windows.AVAILABLE and isinstance(
+        file, int
+    ):  # fstat() is slow there, and knows no device of a file without a name
+        number = _windows.number(file)
         return None if number is None else (0, number)
     try:
-        found = os.fstat(fd)
+        found = os.stat(file)
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def look_at(path: str) -> Optional[os.stat_result]:
+    """Return the status of what lies at *path*, itself if it is a link; None if it cannot be seen."""
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def names_like(pattern: Pattern[str], folder: str) -> List[Match[str]]:
+    """Return the matches of *pattern* among the names in *folder*."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [match for match in map(pattern.fullmatch, names) if match is not None]
 
 
 def hidden_prefix(log: str) -> str:
@@ -145,10 +159,7 @@ def hidden_prefix(log: str) -> str:
 
 def root() -> Optional[Tuple[int, int]]:
     """Return what tells one root directory from another: after a chroot, the same path means another file."""
-    with contextlib.suppress(OSError):
-        found = os.stat("/")
-        return None if WINDOWS else (found.st_dev, found.st_ino)
-    return None
+    return None if WINDOWS else identity("/")
 
 
 def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]] = None) -> int:
@@ -201,12 +212,9 @@ def sync_directory(path: str) -> None:
 
 class Access:
     """
-    Owner and mode that our files shall have.
+    Owner and mode that our files shall have: -1 leaves one as it is (`os.chown`).
 
-    Args:
-        uid, gid: Numeric owner and group; -1 leaves one as it is (`os.chown`).
-        chmod: Mode of new files, and of existing ones where we may set it.
-        umask: Mode of new files as `0o666 & ~umask`, whatever the process's own umask is.
+    *chmod* is for new files, and for existing ones where we may set it; *umask* for new ones alone.
     """
 
     def __init__(
@@ -265,15 +273,13 @@ class Access:
         """Create *path* whole: a file without a name gets owner and mode, then the name."""
         if not self._asked:
             return _open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-        mode = self._new_mode
-        if mode is None:
-            mode = 0o666 & ~_umask_of_process()
+        mode = 0o666 & ~_umask_of_process() if self._new_mode is None else self._new_mode
         if hasattr(os, "O_TMPFILE"):
             fd = -1
             try:
                 fd = os.open(os.path.dirname(path), (flags & ~os.O_NOFOLLOW) | os.O_TMPFILE, 0o600)
                 os.fchmod(fd, mode)  # first: whoever has given a file away may not change it any more
-                self._give_away(fd)
+                _give(fd, self._uid, self._gid)
                 # link() alone would name the symbolic link in /proc; with a directory
                 # descriptor Python calls linkat(AT_SYMLINK_FOLLOW).
                 os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
@@ -286,17 +292,13 @@ class Access:
         # Until its mode is set, such a file allows less than was asked for, never more.
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode & 0o600)
         try:
-            self._give_away(fd)
+            _give(fd, self._uid, self._gid)
             with contextlib.suppress(PermissionError):
                 os.fchmod(fd, mode)
         except OSError:
             os.close(fd)
             raise
         return fd
-
-    def _give_away(self, fd: int) -> None:
-        if self._uid != -1 or self._gid != -1:
-            _give(fd, self._uid, self._gid)
 
     def _corrected(self, fd: int, mode: Optional[int]) -> int:
         """Give the open file our owner, and *mode* if any, as far as we may; return *fd*."""
@@ -326,23 +328,20 @@ def _open(path: str, flags: int, mode: int = 0o777) -> int:
 
 def _give(fd: int, uid: int, gid: int) -> None:
     """Give *fd* to *uid* and *gid*, as far as we may: only root gives files away, a member of *gid* to the group."""
-    for user in (uid, -1):  # the log matters more than its owner
-        try:
-            os.fchown(fd, user, gid)
-        except OSError:
-            continue
+    if (uid, gid) == (-1, -1):
         return
+    for user in (uid, -1):  # the log matters more than its owner
+        with contextlib.suppress(OSError):
+            os.fchown(fd, user, gid)
+            return
 
 
 def _umask_of_process() -> int:
     """Read the umask without setting it, where the kernel shows it."""
-    try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-    except (OSError, ValueError, IndexError):
-        pass
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
     umask = os.umask(0o077)
     os.umask(umask)
     return umask

@@ -6,12 +6,13 @@ Nothing here raises: what cannot be found out counts as a local disk.
 
 from __future__ import annotations
 
+import contextlib
 import ntpath
 import os
 import re
 import struct
 import sys
-from typing import Iterator, Optional, Tuple
+from typing import Optional, Tuple
 
 # fmt: off
 _SHARED = frozenset((
@@ -67,30 +68,23 @@ def type_in_table(table: bytes, device: Optional[Tuple[int, int]], path: str) ->
     """
     Return the type of the file system in the text of `/proc/self/mountinfo`; `""` if it is not there.
 
-    Args:
-        table: The text.
-        device: (major, minor) of the file.  The path alone can mislead, where mounts hide each other.
-        path: Its real path, for devices that the table does not name: those of files in an overlay, and of
-            btrfs's subvolumes.
+    The real *path* of a file can mislead, where mounts hide each other; so its *device* (major, minor) decides.  But
+    the table does not name those of files in an overlay, and of btrfs's subvolumes.
     """
     best, found = "", ""
-    for its_device, point, name in _mounts(table):
+    for line in table.splitlines():
+        fields = line.split(b" ")
+        try:
+            major, minor = fields[2].split(b":")
+            its_device = int(major), int(minor)
+            point, name = _unescaped(fields[4]), _unescaped(fields[fields.index(b"-", 6) + 1])
+        except (IndexError, ValueError):
+            continue
         if its_device == device:
             return name
         if (path + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best):
             best, found = point, name  # the later of two at one place hides the other
     return found
-
-
-def _mounts(table: bytes) -> Iterator[Tuple[Tuple[int, int], str, str]]:
-    for line in table.splitlines():
-        fields = line.split(b" ")
-        try:
-            major, minor = fields[2].split(b":")
-            name = fields[fields.index(b"-", 6) + 1]
-            yield (int(major), int(minor)), _unescaped(fields[4]), _unescaped(name)
-        except (IndexError, ValueError):
-            continue
 
 
 def _unescaped(field: bytes) -> str:
@@ -99,11 +93,9 @@ def _unescaped(field: bytes) -> str:
 
 def _device(path: str) -> Optional[Tuple[int, int]]:
     for each in (path, os.path.dirname(path) or "."):
-        try:
+        with contextlib.suppress(OSError):
             device = os.stat(each).st_dev
-        except OSError:
-            continue
-        return os.major(device), os.minor(device)
+            return os.major(device), os.minor(device)
     return None
 
 

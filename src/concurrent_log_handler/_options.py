@@ -14,7 +14,7 @@ import operator
 import os
 import re
 import threading
-from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, Optional, Sequence, SupportsIndex, Tuple, Union
 
 Size = Union[int, float, str]
 Count = Union[int, str]
@@ -29,7 +29,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @contextlib.contextmanager
-def _accepted(what: str, value: Any) -> Iterator[None]:
+def accepted(what: str, value: Any) -> Iterator[None]:
     """Word a `TypeError` or `ValueError` from inside: *what* is accepted, and *value* was given."""
     try:
         yield
@@ -54,7 +54,7 @@ def size(value: Size, name: str) -> int:
     Accepted: an int, a float (rounded down), or text: digits, or a number with a decimal unit
     (`"10 MB"` is 10,000,000) or a binary one (`"512 KiB"` is 524,288).
     """
-    with _accepted(
+    with accepted(
         f"{name} must be a number of bytes, 0 or more, or text such as '10 MB' or '512 KiB'", value
     ):
         if isinstance(value, float):
@@ -74,7 +74,7 @@ def size(value: Size, name: str) -> int:
 
 def count(value: Any, name: str) -> int:
     """Return *value*, a number or, from the environment say, its digits as text, as an int of 0 or more."""
-    with _accepted(f"{name} must be a whole number, 0 or more", value):
+    with accepted(f"{name} must be a whole number, 0 or more", value):
         if isinstance(value, bool):
             raise TypeError
         if isinstance(value, str) and not _DIGITS.fullmatch(value):
@@ -87,7 +87,7 @@ def count(value: Any, name: str) -> int:
 
 def mode(value: Any) -> str:
     """Return the open mode: `"a"`, `"w"` or `"x"`; a trailing `t` or `+` changes nothing for a log."""
-    with _accepted("mode must be 'a', 'w' or 'x'", value):
+    with accepted("mode must be 'a', 'w' or 'x'", value):
         letters = _text(value).replace("t", "", 1).replace("+", "", 1)
         if letters not in ("a", "w", "x"):
             raise ValueError
@@ -98,7 +98,7 @@ def encoding(value: Optional[str]) -> str:
     """Return the name of a text encoding; None is the locale's, as for `open()`."""
     if value is None or value == "locale":
         return locale.getpreferredencoding(False)
-    with _accepted("encoding must be the name of a text encoding such as 'utf-8'", value):
+    with accepted("encoding must be the name of a text encoding such as 'utf-8'", value):
         if not getattr(codecs.lookup(value), "_is_text_encoding", True):
             raise ValueError
     return value
@@ -109,7 +109,7 @@ def errors(value: Optional[str], policy: Optional[str]) -> str:
     name, asked = ("errors", value) if value is not None else ("unicode_error_policy", policy)
     if asked is None:
         return "backslashreplace"
-    with _accepted(
+    with accepted(
         f"{name} must name an error handler such as 'backslashreplace', 'replace' or 'strict'", asked
     ):
         codecs.lookup_error(asked)
@@ -120,7 +120,7 @@ def newline(value: Optional[str]) -> str:
     r"""Return what stands in the file for `\n`; None is the platform's, `""` leaves it, as for `open()`."""
     if value is None:
         return os.linesep
-    with _accepted("newline must be None, '', '\\n', '\\r' or '\\r\\n'", value):
+    with accepted("newline must be None, '', '\\n', '\\r' or '\\r\\n'", value):
         if _text(value) not in ("", "\n", "\r", "\r\n"):
             raise ValueError
     return value or "\n"
@@ -128,7 +128,7 @@ def newline(value: Optional[str]) -> str:
 
 def terminator(value: Any) -> str:
     """Return the text that ends a record; None is a line feed, as in CLH."""
-    with _accepted("terminator must be text such as '\\n'", value):
+    with accepted("terminator must be text such as '\\n'", value):
         return "\n" if value is None else _text(value)
 
 
@@ -136,13 +136,13 @@ def bits(value: Any, name: str) -> Optional[int]:
     """Return *value* (an int, or octal text such as `"0640"`) as permission bits."""
     if value is None:
         return None
-    accepted = f"{name} must be permission bits such as 0o640, from 0 to 0o7777"
-    with _accepted(accepted, value):
+    what = f"{name} must be permission bits such as 0o640, from 0 to 0o7777"
+    with accepted(what, value):
         number = int(value, 8) if isinstance(value, str) else count(value, name)
         if not 0 <= number <= 0o7777:
             raise ValueError
     if value == number and number & 0o1000 and re.fullmatch("[0-7]{3}", str(number)):
-        msg = f"{accepted}, got {value!r}, which is {oct(number)}; did you mean 0o{number}?"
+        msg = f"{what}, got {value!r}, which is {oct(number)}; did you mean 0o{number}?"
         raise ValueError(msg)
     return number
 
@@ -151,33 +151,27 @@ def owner(value: Optional[Owner]) -> Tuple[int, int]:
     """Return (uid, gid) for a pair of names or numbers; None in it, or on Windows, leaves that part as it is (-1)."""
     if value is None:
         return -1, -1
-    accepted = "owner must be a pair (user, group) of names or numbers"
-    with _accepted(accepted, value):
+    with accepted("owner must be a pair (user, group) of names or numbers", value):
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
             raise TypeError
         user, group = value
+        if not all(part is None or isinstance(part, (str, SupportsIndex)) for part in value):
+            raise TypeError
     try:
         import grp  # noqa: PLC0415 - not on Windows
         import pwd  # noqa: PLC0415
     except ImportError:
         return -1, -1
     try:
-        return (
-            _id(user, lambda name: pwd.getpwnam(name).pw_uid),
-            _id(group, lambda name: grp.getgrnam(name).gr_gid),
-        )
+        uid = _id(pwd.getpwnam(user).pw_uid if isinstance(user, str) else user)
+        return uid, _id(grp.getgrnam(group).gr_gid if isinstance(group, str) else group)
     except KeyError as error:
         msg = f"owner {value!r} is unknown on this machine: {error.args[0]}"
         raise ValueError(msg) from None
-    except TypeError:
-        msg = f"{accepted}, got {value!r}"
-        raise TypeError(msg) from None
 
 
-def _id(value: Any, lookup: Any) -> int:
-    if value is None:
-        return -1
-    number = int(lookup(value)) if isinstance(value, str) else count(value, "owner")
+def _id(value: Any) -> int:
+    number = -1 if value is None else count(value, "owner")
     if number > _HIGHEST_ID:
         msg = f"owner: there is no user or group {number}"
         raise ValueError(msg)
@@ -186,7 +180,7 @@ def _id(value: Any, lookup: Any) -> int:
 
 def flag(value: Any, name: str) -> bool:
     """Return *value* as a bool; text is refused, since `"no"` would count as true."""
-    with _accepted(f"{name} must be True or False", value):
+    with accepted(f"{name} must be True or False", value):
         if isinstance(value, (str, bytes)):
             raise TypeError
     return bool(value)
@@ -196,7 +190,7 @@ def seconds(value: Any, name: str) -> Optional[float]:
     """Return *value* as seconds of 0 or more; None means without a limit."""
     if value is None:
         return None
-    with _accepted(f"{name} must be seconds, 0 or more, or None", value):
+    with accepted(f"{name} must be seconds, 0 or more, or None", value):
         if isinstance(value, (bool, str, bytes)):
             raise TypeError
         number = float(value)
@@ -220,7 +214,7 @@ def total_bytes(value: Optional[Size], max_bytes: int) -> Optional[int]:
 def age(value: Union[float, dt.timedelta, None]) -> Optional[float]:
     """Return *value*, seconds or a `timedelta`, as seconds above 0; None is without a limit."""
     number = value.total_seconds() if isinstance(value, dt.timedelta) else value
-    with _accepted("max_age must be seconds or a timedelta, more than 0, or None for no limit", value):
+    with accepted("max_age must be seconds or a timedelta, more than 0, or None for no limit", value):
         found = seconds(number, "max_age")
         if found == 0:
             raise ValueError
@@ -230,18 +224,14 @@ def age(value: Union[float, dt.timedelta, None]) -> Optional[float]:
 def callback(value: Any, name: str) -> Any:
     """Return *value*, or what a dotted name such as `"package.module.function"` or `"ext://…"` stands for."""
     found = _resolve(value, name) if isinstance(value, str) else value
-    with _accepted(f"{name} must be a callable or a dotted name of one", found):
+    with accepted(f"{name} must be a callable or a dotted name of one", found):
         if found is not None and not callable(found):
             raise TypeError
     return found
 
 
 def header(value: Any) -> Union[str, Callable[[], str], None]:
-    """
-    Return the text or the callable that *value* is, or whose dotted name it is; None for none.
-
-    Text that begins with `ext://`, or that is a dotted name and nothing else, stands for what it names.
-    """
+    """Return the text or the callable that *value* is, or whose dotted name (or `ext://` and one) it is, or None."""
     if isinstance(value, str) and (value.startswith(_EXTERNAL) or _DOTTED.fullmatch(value)):
         hint = "; end it with a line feed if it is the header's text"
         value = _resolve(value, "header", hint)
@@ -250,7 +240,7 @@ def header(value: Any) -> Union[str, Callable[[], str], None]:
 
 def header_text(value: Any) -> str:
     """Return *value*, the text of a header."""
-    with _accepted("header must be text, or a callable that returns it or a dotted name of one", value):
+    with accepted("header must be text, or a callable that returns it or a dotted name of one", value):
         return _text(value)
 
 

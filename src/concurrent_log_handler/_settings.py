@@ -6,7 +6,7 @@ How each value is checked is in `_options`.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, Generic, Mapping, Optional, Protocol, TypeVar, Union
+from typing import Any, Callable, Dict, Generic, Mapping, Optional, TypeVar, Union
 
 from . import _options
 from ._files import Access
@@ -124,23 +124,17 @@ _CHECKS: Dict[str, Callable[[Settings, Any], Any]] = {
 }
 
 
-class _Handler(Protocol):
-    _settings: Settings
-
-    def _adjust(self) -> None: ...
-
-
 class Setting(Generic[_Value]):
     """A handler's attribute that stands in its settings, and may be set to whatever the constructor takes."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, handler: Optional[_Handler], owner: Any = None) -> _Value:
+    def __get__(self, handler: Any, owner: Any = None) -> _Value:
         if handler is None:
             return self  # type: ignore[return-value]  # on the class, as a property does
         return getattr(handler._settings, self._name)  # type: ignore[no-any-return]
 
-    def __set__(self, handler: _Handler, value: Any) -> None:
+    def __set__(self, handler: Any, value: Any) -> None:
         handler._settings.change(self._name, value)
         handler._adjust()

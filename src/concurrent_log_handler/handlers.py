@@ -26,7 +26,7 @@ from ._backups._calendar import (
 from ._backups._dated import DatedChain
 from ._backups._naming import Naming, naming_for
 from ._backups._numbered import NumberedChain
-from ._backups._schedule import Rules, Schedule
+from ._backups._schedule import Schedule
 from ._record._handler import ConcurrentHandler
 from ._settings import Header, LogFilenameType, OnRotated
 
@@ -258,7 +258,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
             self.dayOfWeek = calendar.day_of_week
         super().__init__(given)
         self.finalize_handler_configuration()
-        self._schedule.begin(self._rules())
+        self._schedule.begin(self._calendar())
 
     def _set_up(self) -> None:
         self._names_known: Optional[Tuple[Any, Naming]] = None
@@ -303,10 +303,8 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         return next_boundary(self._calendar(), currentTime)
 
     def _calendar(self) -> Calendar:
-        return parse_calendar(self.when, 1, bool(self.utc), self.atTime)._replace(interval=self.interval)
-
-    def _rules(self) -> Rules:
-        return Rules(self._calendar(), self.computeRollover)
+        calendar = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
+        return calendar._replace(interval=self.interval, compute=self.computeRollover)
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether a boundary has been reached, or *record* would make a non-empty file reach `maxBytes`."""
@@ -319,7 +317,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
 
     def _agree(self, now: float) -> float:
         return self._schedule.agree(
-            self._rules(),
+            self._calendar(),
             now,
             self._live.identity(),
             rolling=self._rotation.rolling,
@@ -358,7 +356,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         """Return text, number and path, which is free, for the backup of the period that ends at *at*."""
         calendar = self._calendar()
         if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
-            at = first_boundary(calendar, now, self._schedule.last_write(), self.computeRollover)
+            at = first_boundary(calendar, now, self._schedule.last_write())
         text = period_text(calendar, int(at), self.suffix)
         least = (
             self._given[1] + 1 if self._given[0] == text else 0

@@ -16,7 +16,7 @@ import freezegun
 import pytest
 
 from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _clock
-from concurrent_log_handler._backups._background import Worker
+from concurrent_log_handler._backups._compressor import Worker
 from concurrent_log_handler._backups._jobs import Jobs
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._record._livefile import LiveFile

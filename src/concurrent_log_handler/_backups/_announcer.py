@@ -17,7 +17,7 @@ from threading import get_ident
 from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import Access, hidden_prefix, open_to_lock, remove
+from concurrent_log_handler._files import Access, hidden_prefix, look_at, names_like, open_to_lock, remove
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
@@ -33,7 +33,7 @@ class Announcer:
     """
     Tells `on_rotated` of the backups of the log at *log*.
 
-    Contract: `about_to_move`, `moved`, `replaces` and `forget` are called with the chain's locks held, by who
+    Contract: `about_to_move`, `moved` and `forget` are called with the chain's locks held, by who
     rotates or compresses; without `on_rotated` they do nothing.  `tell` is called without any lock.
     """
 
@@ -46,24 +46,19 @@ class Announcer:
         self._tellers: Set[int] = set()
 
     def about_to_move(self, inode: int) -> None:
-        """The live file *inode* becomes a backup."""
+        """The live file *inode* becomes a backup, or the `.gz` *inode* takes a backup's place."""
         if self._settings.on_rotated is not None:
-            self._mark(inode)
+            try:
+                self._marks.put(inode)
+            except OSError as error:
+                self._afterwards.report(error)
 
     def moved(self, inode: int, target: str) -> None:
         """The live file *inode* has become the backup *target*."""
-        if self._settings.on_rotated is None:
-            return
-        with contextlib.suppress(OSError):
-            found = os.lstat(target).st_ino
-            if found != inode:  # a rotator that copies
-                self._mark(found)
-                self._marks.drop(inode)
-
-    def replaces(self, inode: int) -> None:
-        """The `.gz` *inode* takes a backup's place."""
-        if self._settings.on_rotated is not None:
-            self._mark(inode)
+        found = look_at(target) if self._settings.on_rotated is not None else None
+        if found is not None and found.st_ino != inode:  # a rotator that copies
+            self.about_to_move(found.st_ino)
+            self.forget(inode)
 
     def forget(self, inode: int) -> None:
         """The place of the backup *inode* is taken."""
@@ -77,14 +72,20 @@ class Announcer:
             return  # the callback logs, and that rotated: the outer call goes on with it
         try:
             self._tellers.add(me)
-            for _ in range(self._marks.count() + _MOST_MORE):
+            for _ in range(len(self._marks.all()) + _MOST_MORE):
                 # One mark only: others rotate during the callback, and then the paths are different.
                 claim = self._locks.chain(partial(self._claim, look))
+                callback = self._settings.on_rotated
                 if claim is None:
                     return
                 told = False
                 try:
-                    told = self._call_back(claim.backup, record, report)
+                    try:
+                        if callback is not None:
+                            callback(claim.backup)
+                    except Exception as error:
+                        report(record, error)
+                    told = True
                 finally:
                     claim.settle(told)  # after an interrupt the mark stays, for somebody who has more time
         except Exception as error:
@@ -96,28 +97,12 @@ class Announcer:
         """Forget the threads, which are the parent's."""
         self._tellers.clear()
 
-    def _mark(self, inode: int) -> None:
-        try:
-            self._marks.put(inode)
-        except OSError as error:
-            self._afterwards.report(error)
-
     def _claim(self, look: Look, held: bool) -> Optional[Claim]:
         if not held or self._settings.on_rotated is None:
             return None
-        live = -1
-        with contextlib.suppress(OSError):
-            live = os.lstat(self._log).st_ino
-        return self._marks.claim(look().names(), live, wait_for_gz=self._settings.use_gzip)
-
-    def _call_back(self, path: str, record: LogRecord, report: Report) -> bool:
-        callback = self._settings.on_rotated
-        if callback is not None:
-            try:
-                callback(path)
-            except Exception as error:
-                report(record, error)
-        return True
+        live = look_at(self._log)
+        gone = -1 if live is None else live.st_ino
+        return self._marks.claim(look().names(), gone, wait_for_gz=self._settings.use_gzip)
 
 
 class Claim:
@@ -155,61 +140,44 @@ class Marks:
             remove(path)  # of another file that had this inode, or a link that somebody has put there
         self._access.create(path)
 
-    def count(self) -> int:
-        """Return how many marks there are."""
-        return len(self._read())
-
     def drop(self, inode: int) -> None:
         """Remove the mark of *inode*, whose place a marked file has taken."""
         with contextlib.suppress(OSError):
             remove(self._path(inode))
 
+    def all(self) -> Dict[int, str]:
+        """Return the marks by inode."""
+        found = names_like(self._pattern, self._folder)
+        return {int(match[1], 16): os.path.join(self._folder, match[0]) for match in found}
+
     def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> Optional[Claim]:
         """
-        Take on the mark of the oldest complete backup that has one.  Marks of files that are gone are removed.
+        Take on the mark of the oldest complete one of *backups*; marks of files that are gone are removed.
 
-        Args:
-            backups: Plain names of all backups, newest first.
-            live: The live file's inode; its mark was put by a process that died before it rotated.
-            wait_for_gz: A plain backup is not complete yet.
+        The mark of the *live* file's inode was put by a process that died before it rotated.  *wait_for_gz*: a plain
+        backup is not complete yet.
         """
-        wanted = self._read()
+        wanted = self.all()
         found: List[Tuple[str, str]] = []
         for name in backups:
             if not wanted:
                 break
             for path in (name, name + GZ):
-                inode = _inode(path)
-                mark = None if inode is None else wanted.pop(inode, None)
+                there = look_at(path)
+                mark = None if there is None else wanted.pop(there.st_ino, None)
                 if mark is not None and not (wait_for_gz and path == name):
                     found.append((mark, path))
         wanted.pop(live, None)
         if wanted:
-            self._remove_abandoned(wanted)
-        for mark, path in reversed(found):
-            claim = self._claim_one(mark, path)
-            if claim is not None:
-                return claim
-        return None
-
-    def _remove_abandoned(self, marks: Dict[int, str]) -> None:
-        """Remove those of *marks* whose files are gone; another handler on this log may have made the others."""
-        with os.scandir(self._folder) as entries:
-            there = {entry.inode() for entry in entries}
-        for inode, mark in marks.items():
-            claim = None if inode in there else self._claim_one(mark, "")
-            if claim is not None:
-                claim.settle(told=True)
-
-    def _read(self) -> Dict[int, str]:
-        """Return the marks by inode."""
-        try:
             with os.scandir(self._folder) as entries:
-                names = [entry.name for entry in entries if entry.name.startswith(self._prefix)]
-        except OSError:
-            return {}
-        matches = [match for match in map(self._pattern.fullmatch, names) if match is not None]
-        return {int(match[1], 16): os.path.join(self._folder, match[0]) for match in matches}
+                # Another handler on this log may have made those whose files are there.
+                there_too = {entry.inode() for entry in entries}
+            for inode in wanted.keys() - there_too:
+                abandoned = self._claim_one(wanted[inode], "")
+                if abandoned is not None:
+                    abandoned.settle(told=True)
+        claims = (self._claim_one(mark, path) for mark, path in reversed(found))
+        return next((claim for claim in claims if claim is not None), None)
 
     def _claim_one(self, mark: str, backup: str) -> Optional[Claim]:
         try:
@@ -217,18 +185,11 @@ class Marks:
         except OSError:
             return None
         there = os.fstat(fd)
-        free = lock_file_now(fd) is not False
-        if free and _inode(mark) == there.st_ino:
+        named = look_at(mark) if lock_file_now(fd) is not False else None
+        if named is not None and named.st_ino == there.st_ino:
             return Claim(fd, mark, backup)
         unlock_file(fd)
         return None
 
     def _path(self, inode: int) -> str:
         return os.path.join(self._folder, f"{self._prefix}{inode:x}.new")
-
-
-def _inode(path: str) -> Optional[int]:
-    try:
-        return os.lstat(path).st_ino
-    except OSError:
-        return None

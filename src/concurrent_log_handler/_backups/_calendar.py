@@ -1,8 +1,6 @@
 """When the timed handler rolls over, and which period ends then.  No file is touched here.
 
-Two questions, each answered with strings, numbers and a clock value as an argument: when is the next
-boundary (`next_boundary`), and which text names the period that ended there (`period_text`).  What a
-file is called is `_naming`'s; looking at the disk, renaming, deleting and the sidecar are the handler's.
+The clock is an argument.  What a file is called is `_naming`'s; the time that processes share, `_schedule`'s.
 
 Boundaries of MIDNIGHT and W are those of the wall clock.  A *target* is a wall-clock moment, counted
 in seconds as if the wall showed UTC; its *instant* is the first moment at which the clock shows it or
@@ -15,6 +13,8 @@ import datetime as dt
 import re
 import time
 from typing import Callable, Dict, NamedTuple, Optional, Pattern, Tuple, Union
+
+from concurrent_log_handler._options import accepted
 
 from ._naming import SUFFIXES, default_ext_match
 
@@ -34,8 +34,6 @@ _UNITS: Dict[str, Tuple[int, str]] = {
 }
 _ROLLOVER_TEXT = re.compile(rb"\s*([0-9]{1,20})\s*")
 
-Compute = Callable[[int], int]
-
 
 class Calendar(NamedTuple):
     """The checked meaning of `when`, `interval`, `utc` and `atTime`."""
@@ -48,59 +46,44 @@ class Calendar(NamedTuple):
     step: int  # seconds of wall clock between two targets; 0 where the wall clock plays no part
     phase: int  # any target, modulo `step`
     day_of_week: Optional[int]  # 0 is Monday
-
-
-# ---------------------------------------------------------------------------------- boundaries
+    compute: Optional[Callable[[int], int]] = None  # stands for `next_boundary`: a subclass's may be another
 
 
 def parse_calendar(
     when: str, interval: float = 1, utc: bool = False, at_time: Optional[dt.time] = None
 ) -> Calendar:
     """
-    Check what the user asked for.
+    Check what the user asked for; raises `ValueError` and `TypeError`.
 
     *at_time* counts for MIDNIGHT and W only; its time zone and microseconds are ignored, as in CPython.
     Without it W0 means the midnight that ends Monday, as in CPython.
-
-    Raises:
-        ValueError: For an unknown *when*, an *interval* below 1, or a period above 500 years.
-        TypeError: For a value of another type.
     """
-    if not isinstance(when, str):
-        msg = f"when must be one of S, M, H, D, MIDNIGHT, W0 to W6, got {when!r}"
-        raise TypeError(msg)
-    unit = when.upper()
-    if unit not in _UNITS:
-        msg = f"when must be one of S, M, H, D, MIDNIGHT, W0 to W6 (W0 is Monday), got {when!r}"
-        raise ValueError(msg)
-    if at_time is not None and not isinstance(at_time, dt.time):
-        msg = f"atTime must be a datetime.time or None, got {at_time!r}"
-        raise TypeError(msg)
-    seconds, suffix = _UNITS[unit]
-    period = seconds * _checked_interval(interval)
+    with accepted("when must be one of S, M, H, D, MIDNIGHT, W0 to W6 (W0 is Monday)", when):
+        if not isinstance(when, str):
+            raise TypeError
+        unit = when.upper()
+        seconds, suffix = _UNITS[unit]
+    with accepted("atTime must be a datetime.time or None", at_time):
+        if not isinstance(at_time, (dt.time, type(None))):
+            raise TypeError
+    with accepted("interval must be a whole number, 1 or more", interval):
+        if isinstance(interval, bool) or not isinstance(interval, (int, float)):
+            raise TypeError
+        if not (interval >= 1 and interval == interval // 1):  # nor infinite, nor no number at all
+            raise ValueError
+    period = seconds * int(interval)
     if period > LONGEST:
         msg = f"interval must be at most {LONGEST // seconds} for when={unit!r}, got {interval}"
         raise ValueError(msg)
-    day_of_week = int(unit[1]) if unit[0] == "W" else None
-    step, phase = _grid(unit, day_of_week, at_time)
-    return Calendar(unit, period, suffix, default_ext_match(suffix), bool(utc), step, phase, day_of_week)
-
-
-def _checked_interval(interval: float) -> int:
-    accepted = f"interval must be a whole number, 1 or more, got {interval!r}"
-    if isinstance(interval, bool) or not isinstance(interval, (int, float)):
-        raise TypeError(accepted)
-    if not (interval >= 1 and interval == interval // 1):  # nor infinite, nor no number at all
-        raise ValueError(accepted)
-    return int(interval)
-
-
-def _grid(unit: str, day_of_week: Optional[int], at_time: Optional[dt.time]) -> Tuple[int, int]:
     second = DAY if at_time is None else at_time.hour * 3_600 + at_time.minute * 60 + at_time.second
-    if day_of_week is not None:
+    step, phase, day_of_week = 0, 0, None
+    if unit == "MIDNIGHT":
+        step, phase = DAY, second % DAY
+    elif unit[0] == "W":
+        day_of_week = int(unit[1])
         # The epoch was a Thursday, day 3 of its week.
-        return WEEK, ((day_of_week - 3) * DAY + second) % WEEK
-    return (DAY, second % DAY) if unit == "MIDNIGHT" else (0, 0)
+        step, phase = WEEK, ((day_of_week - 3) * DAY + second) % WEEK
+    return Calendar(unit, period, suffix, default_ext_match(suffix), bool(utc), step, phase, day_of_week)
 
 
 def next_boundary(cal: Calendar, now: float) -> int:
@@ -119,18 +102,19 @@ def next_boundary(cal: Calendar, now: float) -> int:
     return _instant(cal, target + cal.interval - cal.step)
 
 
-def first_boundary(
-    cal: Calendar, now: float, modified: Optional[float], compute: Optional[Compute] = None
-) -> int:
+def following(cal: Calendar, now: float) -> int:
+    """`next_boundary`, or what a subclass has in its place."""
+    return next_boundary(cal, now) if cal.compute is None else cal.compute(int(now))
+
+
+def first_boundary(cal: Calendar, now: float, modified: Optional[float]) -> int:
     """
     The rollover time where none is known: that of the period in which the live file was last written.
 
     It lies in the past where a boundary has gone by since then.  *modified* is the file's modification
     time, None for no file; a value that cannot be (before 2000, in the future) counts as *now*.
-    *compute* stands for `next_boundary` where a subclass has a calendar of its own.
     """
-    moment = now if modified is None or not MIN_VALID_TIME <= modified <= now else modified
-    return next_boundary(cal, moment) if compute is None else compute(int(moment))
+    return following(cal, now if modified is None or not MIN_VALID_TIME <= modified <= now else modified)
 
 
 def _offset(moment: int) -> int:
@@ -154,11 +138,8 @@ def _instant(cal: Calendar, target: int) -> int:
     shown = [target - offset for offset in offsets if _offset(target - offset) == offset]
     if shown:
         return min(shown)
-    return _end_of_gap(target, target - max(offsets), target - min(offsets))
-
-
-def _end_of_gap(target: int, before: int, after: int) -> int:
-    while after - before > 1:
+    before, after = target - max(offsets), target - min(offsets)
+    while after - before > 1:  # where the gap ends
         middle = (before + after) // 2
         if middle + _offset(middle) >= target:
             after = middle
@@ -167,35 +148,25 @@ def _end_of_gap(target: int, before: int, after: int) -> int:
     return after
 
 
-# --------------------------------------------------------------------------- the shared time
-
-
 def format_rollover(at: int) -> str:
     """The sidecar's content: decimal text, no line end, as CLH reads and writes it."""
     return str(int(at))
 
 
-def read_rollover(
-    content: Union[str, bytes], cal: Calendar, now: float, compute: Optional[Compute] = None
-) -> Optional[int]:
+def read_rollover(content: Union[str, bytes], cal: Calendar, now: float) -> Optional[int]:
     """
     The rollover time in the sidecar, or None where it has to be computed again.
 
     None for anything but a decimal number, for a time before 2000, and for one later than the next
     boundary from *now* (two hours more for MIDNIGHT and W, where an older peer may be an hour off).
-    A time in the past is good: a boundary went by while nobody wrote.  *compute* is as in `first_boundary`.
+    A time in the past is good: a boundary went by while nobody wrote.
     """
     raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
     match = _ROLLOVER_TEXT.fullmatch(raw)
     if match is None:
         return None
-    at = int(match[1])
-    following = next_boundary(cal, now) if compute is None else compute(int(now))
-    latest = following + (SLACK if cal.step else 0)
+    at, latest = int(match[1]), following(cal, now) + (SLACK if cal.step else 0)
     return at if MIN_VALID_TIME <= at <= latest else None
-
-
-# ------------------------------------------------------------------------------ period texts
 
 
 def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
@@ -206,28 +177,18 @@ def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
     around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
     hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
     """
-    return time.strftime(cal.suffix if suffix is None else suffix, _period_start(cal, at))
-
-
-def _period_start(cal: Calendar, at: int) -> time.struct_time:
+    form = cal.suffix if suffix is None else suffix
     if not cal.step:
         start = at - cal.interval
-        return time.gmtime(start) if cal.utc else time.localtime(start)
-    target = _start_target(cal, at)
-    moment = _instant(cal, target)
-    if cal.utc or _wall(cal, moment) != target:
-        return time.gmtime(target)
-    return time.localtime(moment)
-
-
-def _start_target(cal: Calendar, at: int) -> int:
+        return time.strftime(form, time.gmtime(start) if cal.utc else time.localtime(start))
     wall = _wall(cal, at)
-    last = _last_target(cal, wall)
-    if _instant(cal, last) == at:
-        while _instant(cal, last - cal.step) == at:  # a day that the zone left out
-            last -= cal.step
-        return last - cal.interval
-    near = _last_target(cal, wall + SLACK)
-    if near >= wall - SLACK:  # an older peer, an hour off
-        return near - cal.interval
-    return last
+    target, near = _last_target(cal, wall), _last_target(cal, wall + SLACK)
+    if _instant(cal, target) == at:
+        while _instant(cal, target - cal.step) == at:  # a day that the zone left out
+            target -= cal.step
+        target -= cal.interval
+    elif near >= wall - SLACK:  # an older peer, an hour off
+        target = near - cal.interval
+    moment = _instant(cal, target)
+    shown = not cal.utc and _wall(cal, moment) == target
+    return time.strftime(form, time.localtime(moment) if shown else time.gmtime(target))

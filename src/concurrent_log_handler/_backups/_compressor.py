@@ -5,19 +5,24 @@ How one becomes its `.gz` is in `_jobs`.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from functools import partial
 from logging import LogRecord
 from typing import Callable, List, Optional, Set
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
-from concurrent_log_handler._files import RENAMES_OPEN
+from concurrent_log_handler._files import RENAMES_OPEN, identity
+from concurrent_log_handler._forks import threads_work
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._settings import Settings
 
 from . import Look
 from ._announcer import Announcer
-from ._background import Worker
-from ._jobs import AT_A_TIME, Inode, Job, Jobs, inodes
+from ._jobs import AT_A_TIME, Inode, Job, Jobs
+
+_START_PATIENCE = 5.0  # seconds that starting a thread may take
+_LAST_STEPS = 8  # that are done while somebody waits for the end, and others go on rotating
 
 
 class Compressor:
@@ -48,12 +53,12 @@ class Compressor:
         self._jobs.clean_up()
         self._given_up.clear()
         if self._settings.background_gzip and RENAMES_OPEN:
-            self._afterwards.later(partial(self._compress_later, look))
+            self._afterwards.later(lambda _, report: self._worker.poke(partial(self._work, look, report)))
             return
         try:
             names = list(look().plain())
             jobs = self._jobs.claim(names, lambda _: True)
-            waiting = inodes(names) if len(jobs) == AT_A_TIME else set()
+            waiting = set(map(identity, names)) if len(jobs) == AT_A_TIME else set()
         except Exception as error:
             self._afterwards.later(partial(self._failed, error))
             return
@@ -71,9 +76,6 @@ class Compressor:
         """Forget the thread, which is the parent's."""
         self._worker = Worker()
 
-    def _compress_later(self, look: Look, _: LogRecord, report: Report) -> None:
-        self._worker.poke(partial(self._work, look, report))
-
     def _work(self, look: Look, report: Report) -> bool:
         """Compress what there is; returns whether there was any."""
         record = self._afterwards.notice("compressing a backup")
@@ -85,7 +87,7 @@ class Compressor:
         return bool(jobs)
 
     def _compress(
-        self, look: Look, jobs: List[Job], waiting: Set[Inode], record: LogRecord, report: Report
+        self, look: Look, jobs: List[Job], waiting: Set[Optional[Inode]], record: LogRecord, report: Report
     ) -> None:
         """Compress the backups of *jobs*, and those of *waiting*, which were too many to be claimed at once."""
         try:
@@ -113,28 +115,24 @@ class Compressor:
 
     def _try_to_compress(self, look: Look, job: Job, record: LogRecord, report: Report) -> None:
         try:
-            self._compress_one(look, job)
-        except Exception as error:
-            self._failed(error, record, report)
-        else:
-            self._trouble.end()
-        finally:
-            job.close()
-
-    def _compress_one(self, look: Look, job: Job) -> None:
-        for attempt in range(4):
-            job.compress()
-            job.ripen()
-            path = self._locks.chain(partial(self._publish, look, job, attempt == 3))
-            if path is not None:
+            for attempt in range(4):
+                job.compress()
+                job.ripen()
+                path = self._locks.chain(partial(self._publish, look, job, attempt == 3))
                 if path:
                     self._afterwards.say("compressed %s", path)
-                return
+                if path is not None:
+                    break
+            self._trouble.end()
+        except Exception as error:
+            self._failed(error, record, report)
+        finally:
+            job.close()
 
     def _publish(self, look: Look, job: Job, finally_: bool, held: bool) -> Optional[str]:
         if not held:
             raise self._locks.sidecar.take_trouble()
-        self._announcer.replaces(job.part_inode)
+        self._announcer.about_to_move(job.part_inode[1])
         path = job.publish(look().names(), finally_, self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])
@@ -143,3 +141,60 @@ class Compressor:
     def _failed(self, error: BaseException, record: LogRecord, report: Report) -> None:
         if self._trouble.begin():
             report(record, error)
+
+
+class Worker:
+    """A thread that lives while there is something to do.  A forked child needs a new one."""
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()
+        self._thread: Optional[threading.Thread] = None
+        self._wanted: Optional[Callable[[], bool]] = None
+        self._somebody_waits = False
+
+    def poke(self, step: Callable[[], bool]) -> None:
+        """Have *step* called until it returns False, in the thread or, where none can be started, here."""
+        with self._guard:
+            self._wanted = step
+            if self._thread is not None:
+                return
+            if threading.main_thread().is_alive() and threads_work():
+                # Not a daemon: the interpreter waits for it before it exits.
+                self._thread = threading.Thread(target=self._run, name="log compression", daemon=False)
+                try:
+                    self._thread.start()
+                    return
+                except RuntimeError:  # no thread is left, or none may be started any more (Python 3.12)
+                    self._thread = None
+        self._run()
+
+    def wait(self, timeout: Optional[float]) -> None:
+        """Return when all is done, but for what others add meanwhile, or after *timeout* seconds."""
+        if not self._guard.acquire(timeout=_START_PATIENCE):
+            return
+        try:
+            thread = self._thread  # started by now: `poke` holds the guard until it is
+            self._somebody_waits = thread is not None
+        finally:
+            self._guard.release()
+        if thread is not None and thread is not threading.current_thread():
+            with contextlib.suppress(RuntimeError):  # we are in a signal handler that interrupts its start
+                thread.join(timeout)
+
+    def _run(self) -> None:
+        steps_left = _LAST_STEPS
+        try:
+            while steps_left:
+                with self._guard:
+                    step, self._wanted = self._wanted, None
+                    if step is None:
+                        self._thread = None
+                        return
+                while steps_left and step():
+                    if self._somebody_waits or not threading.main_thread().is_alive():
+                        steps_left -= 1
+        finally:  # also after a handleError() of the user's that raises: the next poke starts again
+            with self._guard:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+                    self._somebody_waits = False

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import Iterator, List, Tuple
 
+from concurrent_log_handler._files import look_at
+
 from ._gzip import GZ
 from ._naming import Backup, Naming, backup_directory, backup_path, free_path, list_backups, next_number
 
@@ -16,12 +18,8 @@ class DatedChain:
     """
     The backups of one log.
 
-    Contract: everything is called with the chain's locks held.
-
-    Args:
-        naming: What they are called.
-        newest: The path that this process gave last; a namer may have put it where the listing does not
-            look, into a directory for each month say.
+    Contract: everything is called with the chain's locks held.  *newest* is the path that this process gave last;
+    a namer may have put it where the listing does not look, into a directory for each month say.
     """
 
     def __init__(self, naming: Naming, newest: str) -> None:
@@ -52,17 +50,13 @@ class DatedChain:
         except (FileNotFoundError, PermissionError):  # a directory may be written and not read
             return []
         backups = list_backups(self._naming, names, directory)
-        if self._naming.reading is None:  # the names show no order
-            backups.sort(key=lambda backup: _last_modified(directory, backup))
+        if not self._naming.dated:  # the names show no order
+            found = {each: look_at(os.path.join(directory, each.names[0])) for each in backups}
+            backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
 
     def free_name(self, log: str, text: str, least: int) -> Tuple[int, str]:
-        """
-        Return number, *least* or more, and path, which is free, for one more backup of the period *text*.
-
-        Raises:
-            FileExistsError: A billion names are taken.
-        """
+        """Return number, *least* or more, and path, which is free, for one more backup of the period *text*."""
         naming = self._naming
         first = max(least, next_number(self.listed(), text))
 
@@ -83,10 +77,3 @@ class DatedChain:
         if self._newest and self._newest not in listed:
             yield self._newest
         yield from listed
-
-
-def _last_modified(directory: str, backup: Backup) -> float:
-    try:
-        return os.stat(os.path.join(directory, backup.names[0])).st_mtime
-    except OSError:
-        return 0.0

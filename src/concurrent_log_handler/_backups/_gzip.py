@@ -1,6 +1,6 @@
 """The format of a compressed backup: how ours is written, and what is known about one that lies there.
 
-When a backup is compressed, and that only one process is at it, is `_compress`'s business.
+When a backup is compressed, and that only one process is at it, is `_compressor`'s business.
 """
 
 from __future__ import annotations
@@ -45,11 +45,7 @@ class Member:
 
 
 def drop_twin(name: str) -> bool:
-    """
-    Remove the plain backup *name*, whose `.gz` is there too, if both have the same content; tell whether so.
-
-    Whoever made the `.gz`: it has all of it.
-    """
+    """Remove the plain backup *name*, if its `.gz`, whoever made it, has all of it; tell whether so."""
     with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
         if packed_size(name + GZ, plain.fileno()) == os.fstat(plain.fileno()).st_size:
             remove(name)
@@ -59,12 +55,14 @@ def drop_twin(name: str) -> bool:
 
 def has_read(packed: Iterable[str], fd: int, data: bytes, size: int) -> bool:
     """Tell whether one of the `.gz` files *packed* has what *fd* has open, up to *data* somewhere behind *size*."""
-    content = _whole(fd)
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        content = file.read()
     start = content.find(data, size)
     for path in packed:
         with contextlib.suppress(OSError, EOFError, zlib.error):
-            with _unpack(path) as file:
-                read = file.read()
+            with _unpack(path) as unpacked:
+                read = unpacked.read()
             if read and content.startswith(read):
                 return start != -1 and len(read) >= start + len(data)
     return False
@@ -74,12 +72,6 @@ def has_read(packed: Iterable[str], fd: int, data: bytes, size: int) -> bool:
 def _unpack(path: str) -> Iterator[gzip.GzipFile]:
     with open(open_to_read(path), "rb") as file, gzip.GzipFile(fileobj=file) as packed:
         yield packed
-
-
-def _whole(fd: int) -> bytes:
-    with open(fd, "rb", closefd=False) as file:
-        file.seek(0)
-        return file.read()
 
 
 def is_marked(path: str) -> bool:
@@ -93,13 +85,11 @@ def packed_size(path: str, source: int) -> int:
     size = 0
     try:
         with _unpack(path) as packed, open(source, "rb", closefd=False) as plain:
-            while True:
-                data = packed.read(CHUNK)
-                if not data:
-                    return size
+            for data in iter(lambda: packed.read(CHUNK), b""):
                 if data != plain.read(len(data)):
                     return -1
                 size += len(data)
+            return size
     except (OSError, EOFError, zlib.error):
         return -1
     finally:

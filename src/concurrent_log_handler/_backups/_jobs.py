@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import time
-from typing import Callable, Iterable, List, Optional, Pattern, Set, Tuple
+from typing import Callable, Iterable, List, Optional, Pattern, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
@@ -20,6 +20,7 @@ from concurrent_log_handler._files import (
     Access,
     hidden_prefix,
     identity,
+    names_like,
     open_to_lock,
     remove,
     sync_directory,
@@ -39,14 +40,13 @@ class Job:
     """One backup on its way to its `.gz`."""
 
     def __init__(self, source: int, part: int, part_path: str) -> None:
-        found = os.fstat(source)
-        self.inode = (found.st_dev, found.st_ino)
+        found, made = os.fstat(source), os.fstat(part)
+        self.inode, self.part_inode = (found.st_dev, found.st_ino), (made.st_dev, made.st_ino)
         self._source = source
         self._part = part
         self._part_path: Optional[str] = part_path
         self._source_identity = identity(source)
         self._part_identity = identity(part)
-        self.part_inode = os.fstat(part).st_ino
         self._read = 0
         self._written = 0
         self._process = here()
@@ -58,19 +58,19 @@ class Job:
         before = os.fstat(self._source)
         member = Member()
         while True:
-            data = self._read_chunk()
+            self._check()
+            data = os.read(self._source, CHUNK)
             if not data:
                 break
+            self._read += len(data)
             self._write(member.add(data))
         self._write(member.end())
         self._check()
         os.fsync(self._part)
         # The time tells readers, and retention by age, when the last record came.
-        times = (before.st_atime_ns, before.st_mtime_ns)
-        if os.utime in os.supports_fd:
-            os.utime(self._part, ns=times)
-        elif self._part_path is not None:
-            os.utime(self._part_path, ns=times)
+        part = self._part if os.utime in os.supports_fd else self._part_path
+        if part is not None:
+            os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def ripen(self) -> None:
         """Wait until a writer who was late for the rotation would notice it."""
@@ -78,18 +78,17 @@ class Job:
 
     def publish(self, names: Iterable[str], finally_: bool, fsync: bool = False) -> Optional[str]:
         """
-        Put the `.gz` where the backup is by now, and remove the backup.
+        Put the `.gz` where the backup is by now, remove the backup, and return the `.gz`'s path.
 
-        Returns the path of the `.gz`; an empty one if the backup expired or was removed meanwhile;
-        None if a late writer has added to it: then `compress` goes on, and *finally_* says that it
-        goes on here and now.  With *fsync*, the name of the `.gz` is on the disk before the backup goes.
+        Empty if the backup expired or was removed meanwhile; None if a late writer has added to it: then `compress`
+        goes on, with *finally_* here and now.  With *fsync*, the `.gz`'s name is on the disk before the backup goes.
         """
         self._check()
         if os.fstat(self._source).st_size > self._read:
             if not finally_:
                 return None
             self.compress()
-        name = self._find(names)
+        name = next((each for each in names if identity(each) == self.inode), None)
         if name is None or self._part_path is None or os.path.lexists(name + GZ):
             return ""
         whole = os.stat(self._part_path)
@@ -138,14 +137,6 @@ class Job:
                 remove(self._part_path)
             self._part_path = None
 
-    def _find(self, names: Iterable[str]) -> Optional[str]:
-        for name in names:
-            with contextlib.suppress(OSError):
-                found = os.stat(name)
-                if (found.st_dev, found.st_ino) == self.inode:
-                    return name
-        return None
-
     def _check(self) -> None:
         """Raise if a descriptor was closed under us: its number may be somebody else's by now."""
         if self.foreign():
@@ -154,12 +145,6 @@ class Job:
             )
         if identity(self._source) != self._source_identity or identity(self._part) != self._part_identity:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
-
-    def _read_chunk(self) -> bytes:
-        self._check()
-        data = os.read(self._source, CHUNK)
-        self._read += len(data)
-        return data
 
     def _write(self, data: bytes) -> None:
         self._check()
@@ -170,9 +155,7 @@ class Job:
             rest = rest[written:]
 
     def _close_descriptors(self) -> None:
-        for fd in (self._source, self._part):
-            if fd != -1:
-                unlock_file(fd)
+        _unlock(self._source, self._part)
         self._source = self._part = -1
 
     def __del__(self) -> None:
@@ -199,12 +182,9 @@ class Jobs:
 
     def claim(self, names: Iterable[str], wanted: Callable[[Inode], bool]) -> List[Job]:
         """
-        Return jobs for those plain backups among *names* that are *wanted* and that nobody is at.
+        Return jobs for the first `AT_A_TIME` plain backups among *names* that are *wanted* and that nobody is at.
 
-        At most `AT_A_TIME`, in the order of *names*, so that the open files stay few.
-
-        Raises:
-            OSError: No part file can be made (permission, full disk).
+        Raises `OSError` if no part file can be made.
         """
         jobs: List[Job] = []
         try:
@@ -240,11 +220,9 @@ class Jobs:
         return self._left(self._is_part)
 
     def _left(self, which: Pattern[str]) -> List[str]:
-        paths: List[str] = []
-        for folder in self._folders:
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                paths += [entry.path for entry in entries if which.fullmatch(entry.name)]
-        return paths
+        return [
+            os.path.join(folder, match[0]) for folder in self._folders for match in names_like(which, folder)
+        ]
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
         try:
@@ -267,9 +245,7 @@ class Jobs:
                 return job
             return None
         finally:
-            for fd in (source, part):
-                if fd != -1:
-                    unlock_file(fd)
+            _unlock(source, part)
 
     def _has_gz(self, name: str, source: int) -> bool:
         """
@@ -294,11 +270,7 @@ class Jobs:
         return True
 
 
-def inodes(names: Iterable[str]) -> Set[Inode]:
-    """Return those of the files at *names*."""
-    found: Set[Inode] = set()
-    for name in names:
-        with contextlib.suppress(OSError):
-            status = os.stat(name)
-            found.add((status.st_dev, status.st_ino))
-    return found
+def _unlock(*fds: int) -> None:
+    for fd in fds:
+        if fd != -1:
+            unlock_file(fd)

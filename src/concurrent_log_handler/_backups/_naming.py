@@ -1,38 +1,20 @@
 """What the backups of the timed handler are called, and which names it made.  No file is touched here.
 
-Names in, names out: the path for one more backup of a period (`next_number`, `backup_path`), and
-those of a directory's names that this handler made, oldest first (`list_backups`).  When a period ends
-and which text stands for it is `_calendar`'s; the directory is read by the handler.
+When a period ends and which text stands for it is `_calendar`'s; the directory is read by `_dated`.
 """
 
 from __future__ import annotations
 
 import calendar
+import contextlib
 import os
 import re
 import time
 from functools import lru_cache
-from typing import (
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Pattern,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Pattern, Tuple, Union
 
 # For each unit, CPython 3.13's on every Python.
-SUFFIXES = {
-    "S": "%Y-%m-%d_%H-%M-%S",
-    "M": "%Y-%m-%d_%H-%M",
-    "H": "%Y-%m-%d_%H",
-    "D": "%Y-%m-%d",
-}
+SUFFIXES = {"S": "%Y-%m-%d_%H-%M-%S", "M": "%Y-%m-%d_%H-%M", "H": "%Y-%m-%d_%H", "D": "%Y-%m-%d"}
 _DIRECTIVES = {
     **dict.fromkeys("YG", r"\d{4}"),
     **dict.fromkeys("mdHMSyIUWVC", r"\d{2}"),
@@ -49,6 +31,8 @@ _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
 _MOST_KNOWN = 20_000
 
 Namer = Callable[[str], str]
+Key = Tuple[int, str, int]  # the first three of a `Backup`
+Reading = Tuple[str, Tuple[str, ...]]  # a format for strptime, and what to add to the text
 
 
 class Naming(NamedTuple):
@@ -59,12 +43,10 @@ class Naming(NamedTuple):
     suffix: str
     pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
     produced: Pattern[str]  # what it looks like as *suffix* makes it
-    reading: Optional[Tuple[str, Sequence[str]]]  # strptime format and what to add to the text; None: no date
+    dated: bool  # a date can be read from the text
     lenient: bool  # a user's extMatch may find dates that a namer has written in another way
     namer: Optional[Namer]
-    known: Dict[
-        str, Optional[Tuple[int, str, int]]
-    ]  # what names were found to mean, where no namer has a say
+    known: Dict[str, Optional[Key]]  # what names were found to mean, where no namer has a say
 
 
 class Backup(NamedTuple):
@@ -82,7 +64,6 @@ def next_number(backups: Iterable[Backup], text: str) -> int:
 
 
 def _spelled_out(suffix: str) -> str:
-    """Return *suffix* with each composite directive, such as `%F`, as those that it stands for."""
     return re.sub(r"%([%FTRDh])", lambda found: _COMPOSITES.get(found[1], found[0]), suffix)
 
 
@@ -138,7 +119,9 @@ def naming_for(
     standard = given.pattern in _STANDARD_MATCHES
     produced = default_ext_match(suffix)
     pattern = produced if standard else given
-    return Naming(directory, base, suffix, pattern, produced, _reading(suffix), not standard, namer, {})
+    return Naming(
+        directory, base, suffix, pattern, produced, _reading(suffix) is not None, not standard, namer, {}
+    )
 
 
 def backup_path(naming: Naming, text: str, number: int) -> str:
@@ -147,19 +130,15 @@ def backup_path(naming: Naming, text: str, number: int) -> str:
 
     A namer that drops the number would give one path twice; then the number follows what it returned.
     """
-    if naming.namer is None:
-        return _default_path(naming, text, number)
-    named = _named(naming, naming.namer, text, number)
-    return f"{named}.{number}" if number and named == _named(naming, naming.namer, text, 0) else named
+    named = _named(naming, text, number)
+    if naming.namer is None or not number or named != _named(naming, text, 0):
+        return named
+    return f"{named}.{number}"
 
 
-def _default_path(naming: Naming, text: str, number: int) -> str:
-    plain = os.path.join(naming.directory, f"{naming.base}.{text}")
-    return f"{plain}.{number}" if number else plain
-
-
-def _named(naming: Naming, namer: Namer, text: str, number: int) -> str:
-    return os.fspath(namer(_default_path(naming, text, number)))
+def _named(naming: Naming, text: str, number: int) -> str:
+    path = os.path.join(naming.directory, f"{naming.base}.{text}") + (f".{number}" if number else "")
+    return path if naming.namer is None else os.fspath(naming.namer(path))
 
 
 def free_path(
@@ -171,10 +150,9 @@ def free_path(
     What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
     on the disk.
     """
-    if naming.namer is not None:
-        path = _named(naming, naming.namer, text, first)
-        if not taken(path):
-            return first, path
+    path = _named(naming, text, first)
+    if not taken(path):
+        return first, path
     number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
     return None if number is None else (number, backup_path(naming, text, number))
 
@@ -194,58 +172,60 @@ def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] 
     """
     where = os.path.abspath(naming.directory if directory is None else directory)
     home = where == os.path.abspath(naming.directory)
-    parse = _parse_known if naming.namer is None else _parse_named
-    found: Dict[Tuple[int, str, int], Tuple[str, ...]] = {}
+    found: Dict[Key, Tuple[str, ...]] = {}
     if naming.namer is None and not home:
         return []
     for name in names:
-        if home and name == naming.base:
-            continue
-        key = parse(naming, name, where)
-        if key is not None:
+        key = _parse_known(naming, name) if naming.namer is None else _parse_named(naming, name, where)
+        if key is not None and not (home and name == naming.base):
             found[key] = (*found.get(key, ()), name)
     return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
 
-def _parse_known(naming: Naming, name: str, where: str) -> Optional[Tuple[int, str, int]]:
+def _parse_known(naming: Naming, name: str) -> Optional[Key]:
     # A rotation lists the directory several times, and most names were there the last time.
     known = naming.known
     try:
         return known[name]
     except KeyError:
-        pass
-    if len(known) >= _MOST_KNOWN:
-        known.clear()
-    key = known[name] = _parse_plain(naming, name, where)
-    return key
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        key = known[name] = _parse_plain(naming, name)
+        return key
 
 
-def _parse_plain(naming: Naming, name: str, _where: str) -> Optional[Tuple[int, str, int]]:
-    prefix = len(naming.base) + 1
+def _parse_plain(naming: Naming, name: str) -> Optional[Key]:
     if not name.startswith(naming.base + "."):
         return None
-    for rest in _with_and_without_gz(name[prefix:]):
+    for rest in _with_and_without_gz(name[len(naming.base) + 1 :]):
         numbered = _NUMBERED.fullmatch(rest)
         for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
             if text and naming.pattern.fullmatch(text):
-                stamp = _stamp(text, naming.suffix) if naming.reading else 0
+                stamp = _stamp(text, naming.suffix) if naming.dated else 0
                 if stamp is not None:
                     return stamp, text, number
     return None
 
 
-def _parse_named(naming: Naming, name: str, where: str) -> Optional[Tuple[int, str, int]]:
+def _parse_named(naming: Naming, name: str, where: str) -> Optional[Key]:
     for stem in _with_and_without_gz(name):
         # The user's own may be anchored to the end of a name that goes on here.
         for pattern in {naming.pattern: None, naming.produced: None}:
             match = pattern.search(stem)
             while match:
                 text = match[0]
-                stamp = _stamp(text, naming.suffix) if naming.reading else 0
+                stamp = _stamp(text, naming.suffix) if naming.dated else 0
                 if stamp is not None or naming.lenient:
-                    for number in _possible_numbers(stem, match):
-                        if _makes(naming, text, number, stem, where):
-                            return stamp or 0, text, number
+                    around = _NUMBER.findall(stem[match.end() :]) + _NUMBER.findall(stem[: match.start()])
+                    for number in (0, *map(int, around)):
+                        # The user's namer, on a name that it may never have seen.
+                        with contextlib.suppress(Exception):
+                            path = backup_path(naming, text, number)
+                            if (
+                                os.path.basename(path) == stem
+                                and os.path.dirname(os.path.abspath(path)) == where
+                            ):
+                                return stamp or 0, text, number
                 match = pattern.search(stem, match.start() + 1)
     return None
 
@@ -255,25 +235,8 @@ def _with_and_without_gz(name: str) -> Tuple[str, ...]:
     return (name, name[:-3]) if name.endswith(".gz") else (name,)
 
 
-def _possible_numbers(stem: str, period: re.Match[str]) -> Iterator[int]:
-    yield 0
-    for part in (stem[period.end() :], stem[: period.start()]):
-        yield from map(int, _NUMBER.findall(part))
-
-
-def _makes(naming: Naming, text: str, number: int, stem: str, where: str) -> bool:
-    try:
-        path = backup_path(naming, text, number)
-    except Exception:  # noqa: BLE001 - the user's namer, on a name that it may never have seen
-        return False
-    return os.path.basename(path) == stem and os.path.dirname(os.path.abspath(path)) == where
-
-
-# ------------------------------------------------------------------------------- reading dates
-
-
 @lru_cache(maxsize=64)
-def _reading(suffix: str) -> Optional[Tuple[str, Sequence[str]]]:
+def _reading(suffix: str) -> Optional[Reading]:
     # A format without a year warns in CPython 3.13; and without one there is no order in time.
     if suffix in _STANDARD_SUFFIXES:
         return suffix, ("",)
@@ -313,7 +276,7 @@ def _standard_stamp(text: str, suffix: str) -> Optional[int]:
     return days * 86_400 + hour * 3_600 + minute * 60 + second
 
 
-def _read(text: str, suffix: str, reading: Tuple[str, Sequence[str]]) -> Optional[int]:
+def _read(text: str, suffix: str, reading: Reading) -> Optional[int]:
     form, additions = reading
     for addition in additions:
         try:

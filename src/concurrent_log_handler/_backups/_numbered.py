@@ -16,9 +16,6 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 from ._gzip import GZ, drop_twin
 
 Forms = Tuple[str, ...]  # what stands behind the name: nothing, `.gz`, or each of them once
-
-_PLAIN: Forms = ("",)
-_PACKED: Forms = (GZ,)
 _SHORT = 32  # names that are asked for one by one, before whole directories are read
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
 
@@ -35,21 +32,15 @@ def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Mov
     Return the moves that free number 1 of a chain of backups.
 
     Only what lies below the first free number moves, so a gap that a kill left is closed.  A full
-    chain loses its last number first.  A backup is plain, or with `.gz` behind its name, or, if a
-    compressor was killed just before its last step, both; both forms move together.
-
-    Args:
-        names: The plain names from number 1 (newest) on: up to the first that is free or, if none is, all
-            that may stay.
-        taken: For each of them that is not free, what stands behind it: nothing, `.gz`, or each of them.
+    chain loses its last number first.  *names* are the plain ones from number 1 (newest) on: up to the first
+    that is free or, if none is, all that may stay.  *taken* are the forms of those that are not free: both, if a
+    compressor was killed just before its last step; both move together.
     """
     moves: List[Move] = []
     if taken and len(taken) == len(names):
         moves += [Move(names[-1] + suffix, None) for suffix in taken[-1]]
-    for index in range(len(names) - 2, -1, -1):
-        source, target = names[index], names[index + 1]
-        for suffix in taken[index]:
-            moves.append(Move(source + suffix, target + suffix))
+    for source, target, suffixes in reversed(list(zip(names, names[1:], taken))):
+        moves += [Move(source + suffix, target + suffix) for suffix in suffixes]
     return moves
 
 
@@ -58,7 +49,6 @@ class NumberedChain:
     One look at the backups of the log at *live*, good for as long as nobody else may change them.
 
     Args:
-        live: The path of the live file.
         name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
         limit: How many may stay; 0 is any number.
         beyond: Also look for those that an earlier, higher limit has left.
@@ -78,13 +68,7 @@ class NumberedChain:
         self._folders: Set[str] = set()
 
     def make_room(self) -> Tuple[str, List[Move]]:
-        """
-        Return the path for one more backup, and the moves that free it.
-
-        Raises:
-            ValueError: The namer gives one name to several backups, or the live file's to one.
-            IsADirectoryError: A directory stands where a backup would be moved.
-        """
+        """Return the path for one more backup, and the moves that free it; raises if a name cannot be one's."""
         names: List[str] = []
         taken: List[Forms] = []
         known = {self._live}
@@ -100,7 +84,7 @@ class NumberedChain:
                 break
             # A compressor killed before its last step; a kill between the two moves would part them for good.
             if len(forms) == 2 and drop_twin(name):
-                forms = _PACKED
+                forms = (GZ,)
             taken.append(forms)
         return names[0], plan_shift(names, taken)
 
@@ -118,13 +102,9 @@ class NumberedChain:
             if name in known:
                 return  # a namer that gives one name twice would go on for ever
             known.add(name)
-            if within:
+            missing = 0 if within or self._forms(name) else missing + 1
+            if not missing:
                 yield name
-            elif self._forms(name):
-                missing = 0
-                yield name
-            else:
-                missing += 1
 
     def backups(self) -> List[Tuple[str, ...]]:
         """Return the paths of each backup that is there, in all its forms, newest first."""
@@ -134,8 +114,6 @@ class NumberedChain:
     def plain(self) -> List[str]:
         """Return the names of those that are there and not compressed, newest first."""
         return [name for name in self.names() if "" in self._forms(name)]
-
-    # -- the disk --------------------------------------------------------------
 
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
@@ -147,10 +125,13 @@ class NumberedChain:
             return self._ask(name, movable)
         plain, packed = listed.get(name), listed.get(name + GZ)
         if plain is False and packed is None:
-            return _PLAIN
+            return ("",)
         if packed is False and plain is None:
-            return _PACKED
-        if plain is None and packed is None and not movable and self._would_be_listed(name):
+            return (GZ,)
+        folder, base = os.path.split(name)
+        # A namer may write a path in another way than the listing has it.
+        as_listed = folder in self._folders and os.path.join(folder, base) == name
+        if plain is None and packed is None and not movable and as_listed:
             return ()
         return self._ask(name, movable)
 
@@ -161,11 +142,6 @@ class NumberedChain:
         for folder in self._folders:
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 self._listed.update((entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
-
-    def _would_be_listed(self, name: str) -> bool:
-        """Tell whether *name* is written as the listing has it; a namer may write a path in another way."""
-        folder, base = os.path.split(name)
-        return folder in self._folders and os.path.join(folder, base) == name
 
     @staticmethod
     def _ask(name: str, movable: bool) -> Forms:

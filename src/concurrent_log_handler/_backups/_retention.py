@@ -6,12 +6,11 @@ Where the backups are is the chains' business.
 
 from __future__ import annotations
 
-import os
 import stat
 from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Streak
-from concurrent_log_handler._files import remove
+from concurrent_log_handler._files import look_at, remove
 from concurrent_log_handler._settings import Settings
 
 
@@ -41,15 +40,10 @@ class Limits(NamedTuple):
 
 def surplus(backups: Sequence[Kept], limits: Limits, now: float = 0.0, besides: int = 0) -> List[Kept]:
     """
-    Return those of *backups* that go, in the order of going.
+    Return those of *backups*, oldest first, that go, in the order of going.
 
-    What is too old goes wherever it stands; the other limits take from the old end.
-
-    Args:
-        backups: Oldest first.
-        limits: What may stay.
-        now: The time, in seconds since the epoch.
-        besides: Bytes of the files that count but cannot go: the live file, unfinished `.gz`.
+    What is too old *now* goes wherever it stands; the other limits take from the old end.  *besides* are bytes
+    of files that count but cannot go: the live file, unfinished `.gz`.
     """
     going: List[Kept] = []
     staying: List[Kept] = []
@@ -70,10 +64,7 @@ class Retention:
     Keeps the backups of the log at *log* within its limits.
 
     Contract: everything is called with the chain's locks held.  An error is reported once per streak, and
-    costs no record.
-
-    Args:
-        part_files: Returns the paths of the unfinished `.gz`, which count for the total.
+    costs no record.  *part_files* returns the paths of the unfinished `.gz`, which count for the total.
     """
 
     def __init__(
@@ -91,8 +82,21 @@ class Retention:
 
     def surplus(self, backups: Sequence[Tuple[str, ...]], limits: Limits, now: float) -> List[str]:
         """Return the paths that go; *backups*, newest first, have one path for each of their forms."""
-        kept = [backup for backup in map(self._weigh, reversed(backups)) if backup is not None]
-        return [path for backup in surplus(kept, limits, now, self._besides()) for path in backup.paths]
+        kept: List[Kept] = []
+        for paths in reversed(backups):
+            if not limits.need_status():
+                kept.append(Kept(paths))
+                continue
+            found = [status for status in map(look_at, paths) if status is not None]
+            if found and all(stat.S_ISREG(each.st_mode) for each in found):
+                kept.append(
+                    Kept(paths, sum(each.st_size for each in found), max(each.st_mtime for each in found))
+                )
+        besides = 0
+        if limits.total_bytes is not None:
+            others = map(look_at, [self._log, *self._part_files()])
+            besides = sum(each.st_size for each in others if each is not None)
+        return [path for backup in surplus(kept, limits, now, besides) for path in backup.paths]
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:
         """Delete the files that *going* returns."""
@@ -112,26 +116,3 @@ class Retention:
             self._trouble.end()
         elif self._trouble.begin():
             self._afterwards.report(failure)
-
-    def _weigh(self, paths: Tuple[str, ...]) -> Optional[Kept]:
-        """Return size and time of the backup that has the forms *paths*; None if it is gone, or no file."""
-        if not self.limits().need_status():
-            return Kept(paths)
-        found = [status for status in map(_status, paths) if status is not None]
-        if not found or not all(stat.S_ISREG(each.st_mode) for each in found):
-            return None
-        return Kept(paths, sum(each.st_size for each in found), max(each.st_mtime for each in found))
-
-    def _besides(self) -> int:
-        """Return the bytes of this log's files that are no backups."""
-        if self._settings.max_total_bytes is None:
-            return 0
-        found = map(_status, [self._log, *self._part_files()])
-        return sum(each.st_size for each in found if each is not None)
-
-
-def _status(path: str) -> Optional[os.stat_result]:
-    try:
-        return os.lstat(path)
-    except OSError:
-        return None

@@ -9,42 +9,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._locks import Sidecar
 
-from ._calendar import Calendar, Compute, first_boundary, format_rollover, read_rollover
+from ._calendar import Calendar, first_boundary, following, format_rollover, read_rollover
 
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
 _AT_ONCE = 1.0  # any time long past
 
-
-def _now() -> float:
-    return time.time()
-
-
-class Rules(NamedTuple):
-    """When boundaries are: the calendar, and the handler's `computeRollover`, which a subclass may override."""
-
-    calendar: Calendar
-    compute: Compute
+Inode = Tuple[int, int]  # with its device
 
 
 class Schedule:
     """
     The rollover time of a log.
 
-    Contract: `agree` and `share` are called with the sidecar's lock held.
-
-    Args:
-        filled: Returns the status of the live file, or None if there is no record in it.
-
-    Attributes:
-        clock: The time; it follows a clock that a test-suite freezes, as the standard library's handler does.
-        at: The next rollover time that this process knows, in seconds since the epoch.
-        wake_at: The time from which the sidecar is to be asked.
-        asked_at: When it was asked last; a clock that was set back to before it may have made `at` meaningless.
+    Contract: `agree` and `share` are called with the sidecar's lock held.  *filled* returns the status of the live
+    file, or None if there is no record in it.
     """
 
     def __init__(
@@ -53,31 +36,31 @@ class Schedule:
         self._filled = filled
         self._sidecar = sidecar
         self._afterwards = afterwards
-        self.clock: Callable[[], float] = _now
-        self.at = 0.0
-        self.wake_at = _AT_ONCE  # the first record asks
-        self.asked_at = 0.0
-        self._file_then: Optional[Tuple[int, int]] = None  # the live file that `at` is about
+        self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
+        self.at = 0.0  # the next rollover time that this process knows
+        self._wake_at = _AT_ONCE  # from then on the sidecar is asked; the first record asks
+        self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
+        self._file_then: Optional[Inode] = None  # the live file that `at` is about
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:
         """Tell whether the sidecar is to be asked."""
-        return not self.asked_at <= self.clock() < self.wake_at
+        return not self._asked_at <= self.clock() < self._wake_at
 
-    def begin(self, rules: Rules) -> None:
+    def begin(self, calendar: Calendar) -> None:
         """Learn the time for the first time, without a lock."""
         if not self._own:
             content = b""
             with contextlib.suppress(OSError), open(self._sidecar.path, "rb") as sidecar:
                 content = sidecar.read(64)
-            self.at = self._agreed(content, rules, self.clock(), None, in_trouble=False)
+            self.at = self._agreed(content, calendar, self.clock(), None, in_trouble=False)
 
-    def set(self, at: float, live: Optional[Tuple[int, int]]) -> None:
+    def set(self, at: float, live: Optional[Inode]) -> None:
         """Take *at* for this process, until it has come."""
         self._know(at, 0.0, live)
         self._own = True
 
-    def share(self, at: int, now: float, live: Optional[Tuple[int, int]]) -> None:
+    def share(self, at: int, now: float, live: Optional[Inode]) -> None:
         """Make *at* everybody's rollover time; *live* identifies the live file, None while it is moved."""
         self._own = False
         self._know(at, now, live)
@@ -87,20 +70,17 @@ class Schedule:
             self._afterwards.report(error)
 
     def agree(
-        self, rules: Rules, now: float, live: Tuple[int, int], rolling: bool, in_trouble: bool
+        self, calendar: Calendar, now: float, live: Tuple[int, int], rolling: bool, in_trouble: bool
     ) -> float:
         """
         Return the rollover time that everybody goes by, which is written down if it was not.
 
-        Args:
-            live: The live file's identity.
-            rolling: It is being moved.
-            in_trouble: The last rollover failed.
+        *live* identifies the live file; *rolling*: it is being moved; *in_trouble*: the last rollover failed.
         """
         if self._own:
             return self.at
         content = self._sidecar.read()
-        at = self._agreed(content, rules, now, live, in_trouble)
+        at = self._agreed(content, calendar, now, live, in_trouble)
         known = None if rolling else live
         if content == format_rollover(at).encode("ascii") or not self._sidecar.writable:
             self._know(at, now, known)
@@ -118,46 +98,34 @@ class Schedule:
         found = self._filled()
         return None if found is None else found.st_mtime
 
-    def _know(self, at: float, now: float, live: Optional[Tuple[int, int]]) -> None:
+    def _know(self, at: float, now: float, live: Optional[Inode]) -> None:
         self.at = at
-        self.asked_at = now
-        self.wake_at = max(at, _AT_ONCE)
+        self._asked_at = now
+        self._wake_at = max(at, _AT_ONCE)
         self._file_then = live
 
     def _agreed(
-        self, content: bytes, rules: Rules, now: float, live: Optional[Tuple[int, int]], in_trouble: bool
+        self, content: bytes, calendar: Calendar, now: float, live: Optional[Inode], in_trouble: bool
     ) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
-        calendar, compute = rules
-        at = read_rollover(content, calendar, now, compute)
+        at = read_rollover(content, calendar, now)
         modified = self.last_write()
-        known = self._known_before(rules, now)
-        if at is None or (
-            known is not None and known <= now < at and self._nobody_rolled_at(known, modified, live)
-        ):
+        # What this process and the others agreed on, if it may still be believed.
+        known = read_rollover(format_rollover(int(self.at)), calendar, now) if self._asked_at else None
+        # Whether the live file is the one from before that, with nothing in it from after.
+        before = 0.0 if known is None else known - _TICK
+        old = modified is not None and modified < before and live == self._file_then
+        if at is None or (old and known is not None and known <= now < at):
             # Lost, or written for another log of the same name that shares this sidecar.
             at = known
         if at is None:
-            return first_boundary(calendar, now, modified, compute)
+            return first_boundary(calendar, now, modified)
         if modified is not None and at < modified <= now:
-            boundary = compute(int(modified))
+            boundary = following(calendar, modified)
             if not self._sidecar.writable:
                 return boundary  # somebody has rolled over, and could not write the next time down
             # Written for a whole period without a rollover: another program, or an older
             # handler, had the log meanwhile, and the time is from before that.
-            if not in_trouble and boundary >= compute(compute(at)):
+            if not in_trouble and boundary >= following(calendar, following(calendar, at)):
                 return boundary
         return at
-
-    def _known_before(self, rules: Rules, now: float) -> Optional[int]:
-        """Return the time that this process and the others agreed on, if it may still be believed *now*."""
-        if not self.asked_at:
-            return None
-        known = format_rollover(int(self.at))
-        return read_rollover(known, rules.calendar, now, rules.compute)
-
-    def _nobody_rolled_at(
-        self, known: int, modified: Optional[float], live: Optional[Tuple[int, int]]
-    ) -> bool:
-        """Tell whether the live file is the one from before *known*, with nothing in it from after that."""
-        return modified is not None and modified < known - _TICK and live == self._file_then

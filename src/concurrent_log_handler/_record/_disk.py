@@ -74,9 +74,7 @@ class Disk:
         _sync_data(fd)
 
     def _sync_names(self, target: str) -> None:
-        with contextlib.suppress(OSError):  # moved away just now
-            found = os.stat(self._log)
-            named = found.st_dev, found.st_ino
+        named = identity(self._log)
         paths = self._log, os.path.realpath(self._log), target
         for folder in sorted(set(map(os.path.dirname, paths))):
             sync_directory(folder)

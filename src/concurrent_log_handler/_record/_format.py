@@ -33,10 +33,9 @@ class _Plan(NamedTuple):
 
 class QuickFormat:
     """
-    Formats for one handler, for as long as its formatter's own methods are the standard library's.
+    Formats for one handler.
 
-    Any other formatter, and any record with a traceback or a stack, is formatted by the formatter
-    itself.  The text is the same in either case.
+    Any formatter with methods of its own, and any record with a traceback or a stack, is left to the formatter.
     """
 
     def __init__(self) -> None:
@@ -145,10 +144,6 @@ def _learn_second(formatter: Any, created: float, uses_time: bool) -> Tuple[floa
     if not uses_time:
         return second, "", None
     moment = formatter.converter(second)
-    if formatter.datefmt:
-        return second, time.strftime(formatter.datefmt, moment), None
-    return (
-        second,
-        time.strftime(formatter.default_time_format, moment),
-        formatter.default_msec_format or None,
-    )
+    form = formatter.datefmt or formatter.default_time_format
+    msec_format = None if formatter.datefmt else formatter.default_msec_format or None
+    return second, time.strftime(form, moment), msec_format

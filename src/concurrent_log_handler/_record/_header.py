@@ -15,17 +15,9 @@ class Header:
     """
     The header of one log, in this process.
 
-    Contract: the live file calls it, as a rule with the locks held.  No error of it costs a record: it is reported
-    once per streak, and the file begins without a header.
-
-    Args:
-        make: Returns the bytes for one more file; for a callable of the user's, by asking it.
-        bare: What a file begins with if that fails.
-        fixed: *make* returns the same each time, and asks nobody.
-        report: Told of an error.
-
-    Attributes:
-        owed: Somebody in this process is about to write it.
+    Contract: the live file calls it, as a rule with the locks held.  No error of it costs a record: it goes to
+    *report* once per streak, and the file begins with *bare*.  *make* returns the bytes for one more file;
+    if *fixed*, the same each time, without asking the user's callable.
     """
 
     def __init__(
@@ -42,7 +34,7 @@ class Header:
         self._failing = False
         self._last = b""
         self._ready: Optional[bytes] = None
-        self.owed = False
+        self.owed = False  # somebody in this process is about to write it
         self._overtaken = False
 
     def after_fork(self, inside: bool) -> None:
@@ -73,10 +65,7 @@ class Header:
         Yield what has to stand before the first record of a file that was empty when it was looked at.
 
         A record that interrupts us until the end of the `with` (a signal handler logs, or the user's callable
-        does) gets nothing before it: the header comes once, with ours.
-
-        Args:
-            size: Returns the size that the file has by now.
+        does) gets nothing before it: the header comes once, with ours.  *size* returns the file's size by then.
         """
         if self.owed:
             self._overtaken = True
