@@ -39,46 +39,33 @@ def ended(share: Share, *team: Writer) -> Verdict:
     return share.verdict()
 
 
-@on(LOCAL, *NFS, *SMB)
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({"count": 2}, id="two-writers"),
-        pytest.param({"count": 4, "use_gzip": True}, id="four-writers-gzip"),
-        pytest.param(
-            {"count": 2, "use_gzip": True, "background_gzip": True}, id="two-writers-background-gzip"
-        ),
-    ],
-)
-def test_two_machines_fill_one_log(share: Share, options: dict[str, Any]) -> None:
-    """One record and many at a time, with and without compression; each backup is told of once."""
-    team = share.writers(maxBytes=LIMIT, backupCount=500, on_rotated="told", **options)
-    records = in_turns_and_at_once(team, 20)
+def fill(share: Share, count: int, **options: Any) -> None:
+    team = share.writers(count, maxBytes=LIMIT, on_rotated="told", **options)
+    records = in_turns_and_at_once(team, 16)
     verdict = ended(share, *team)
 
     assert faults(verdict, LIMIT) == {}
-    assert verdict["acknowledged"] == len(team) * records
-    assert sum(verdict["told"].values()) == len(backups(verdict)) > 1
+    assert verdict["acknowledged"] == count * records
+    assert sum(verdict["told"].values()) == len(backups(verdict)) > 0
     assert all(name.endswith(".gz") for name in backups(verdict) if "use_gzip" in options)
 
 
-@on(LOCAL, *NFS, *SMB)
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({"count": 2}, id="plain"),
-        pytest.param({"count": 4, "use_gzip": True, "background_gzip": True}, id="background-gzip"),
-    ],
-)
-def test_two_machines_roll_by_one_clock(share: Share, options: dict[str, Any]) -> None:
-    """The time of the next rollover is shared through the lock file, which the other machine may have cached."""
-    team = share.writers(handler="timed", when="S", interval=2, maxBytes=LIMIT, on_rotated="told", **options)
-    records = in_turns_and_at_once(team, 20)
-    verdict = ended(share, *team)
+@on(LOCAL, "nfs42", "nfs3", *SMB)
+def test_two_writers_fill_one_log(share: Share) -> None:
+    """Nothing more than records and rotations: each backup is told of once."""
+    fill(share, 2, backupCount=500)
 
-    assert faults(verdict, LIMIT) == {}
-    assert verdict["acknowledged"] == len(team) * records
-    assert verdict["told"] == dict.fromkeys(backups(verdict), 1) != {}
+
+@on(LOCAL, *NFS, *SMB)
+def test_four_writers_fill_one_log_and_compress_it(share: Share) -> None:
+    """Two on each machine, and one record at a time or many."""
+    fill(share, 4, backupCount=500, use_gzip=True)
+
+
+@on(LOCAL, *NFS, *SMB)
+def test_two_writers_roll_by_one_clock(share: Share) -> None:
+    """The time of the next rollover is shared through the lock file, which the other machine may have cached."""
+    fill(share, 2, handler="timed", when="S", interval=2, use_gzip=True, background_gzip=True)
 
 
 @on(LOCAL, "nfs42", "nfs3", "smb-nolease")
@@ -86,8 +73,8 @@ def test_a_machine_that_logs_now_and_then_finds_the_live_file(share: Share) -> N
     """The other one rotates sixty times meanwhile; what is put into an old backup expires with it."""
     busy, rare = share.writers(2, maxBytes=400, backupCount=3)
     rare.do("emit 1")
-    for number in range(1, 21):
-        busy.do("batch 36")
+    for number in range(1, 13):
+        busy.do("batch 60")
         rare.do("emit 1")
         assert ["writer1", number] in share.verdict()["in_live_file"]
     verdict = ended(share, busy, rare)
@@ -95,7 +82,7 @@ def test_a_machine_that_logs_now_and_then_finds_the_live_file(share: Share) -> N
     assert verdict["refused"] == verdict["torn"] == verdict["doubled"] == verdict["trouble"] == []
 
 
-@on(LOCAL, "nfs42", "nfs3", "smb-nolease")
+@on(LOCAL, "nfs42", "smb-nolease")
 @pytest.mark.parametrize("handler", ["size", "timed"])
 def test_what_stays_is_the_newest(share: Share, handler: str) -> None:
     """Both machines remove backups, by number and by size, and the same ones."""
@@ -115,7 +102,7 @@ def test_what_stays_is_the_newest(share: Share, handler: str) -> None:
     assert lost
 
 
-@on(LOCAL, "nfs42", "nfs3", "smb")
+@on(LOCAL, "nfs42", "smb")
 def test_rollover_by_hand(share: Share) -> None:
     """Each call makes a backup of what there is, whichever machine wrote it."""
     team = share.writers(2, maxBytes=100_000, backupCount=50, on_rotated="told")
@@ -135,7 +122,7 @@ def test_rollover_by_hand(share: Share) -> None:
     assert sum(verdict["told"].values()) == len(backups(verdict))
 
 
-@on(LOCAL, "nfs42", "nfs3", "smb")
+@on(LOCAL, "nfs42", "smb")
 def test_mode_w_takes_away_what_was_there_and_nothing_else(share: Share) -> None:
     """Whoever writes first empties the file; the other machine may have seen it before that."""
     share.server("echo old >app.log")
@@ -171,7 +158,7 @@ def test_the_open_file_is_deleted_by_the_other_machine(share: Share) -> None:
     assert verdict["refused"] == verdict["torn"] == verdict["trouble"] == []
 
 
-@on(LOCAL, "nfs42", "nfs3", "smb")
+@on(LOCAL, "nfs42", "smb")
 def test_a_full_disk_is_reported(share: Share) -> None:
     """A record that the server did not take goes to `handleError`, though `write` had taken it."""
     team = share.writers(2, maxBytes=100_000, backupCount=3)
@@ -199,7 +186,7 @@ def test_a_full_disk_is_reported(share: Share) -> None:
     assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == []
 
 
-@on(LOCAL, "nfs42", "nfs3", "smb")
+@on(LOCAL, "nfs42", "smb")
 def test_a_writer_is_killed(share: Share) -> None:
     """What it had acknowledged is there, and the other machine goes on at once."""
     other = share.writers(1, maxBytes=LIMIT, backupCount=500, use_gzip=True)[0]
@@ -220,7 +207,7 @@ def test_a_writer_is_killed(share: Share) -> None:
     assert all(name.endswith(".gz") for name in backups(verdict))
 
 
-@on("nfs42", "nfs3", "smb")
+@on("nfs42", "smb")
 def test_the_holder_of_the_lock_is_stopped(share: Share) -> None:
     """Four others report what they cannot write, and do not write it: an append without the lock destroys others'."""
     holder = share.start(1, "holder", maxBytes=1000, backupCount=50, stop_at=["os.rename", "app.log"])
@@ -263,7 +250,7 @@ def test_the_server_is_restarted(share: Share) -> None:
     assert not refused & {(f"writer{name}", number) for name in (0, 1) for number in range(65, 70)}
 
 
-@on(LOCAL, "nfs42", "nfs40", "nfs3", "smb")
+@on(LOCAL, "nfs42", "smb")
 @pytest.mark.parametrize("machines", [(1, 1), (1, 2)], ids=["one-machine", "two-machines"])
 def test_two_compressors_take_different_backups(share: Share, machines: tuple[int, int]) -> None:
     """One is stopped in the middle of its work; the other leaves that backup, its part file and its mark alone."""
@@ -288,7 +275,7 @@ def test_two_compressors_take_different_backups(share: Share, machines: tuple[in
     assert sum(verdict["told"].values()) == len(backups(verdict))
 
 
-@on(LOCAL, "nfs42", "nfs40", "nfs3", "smb")
+@on(LOCAL, "nfs42", "smb")
 @pytest.mark.parametrize("machines", [(1, 1), (1, 2)], ids=["one-machine", "two-machines"])
 def test_a_backup_is_told_of_by_one(share: Share, machines: tuple[int, int]) -> None:
     """One is still in its callback; the other does not take its mark for that of a dead process."""
@@ -309,7 +296,7 @@ def test_a_backup_is_told_of_by_one(share: Share, machines: tuple[int, int]) -> 
     assert sum(verdict["told"].values()) == len(backups(verdict))
 
 
-@on("nfs42", "nfs3", "smb")
+@on("nfs42", "smb")
 def test_a_lock_file_on_a_local_disk_warns(share: Share) -> None:
     """Machines do not see each other's lock there; beside the log they do."""
     elsewhere = share.start(1, "elsewhere", maxBytes=LIMIT, backupCount=3, lock_file_directory="/tmp")
