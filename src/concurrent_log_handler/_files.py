@@ -10,10 +10,13 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
 import sys
 import zlib
 from typing import Callable, Optional, Tuple
+
+from . import _windows
 
 try:
     import fcntl
@@ -22,9 +25,12 @@ except ImportError:  # Windows
 
 WINDOWS = os.name == "nt"
 
+# Whether a file can be renamed and deleted while it is open.
+RENAMES_OPEN = not WINDOWS or _windows.AVAILABLE
+
 # A description opened O_APPEND gets what pwrite() brings at its end and keeps its
 # offset, on Linux (pwrite(2), "BUGS").  That leaves the offset free for a mark.
-OFFSET_IS_OURS = sys.platform.startswith("linux")
+OFFSET_IS_OURS = sys.platform.startswith("linux") or _windows.AVAILABLE
 
 _QUIET = (
     getattr(os, "O_CLOEXEC", 0)
@@ -67,6 +73,10 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
+def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
+    return os.write(fd, data)
+
+
 def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
     os.lseek(fd, offset, os.SEEK_SET)
     return os.read(fd, length)
@@ -77,9 +87,39 @@ def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
     return os.write(fd, data)
 
 
-# Windows has neither; there the offset moves.
+# Where there is neither pread() nor pwrite(), the offset moves.
 read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
 write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
+append_to: Callable[[int, bytes, int], int] = write_at if OFFSET_IS_OURS else _write_at_end
+if _windows.AVAILABLE:
+    read_at, append_to = _windows.read_at, _windows.append
+
+
+def open_file(path: str, flags: int, mode: int = 0o777) -> int:
+    """As `os.open`, and anybody may rename or remove the file meanwhile, where that can be (`RENAMES_OPEN`)."""
+    if _windows.AVAILABLE:
+        return _windows.open_shared(path, flags, mode, append_only=bool(flags & os.O_APPEND))
+    return os.open(path, flags, mode)
+
+
+def truncate(fd: int, length: int) -> None:
+    """As `os.ftruncate`, also if *fd* may only append."""
+    if _windows.AVAILABLE:
+        _windows.truncate(fd, length)
+    else:
+        os.ftruncate(fd, length)
+
+
+def remove(path: str) -> None:
+    """Remove the file at *path*, whose name is free then, whoever has it open; raises as `os.unlink` does."""
+    if _windows.AVAILABLE:
+        _windows.remove(path, os.path.join(os.path.dirname(path), ".__"))
+    else:
+        os.unlink(path)
+
+
+# The name of a file that `remove` has not come to the end with, for a kill.
+is_removed = re.compile(r"\.__[0-9a-f]+-[0-9a-f]+\.gone").fullmatch
 
 
 def closed_late(fd: int) -> int:
@@ -100,7 +140,10 @@ def closed_late(fd: int) -> int:
 
 
 def identity(fd: int) -> Optional[Tuple[int, int]]:
-    """Return (device, inode) of what *fd* has open, None for a closed one."""
+    """Return what tells the file that *fd* has open from others, None for a closed one."""
+    if _windows.AVAILABLE:
+        number = _windows.number(fd)
+        return None if number is None else (0, number)
     try:
         found = os.fstat(fd)
     except OSError:
@@ -151,7 +194,7 @@ def open_to_lock(path: str, flags: int = 0) -> int:
 
 def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
-    fd = os.open(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    fd = open_file(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -204,7 +247,7 @@ class Access:
             # O_CREAT only where it is needed: in a sticky directory the kernel refuses it for
             # somebody else's file, whatever its mode (proc(5), "protected_regular").
             try:
-                fd = os.open(path, flags)
+                fd = _open(path, flags)
             except FileNotFoundError:
                 if not create:
                     raise
@@ -213,7 +256,7 @@ class Access:
             with contextlib.suppress(FileExistsError):
                 return self._create(path, flags)
         # A symbolic link to a file that does not exist: neither there nor to be created here.
-        fd = os.open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
+        fd = _open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
         return self._corrected(fd, self._new_mode)
 
     def create(self, path: str) -> None:
@@ -223,8 +266,10 @@ class Access:
     def new(self, path: str, like: os.stat_result) -> int:
         """Create *path* for writing (replacing a leftover), for a copy of the file that *like* describes."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            remove(path)
+        fd = open_file(
+            path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600
+        )
         if not WINDOWS:
             _give(fd, like.st_uid, like.st_gid)
             with contextlib.suppress(OSError):
@@ -237,7 +282,7 @@ class Access:
     def _create(self, path: str, flags: int) -> int:
         """Create *path* whole: a file without a name gets owner and mode, then the name."""
         if not self._asked:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            return _open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
         mode = self._new_mode
         if mode is None:
             mode = 0o666 & ~_umask_of_process()
@@ -290,6 +335,11 @@ class Access:
         return fd
 
 
+def _open(path: str, flags: int, mode: int = 0o777) -> int:
+    """Open a live file, or a sidecar, which nobody may remove meanwhile where that can be."""
+    return (open_file if flags & os.O_APPEND else os.open)(path, flags, mode)
+
+
 def _give(fd: int, uid: int, gid: int) -> None:
     """Give *fd* to *uid* and *gid*, as far as we may: only root gives files away, a member of *gid* to the group."""
     for user in (uid, -1):  # the log matters more than its owner
@@ -316,6 +366,8 @@ def _umask_of_process() -> int:
 
 def check_parent(path: str) -> None:
     """Raise `OSError` if there can be no log at *path*."""
+    if _windows.is_device(path):
+        return
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)

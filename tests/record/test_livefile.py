@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._record import _livefile, _whole
-from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._record._text import TextFormat
+from concurrent_log_handler._record._windowsfile import LocalFile as LiveFile
 from handler_support import (
     Strict,
     a_record,
@@ -102,7 +102,7 @@ def test_file_that_another_process_replaced_is_left_also_while_the_interpreter_e
         import os
         from pathlib import Path
         from concurrent_log_handler._files import Access
-        from concurrent_log_handler._record._livefile import LiveFile
+        from concurrent_log_handler._record._windowsfile import LocalFile as LiveFile
         from concurrent_log_handler._record._text import TextFormat
 
         class Session:
@@ -314,12 +314,12 @@ def test_rest_of_a_write_that_finds_room_is_written(tmp_path: Path, monkeypatch:
     """Somebody deletes something in that moment; and descriptor and end stay known."""
     live = a_live_file(tmp_path)
     append(live, "one\n")
-    fd, put = live.fd, _livefile.put
+    fd, put = live.fd, _livefile.append_to
     cut = [2, 1, 100]
 
     for room in (_livefile, _whole):
         monkeypatch.setattr(
-            room, "put", lambda fd, data, offset: put(fd, data[: cut.pop(0) if cut else 100], offset)
+            room, "append_to", lambda fd, data, offset: put(fd, data[: cut.pop(0) if cut else 100], offset)
         )
     append(live, "two\n")
     append(live, "three\n")
@@ -364,7 +364,7 @@ def test_nothing_is_added_to_a_write_cut_short_behind_which_somebody_wrote(
             other.write(b"theirs\n")
         return 2
 
-    monkeypatch.setattr(_livefile, "put", put)
+    monkeypatch.setattr(_livefile, "append_to", put)
     with pytest.raises(OSError, match="only 2 of 4 bytes could be written; they stay"):
         append(live, "two\n")
 

@@ -17,7 +17,7 @@ from threading import get_ident
 from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import Access, hidden_prefix, open_to_lock
+from concurrent_log_handler._files import Access, hidden_prefix, open_to_lock, remove
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
@@ -135,7 +135,7 @@ class Claim:
             return  # a child forked by the callback; the mark is its parent's
         if told:
             with contextlib.suppress(OSError):
-                os.unlink(self._mark)
+                remove(self._mark)
         unlock_file(self._fd)
 
 
@@ -152,7 +152,7 @@ class Marks:
         """Mark the file *inode*, which is about to become a backup; raises `OSError`."""
         path = self._path(inode)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # of another file that had this inode, or a link that somebody has put there
+            remove(path)  # of another file that had this inode, or a link that somebody has put there
         self._access.create(path)
 
     def count(self) -> int:
@@ -162,7 +162,7 @@ class Marks:
     def drop(self, inode: int) -> None:
         """Remove the mark of *inode*, whose place a marked file has taken."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path(inode))
+            remove(self._path(inode))
 
     def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> Optional[Claim]:
         """

@@ -16,12 +16,16 @@ from typing import Callable, Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
+    RENAMES_OPEN,
     WINDOWS,
     Access,
     hidden_prefix,
     identity,
+    is_removed,
     open_to_lock,
+    remove,
     sync_directory,
+    truncate,
 )
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
@@ -43,7 +47,7 @@ class Job:
         self._source = source
         self._part = part
         self._part_path: Optional[str] = part_path
-        self._part_identity = identity(part)
+        self._identities = identity(source), identity(part)
         self.part_inode = os.fstat(part).st_ino
         self._read = 0
         self._written = 0
@@ -91,25 +95,25 @@ class Job:
         if name is None or self._part_path is None or os.path.lexists(name + GZ):
             return ""
         whole = os.stat(self._part_path)
-        if (whole.st_dev, whole.st_ino) != self._part_identity or whole.st_size != self._written:
+        if not os.path.samestat(whole, os.fstat(self._part)) or whole.st_size != self._written:
             raise OSError(
                 errno.ESTALE, "somebody else changed the part file of a compression", self._part_path
             )
-        if WINDOWS:
+        if not RENAMES_OPEN:
             self._close_descriptors()
         os.replace(self._part_path, name + GZ)
         self._part_path = None
-        if not WINDOWS and os.fstat(self._source).st_size > self._read:
+        if RENAMES_OPEN and os.fstat(self._source).st_size > self._read:
             try:
                 self._add_what_came_late()
             except BaseException:
-                os.unlink(name + GZ)  # the backup has all of it, and is compressed another time
+                remove(name + GZ)  # the backup has all of it, and is compressed another time
                 raise
         if fsync:
             sync_directory(os.path.dirname(name))
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        if not WINDOWS and os.fstat(self._source).st_size > self._read:
+            remove(name)
+        if RENAMES_OPEN and os.fstat(self._source).st_size > self._read:
             self._add_what_came_late()
         return name + GZ
 
@@ -118,8 +122,8 @@ class Job:
         try:
             self.compress()
         except BaseException:
-            if identity(self._part) == self._part_identity:
-                os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
+            if identity(self._part) == self._identities[1]:
+                truncate(self._part, whole)  # a broken end would make all of it unreadable for some
             raise
 
     def foreign(self) -> bool:
@@ -133,7 +137,7 @@ class Job:
         self._close_descriptors()
         if self._part_path is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._part_path)
+                remove(self._part_path)
             self._part_path = None
 
     def _find(self, names: Iterable[str]) -> Optional[str]:
@@ -150,7 +154,7 @@ class Job:
             raise OSError(
                 errno.ECHILD, "a backup is compressed by the process that rotated, not by its child"
             )
-        if identity(self._source) != self.inode or identity(self._part) != self._part_identity:
+        if (identity(self._source), identity(self._part)) != self._identities:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
 
     def _read_chunk(self) -> bytes:
@@ -218,23 +222,24 @@ class Jobs:
         return jobs
 
     def clean_up(self) -> None:
-        """Remove part files whose makers are dead."""
+        """Remove part files whose makers are dead, and what somebody was about to remove."""
         for path in self.part_files():
             with contextlib.suppress(OSError):
-                fd = open_to_lock(path)
-                try:
-                    abandoned = lock_file_now(fd) is not False
-                finally:
-                    unlock_file(fd)
-                if abandoned:
-                    os.unlink(path)
+                if _is_abandoned(path):
+                    remove(path)
+        for path in self._files(is_removed):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def part_files(self) -> List[str]:
         """Return the paths of this log's part files."""
+        return self._files(self._is_part.fullmatch)
+
+    def _files(self, wanted: Callable[[str], object]) -> List[str]:
         paths: List[str] = []
         for folder in self._folders:
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                paths += [entry.path for entry in entries if self._is_part.fullmatch(entry.name)]
+                paths += [entry.path for entry in entries if wanted(entry.name)]
         return paths
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
@@ -245,12 +250,15 @@ class Jobs:
         part = -1
         try:
             found = os.fstat(source)
-            free = wanted((found.st_dev, found.st_ino)) and lock_file_now(source) is not False
+            free = wanted((found.st_dev, found.st_ino)) and (WINDOWS or lock_file_now(source) is not False)
             if free and not self._has_gz(name, source):
                 # Beside the backup, since a rotator may have moved it to another file system.
                 folder = os.path.dirname(name)
                 self._folders.add(folder)
                 path = os.path.join(folder, f"{self._prefix}{found.st_ino:x}.part")
+                # There nobody else can read what is locked, so its part file has to do.
+                if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
+                    return None
                 part = self._access.new(path, like=found)
                 lock_file_now(part)
                 job = Job(source, part, path)
@@ -278,11 +286,20 @@ class Jobs:
             return False
         packed = packed_size(name + GZ, source)
         if packed == os.fstat(source).st_size:
-            os.unlink(name)
+            remove(name)
         elif packed > 0 and is_marked(name + GZ):
-            os.unlink(name + GZ)
+            remove(name + GZ)
             return False
         return True
+
+
+def _is_abandoned(part: str) -> bool:
+    """Tell whether no living process is at the file at *part*; raises `OSError`."""
+    fd = open_to_lock(part)
+    try:
+        return lock_file_now(fd) is not False
+    finally:
+        unlock_file(fd)
 
 
 def inodes(names: Iterable[str]) -> Set[Inode]:

@@ -11,7 +11,7 @@ import contextlib
 import os
 from typing import Callable, Iterator, Optional, Protocol, TypeVar
 
-from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler._settings import Settings
 
@@ -48,7 +48,7 @@ class LogLocks:
 
     def __init__(self, sidecar: SidecarLock, live: _Live, settings: Settings) -> None:
         self.sidecar = sidecar
-        self.close_each_time = not settings.keep_file_open or WINDOWS
+        self.close_each_time = not settings.keep_file_open or not RENAMES_OPEN
         self._live = live
         self._settings = settings
         self._folder = os.path.dirname(live.path)
@@ -117,7 +117,7 @@ class LogLocks:
         """Close the files between two records, with the lock held, and release it."""
         self._live.close()  # before unlocking: Windows renames nothing that is open
         self.sidecar.release()
-        if not (WINDOWS or self._settings.keep_file_open):
+        if not self._settings.keep_file_open:
             self.sidecar.close()
 
     def closing_timeout(self) -> Optional[float]:

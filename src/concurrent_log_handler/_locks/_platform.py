@@ -17,6 +17,7 @@ import portalocker.portalocker
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import WINDOWS, close_quietly, identity
 from concurrent_log_handler._forks import here, home, in_child
+from concurrent_log_handler._windows_lock import lock_now, unlock
 
 EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
@@ -40,16 +41,10 @@ def _bind_locker() -> Callable[[int, int], object]:
         return locker  # portalocker.lock() does the same after 10 times as much enum arithmetic
 
     def flock(fd: int, operation: int) -> None:
-        with open(fd, "r+b", buffering=0, closefd=False) as file:
-            try:
-                if operation == UNLOCK:
-                    portalocker.unlock(file)
-                else:
-                    portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-            except portalocker.exceptions.AlreadyLocked as error:
-                raise BlockingIOError(errno.EAGAIN, "locked by somebody else") from error
-            except portalocker.exceptions.BaseLockException as error:
-                raise OSError(errno.ENOLCK, f"cannot lock: {error}") from error
+        if operation == UNLOCK:
+            unlock(fd)
+        else:
+            lock_now(fd)
 
     return flock
 

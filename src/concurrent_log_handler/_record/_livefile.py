@@ -20,18 +20,20 @@ from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     WINDOWS,
     Access,
+    append_to,
     close_quietly,
     is_ours,
     mark,
     open_in_directory,
     read_at,
     root,
+    truncate,
 )
 
 from ._header import Header
 from ._tail import torn_end
 from ._text import TextFormat
-from ._whole import put, write_rest, write_through
+from ._whole import write_rest, write_through
 
 try:
     import fcntl
@@ -150,7 +152,7 @@ class LiveFile:
                     self.append(opening + data, 0)
                     return
         try:
-            written = put(self.fd, data, size)
+            written = append_to(self.fd, data, size)
         except OSError as error:
             if error.errno == errno.ESPIPE:  # a pipe or a terminal, which has no offset
                 write_through(self.fd, data)
@@ -166,10 +168,12 @@ class LiveFile:
             self._disk.soon(self.fd)
 
     def linked(self) -> bool:
-        """Tell whether the open file has a name, or is what the path leads to without one (`/dev/stderr`)."""
-        if self.fd == -1:
-            return True
-        here = os.fstat(self.fd)
+        """Tell whether the file that is open, if any, has a name."""
+        return self.fd == -1 or self._has_name(self.fd)
+
+    def _has_name(self, fd: int) -> bool:
+        """Tell whether *fd* has open a file with a name, or what the path leads to without one (`/dev/stderr`)."""
+        here = os.fstat(fd)
         return here.st_nlink > 0 or _leads_to(self.path, here)
 
     def append_apart(
@@ -187,10 +191,9 @@ class LiveFile:
             fd = self._open_apart()
             try:
                 size = self._append_to(fd, data)
-                here = os.fstat(fd)
-                if self._disk is not None and stat.S_ISREG(here.st_mode):
+                if self._disk is not None and stat.S_ISREG(os.fstat(fd).st_mode):
                     self._disk.now(fd)
-                if here.st_nlink or _leads_to(self.path, here) or not is_missing(fd, data, size):
+                if self._has_name(fd) or not is_missing(fd, data, size):
                     return
             finally:
                 os.close(fd)
@@ -364,7 +367,7 @@ class LiveFile:
         try:
             there = os.fstat(fd)
             if self.outdated is not None and self.outdated == _state(there):
-                os.ftruncate(fd, 0)
+                truncate(fd, 0)
                 there = os.fstat(fd)
         except BaseException:
             os.close(fd)
@@ -394,7 +397,7 @@ class LiveFile:
             return 0
         size, end = self._missing_end(self.fd, size)
         if end:
-            write_rest(self.fd, end, put(self.fd, end, size), self.path)
+            write_rest(self.fd, end, append_to(self.fd, end, size), self.path)
             size += len(end)
         self.end = size
         return size

@@ -19,7 +19,7 @@ from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._numbered import Move
 from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._backups._schedule import Schedule
-from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, remove
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._settings import Settings
 
@@ -212,7 +212,7 @@ class Rotation:
         for move in moves:
             if move.target is None:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(move.source)
+                    remove(move.source)
             else:
                 try:
                     os.rename(move.source, move.target)
@@ -227,7 +227,7 @@ class Rotation:
         before = self._live.identity()
         self._announcer.about_to_move(before[1])
         if WINDOWS:
-            self._live.close()  # an open file cannot be renamed there
+            self._live.close()  # a rotator may remove it, and its name is free only where nobody has it open
         try:
             hooks.rotate(self._log, target)
         except FileNotFoundError:
@@ -236,7 +236,7 @@ class Rotation:
                 raise
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
         self._afterwards.say("%s -> %s", self._log, target)
-        if not WINDOWS:
+        if RENAMES_OPEN:
             self._begin_new_file(target, before)
         self._announcer.moved(before[1], target)
         if self._disk is not None:
