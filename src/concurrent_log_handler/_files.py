@@ -10,7 +10,6 @@ import contextlib
 import errno
 import itertools
 import os
-import re
 import stat
 import sys
 import zlib
@@ -73,10 +72,6 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
-def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
-    return os.write(fd, data)
-
-
 def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
     os.lseek(fd, offset, os.SEEK_SET)
     return os.read(fd, length)
@@ -87,39 +82,28 @@ def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
     return os.write(fd, data)
 
 
-# Where there is neither pread() nor pwrite(), the offset moves.
-read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
-write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
-append_to: Callable[[int, bytes, int], int] = write_at if OFFSET_IS_OURS else _write_at_end
-if _windows.AVAILABLE:
-    read_at, append_to = _windows.read_at, _windows.append
-
-
-def open_file(path: str, flags: int, mode: int = 0o777) -> int:
-    """As `os.open`, and anybody may rename or remove the file meanwhile, where that can be (`RENAMES_OPEN`)."""
-    if _windows.AVAILABLE:
-        return _windows.open_shared(path, flags, mode, append_only=bool(flags & os.O_APPEND))
-    return os.open(path, flags, mode)
-
-
-def truncate(fd: int, length: int) -> None:
-    """As `os.ftruncate`, also if *fd* may only append."""
-    if _windows.AVAILABLE:
-        _windows.truncate(fd, length)
-    else:
-        os.ftruncate(fd, length)
+def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
+    return os.write(fd, data)
 
 
 def remove(path: str) -> None:
-    """Remove the file at *path*, whose name is free then, whoever has it open; raises as `os.unlink` does."""
+    """Delete *path*, whose name is free at once, also where somebody has the file open."""
     if _windows.AVAILABLE:
-        _windows.remove(path, os.path.join(os.path.dirname(path), ".__"))
+        _windows.remove(path, os.path.join(os.path.dirname(path), hidden_prefix(path)))
     else:
         os.unlink(path)
 
 
-# The name of a file that `remove` has not come to the end with, for a kill.
-is_removed = re.compile(r"\.__[0-9a-f]+-[0-9a-f]+\.gone").fullmatch
+# Where there is no pread(), the offset moves.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
+# By which a file of ours is opened, appended to and cut back, while others have it open.
+open_fd: Callable[..., int] = os.open
+append_to: Callable[[int, bytes, int], int] = write_at if OFFSET_IS_OURS else _write_at_end
+truncate: Callable[[int, int], None] = os.ftruncate
+if _windows.AVAILABLE:
+    open_fd, append_to, read_at = _windows.open_shared, _windows.append, _windows.read_at
+    truncate = _windows.truncate
 
 
 def closed_late(fd: int) -> int:
@@ -135,13 +119,13 @@ def closed_late(fd: int) -> int:
         high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     except OSError:
         return fd
-    os.close(fd)
+    close_quietly(fd)
     return high
 
 
 def identity(fd: int) -> Optional[Tuple[int, int]]:
     """Return what tells the file that *fd* has open from others, None for a closed one."""
-    if _windows.AVAILABLE:
+    if _windows.AVAILABLE:  # fstat() is slow there, and knows no device of a file without a name
         number = _windows.number(fd)
         return None if number is None else (0, number)
     try:
@@ -194,7 +178,7 @@ def open_to_lock(path: str, flags: int = 0) -> int:
 
 def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
-    fd = open_file(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    fd = open_fd(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -267,9 +251,7 @@ class Access:
         """Create *path* for writing (replacing a leftover), for a copy of the file that *like* describes."""
         with contextlib.suppress(FileNotFoundError):
             remove(path)
-        fd = open_file(
-            path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600
-        )
+        fd = open_fd(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600)
         if not WINDOWS:
             _give(fd, like.st_uid, like.st_gid)
             with contextlib.suppress(OSError):
@@ -336,8 +318,10 @@ class Access:
 
 
 def _open(path: str, flags: int, mode: int = 0o777) -> int:
-    """Open a live file, or a sidecar, which nobody may remove meanwhile where that can be."""
-    return (open_file if flags & os.O_APPEND else os.open)(path, flags, mode)
+    """Open a live file such that others may rename it; the sidecar such that nobody deletes it, where that can be."""
+    if _windows.AVAILABLE and flags & os.O_APPEND:
+        return _windows.open_shared(path, flags, mode, append_only=True)
+    return os.open(path, flags, mode)
 
 
 def _give(fd: int, uid: int, gid: int) -> None:
@@ -366,9 +350,9 @@ def _umask_of_process() -> int:
 
 def check_parent(path: str) -> None:
     """Raise `OSError` if there can be no log at *path*."""
+    folder = os.path.dirname(path)
     if _windows.is_device(path):
         return
-    folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
     if os.path.isdir(path):

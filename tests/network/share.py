@@ -91,7 +91,13 @@ class Share:
 
     def start(self, machine: int, name: str, handler: str = "size", **options: Any) -> Writer:
         """Start a writer; it is told of when it is ready."""
-        what = {"handler": handler, "filename": f"{self.on_machines}/app.log", "encoding": "utf-8", **options}
+        what = {
+            "handler": handler,
+            "filename": f"{self.on_machines}/app.log",
+            "encoding": "utf-8",
+            "lock_timeout": 60.0,  # the machines are slow
+            **options,
+        }
         return Writer(self.lab.start(machine, "python3", "/lab/writer.py", name, json.dumps(what)))
 
     def writers(self, count: int, handler: str = "size", **options: Any) -> list[Writer]:

@@ -55,6 +55,8 @@ class Writer:
         if stop_at:
             sys.addaudithook(self._stop_at(*stop_at))
         module, kind = HANDLERS[handler]
+        if handler in ("clh", "stdlib"):
+            del options["lock_timeout"]
         if handler == "clh":
             sys.path.insert(0, "/lab/clh")
         base = getattr(__import__(module, fromlist=[kind]), kind)

@@ -116,7 +116,9 @@ def test_forked_worker_of_a_preloaded_application_logs(tmp_path: Path, library: 
     requests(1)
     """
     )
-    run_program(program(body, library, moment), tmp_path)
+    # On Python 3.13, gevent's own hook complains in the child of any thread that was there before the patch.
+    quiet = moment != "after the first record"
+    run_program(program(body, library, moment), tmp_path, quiet=quiet)
 
     assert numbers(chain(tmp_path)) == once(81) + once(80, 1000) + once(80, 2000)
 

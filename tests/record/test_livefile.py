@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._record import _livefile, _whole
+from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._record._text import TextFormat
-from concurrent_log_handler._record._windowsfile import LocalFile as LiveFile
 from handler_support import (
     Strict,
     a_record,
@@ -102,7 +102,7 @@ def test_file_that_another_process_replaced_is_left_also_while_the_interpreter_e
         import os
         from pathlib import Path
         from concurrent_log_handler._files import Access
-        from concurrent_log_handler._record._windowsfile import LocalFile as LiveFile
+        from concurrent_log_handler._record._livefile import LiveFile
         from concurrent_log_handler._record._text import TextFormat
 
         class Session:

@@ -125,6 +125,23 @@ def test_a_record_is_with_the_server_before_the_lock_is_free(tmp_path: Path) -> 
     ]
 
 
+def test_fsync_keeps_no_file_open_behind_the_lock(tmp_path: Path) -> None:
+    """It asks for no more than what a shared disk gets anyway."""
+    calls = calls_of(
+        """
+        handler = ConcurrentRotatingFileHandler("app.log", shared_between_machines=True, fsync=True)
+        one, two = records("one", "two")
+        handler.handle(one)
+        calls.clear()
+        os.dup = None
+        handler.handle(two)
+        """.replace("\n        ", "\n"),
+        tmp_path,
+    )
+
+    assert calls[-4:] == ["write app.log", "fsync app.log", "close app.log", "unlock .__app.lock"]
+
+
 def test_a_batch_is_sent_once_for_each_file_that_it_fills(tmp_path: Path) -> None:
     calls = calls_of(
         """
@@ -562,7 +579,7 @@ def test_what_is_locked_is_open_for_writing_where_it_may_be(tmp_path: Path) -> N
 def test_another_users_file_is_locked_to_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch(0o444)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
 
     def as_another() -> None:

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import time
-from typing import Callable, Iterable, List, Optional, Set, Tuple
+from typing import Callable, Iterable, List, Optional, Pattern, Set, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
@@ -21,11 +21,9 @@ from concurrent_log_handler._files import (
     Access,
     hidden_prefix,
     identity,
-    is_removed,
     open_to_lock,
     remove,
     sync_directory,
-    truncate,
 )
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
@@ -47,7 +45,8 @@ class Job:
         self._source = source
         self._part = part
         self._part_path: Optional[str] = part_path
-        self._identities = identity(source), identity(part)
+        self._source_identity = identity(source)
+        self._part_identity = identity(part)
         self.part_inode = os.fstat(part).st_ino
         self._read = 0
         self._written = 0
@@ -122,8 +121,8 @@ class Job:
         try:
             self.compress()
         except BaseException:
-            if identity(self._part) == self._identities[1]:
-                truncate(self._part, whole)  # a broken end would make all of it unreadable for some
+            if identity(self._part) == self._part_identity:
+                os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
             raise
 
     def foreign(self) -> bool:
@@ -154,7 +153,7 @@ class Job:
             raise OSError(
                 errno.ECHILD, "a backup is compressed by the process that rotated, not by its child"
             )
-        if (identity(self._source), identity(self._part)) != self._identities:
+        if identity(self._source) != self._source_identity or identity(self._part) != self._part_identity:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
 
     def _read_chunk(self) -> bytes:
@@ -196,6 +195,7 @@ class Jobs:
         self._folders = {os.path.dirname(log)}
         self._prefix = hidden_prefix(log)
         self._is_part = re.compile(re.escape(self._prefix) + r"[0-9a-f]+\.part")
+        self._is_gone = re.compile(re.escape(self._prefix) + r".*\.gone")
         self._access = access
 
     def claim(self, names: Iterable[str], wanted: Callable[[Inode], bool]) -> List[Job]:
@@ -222,24 +222,24 @@ class Jobs:
         return jobs
 
     def clean_up(self) -> None:
-        """Remove part files whose makers are dead, and what somebody was about to remove."""
+        """Remove part files whose makers are dead, and what could not be deleted before."""
+        for path in self._left(self._is_gone):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         for path in self.part_files():
             with contextlib.suppress(OSError):
                 if _is_abandoned(path):
                     remove(path)
-        for path in self._files(is_removed):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
 
     def part_files(self) -> List[str]:
         """Return the paths of this log's part files."""
-        return self._files(self._is_part.fullmatch)
+        return self._left(self._is_part)
 
-    def _files(self, wanted: Callable[[str], object]) -> List[str]:
+    def _left(self, which: Pattern[str]) -> List[str]:
         paths: List[str] = []
         for folder in self._folders:
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                paths += [entry.path for entry in entries if wanted(entry.name)]
+                paths += [entry.path for entry in entries if which.fullmatch(entry.name)]
         return paths
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
@@ -256,7 +256,7 @@ class Jobs:
                 folder = os.path.dirname(name)
                 self._folders.add(folder)
                 path = os.path.join(folder, f"{self._prefix}{found.st_ino:x}.part")
-                # There nobody else can read what is locked, so its part file has to do.
+                # There nobody else can read what is locked, so the lock on the part file has to do.
                 if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
                     return None
                 part = self._access.new(path, like=found)

@@ -117,7 +117,7 @@ class LogLocks:
         """Close the files between two records, with the lock held, and release it."""
         self._live.close()  # before unlocking: Windows renames nothing that is open
         self.sidecar.release()
-        if not self._settings.keep_file_open:
+        if RENAMES_OPEN and not self._settings.keep_file_open:
             self.sidecar.close()
 
     def closing_timeout(self) -> Optional[float]:

@@ -20,6 +20,7 @@ from concurrent_log_handler._forks import here, home, in_child
 from concurrent_log_handler._windows_lock import lock_now, unlock
 
 EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
+SHARED_NOW = int(portalocker.LOCK_SH | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
 _CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
 
@@ -41,10 +42,7 @@ def _bind_locker() -> Callable[[int, int], object]:
         return locker  # portalocker.lock() does the same after 10 times as much enum arithmetic
 
     def flock(fd: int, operation: int) -> None:
-        if operation == UNLOCK:
-            unlock(fd)
-        else:
-            lock_now(fd)
+        (unlock if operation == UNLOCK else lock_now)(fd)
 
     return flock
 

@@ -38,7 +38,7 @@ def lock_for(path: str, access: Access) -> SidecarLock:
     """Return this process's lock for the sidecar at *path*, the same one for every caller."""
     notice_fork()
     folder, name = os.path.split(path)
-    with contextlib.suppress(OSError):  # a path too long for Windows
+    with contextlib.suppress(OSError):  # too long a path, on Windows
         folder = os.path.realpath(folder)
     key = os.path.normcase(os.path.join(folder, name))
     with _locks_guard:

@@ -17,7 +17,7 @@ from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from time import monotonic
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
-from concurrent_log_handler import _options
+from concurrent_log_handler import _options, _windows
 from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
 from concurrent_log_handler._backups import Chain
 from concurrent_log_handler._backups._announcer import Announcer
@@ -32,7 +32,6 @@ from concurrent_log_handler._locks._registry import lock_for, sidecar_path
 from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
-from concurrent_log_handler._windows import extended
 
 from ._batch import Batch
 from ._disk import Disk
@@ -42,7 +41,7 @@ from ._livefile import LATE
 from ._rotation import Rotation
 from ._shareddisk import choose, warn_of_lock_elsewhere
 from ._subclass import class_attribute, warn_of_old_hooks
-from ._windowsfile import LocalFile
+from ._windowsfile import live_file
 
 
 class ConcurrentHandler(BaseRotatingHandler):
@@ -89,7 +88,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
         self.num_rollovers = 0
-        self.baseFilename = extended(os.path.abspath(os.fsdecode(given["filename"])))
+        self.baseFilename = _windows.extended(os.path.abspath(os.fsdecode(given["filename"])))
         self.lockFilename = self.getLockFilename(given["lock_file_directory"])
         check_parent(self.baseFilename)
         self._set_up()
@@ -128,7 +127,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         bare, fixed = settings.text.opening(""), not callable(settings.header)
         header = Header(settings.opening, bare, fixed, self._afterwards.report)
         self._disk = Disk(log, self._afterwards) if settings.fsync else None
-        self._live = LocalFile(log, settings.access, settings.text, header, self._disk)
+        self._live = live_file(log, settings.access, settings.text, header, self._disk)
         self._locks = LogLocks(self._lock, self._live, settings)
         choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()

@@ -87,7 +87,10 @@ class Header:
             opening = self.ready()
             self._ready = None
             # Somebody may have begun the file since: a signal handler, or a process that got no lock.
-            yield opening if opening and (self._overtaken or not size()) else b""
+            begun = bool(opening) and size() > 0
+            yield (
+                b"" if begun and not self._overtaken else opening
+            )  # in this order: we may be interrupted here, too
         finally:
             self.owed = self._overtaken = False
 

@@ -227,7 +227,7 @@ class Rotation:
         before = self._live.identity()
         self._announcer.about_to_move(before[1])
         if WINDOWS:
-            self._live.close()  # a rotator may remove it, and its name is free only where nobody has it open
+            self._live.close()  # a rotator that deletes it frees its name only where nobody has it open
         try:
             hooks.rotate(self._log, target)
         except FileNotFoundError:

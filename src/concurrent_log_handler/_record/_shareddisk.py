@@ -19,10 +19,12 @@ from weakref import proxy
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours, truncate
 from concurrent_log_handler._locks import Locks
-from concurrent_log_handler._network import is_shared
+from concurrent_log_handler._locks._platform import SHARED_NOW, UNLOCK, flock
+from concurrent_log_handler._network import file_system_type, is_shared
 
 from ._livefile import LiveFile
 
+_SMB = ("cifs", "smb2", "smb3")
 # A file that another machine has just moved or removed.  SMB has EINVAL for it.
 _MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
 _OPEN_PATIENCE = 3.0
@@ -45,6 +47,7 @@ class SharedDiskFile(LiveFile):
 
     needs_lock = True
     locks: Locks
+    on_smb = False
     interrupted = False  # a signal handler has written since we looked
 
     def empty_when_opened(self) -> None:
@@ -62,6 +65,8 @@ class SharedDiskFile(LiveFile):
         before = self.identity(), self.end
         self.close()
         size = self._open_anew().st_size
+        if self.on_smb:
+            _have_it_closed(self.fd)
         self._put_mark()
         if (self.identity(), size) == before:
             self.end = size
@@ -124,6 +129,17 @@ class SharedDiskFile(LiveFile):
             self.ask_directory()
 
 
+def _have_it_closed(fd: int) -> None:
+    """
+    Lock and unlock *fd* on SMB: a file that was locked is really closed by `close`.
+
+    Of any other, Linux keeps the handle for a second, and gives it to the next `open` with the size of that time.
+    """
+    with contextlib.suppress(OSError):
+        flock(fd, SHARED_NOW)
+        flock(fd, UNLOCK)
+
+
 def choose(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> None:
     """
     Make *live* a `SharedDiskFile` where it is on a disk that machines share, now or later.
@@ -145,7 +161,9 @@ def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
     live.__class__ = SharedDiskFile
     assert isinstance(live, SharedDiskFile)
     live.on_other_disk = None
+    live._disk = None  # `fsync` asks for no more than is done here, and would keep the file open
     live.locks = locks
+    live.on_smb = file_system_type(live.path) in _SMB
     locks.close_each_time = True
     locks.sidecar.distant = True
     return True

@@ -1,9 +1,13 @@
-"""The live file on Windows, where `stat` costs ten times what a record does: the open file is asked instead."""
+"""The live file on Windows, where a file of ours can be renamed while it is open (`_windows`).
+
+What differs from other systems is how it is looked at: `stat` and `fstat` open the file there, and cost more
+than all else that a record needs.  So the open file itself is asked whether it is still at its place.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 from os import lseek
 from typing import Optional, Type
 
@@ -13,29 +17,21 @@ from ._livefile import LiveFile
 
 
 class WindowsFile(LiveFile):
-    """
-    A `LiveFile` that knows its place.
-
-    Contract: that of `LiveFile`, and `_windows.AVAILABLE`.  It stays open through everybody's rotations; `look`
-    opens nothing and asks for no status, unless another file has taken the place.
-    """
+    """A `LiveFile` that asks Windows in its own words.  Everything that is promised there holds here."""
 
     _place: Optional[_windows.Place] = None
 
     def look(self) -> int:
         """As in `LiveFile`."""
-        size = -1
-        try:
+        with contextlib.suppress(OSError):
             if self._place is not None and lseek(self.fd, 0, 1) == self._mark:
                 size = self._place.size(self.fd)
-        except OSError:
-            pass
-        if size == -1:
-            return self._look_again()
-        return size if size == self.end else self._mend(size)
+                if size != -1:
+                    return size if size == self.end else self._mend(size)
+        return self._look_again()
 
     def _has_name(self, fd: int) -> bool:
-        return not stat.S_ISREG(os.fstat(fd).st_mode) or not _windows.is_deleted(fd)
+        return not _windows.is_deleted(fd) if self.regular else super()._has_name(fd)
 
     def _open_anew(self) -> os.stat_result:
         there = super()._open_anew()
@@ -43,5 +39,4 @@ class WindowsFile(LiveFile):
         return there
 
 
-# On a disk that no other machine has.
-LocalFile: Type[LiveFile] = WindowsFile if _windows.AVAILABLE else LiveFile
+live_file: Type[LiveFile] = WindowsFile if _windows.AVAILABLE else LiveFile

@@ -147,7 +147,7 @@ class _Drain:
             time.sleep(_LOOK_EVERY)
             now, left = monotonic(), self._left()
             if self.deadline is not None and now >= self.deadline:
-                complain(f"log queue not written within {self.timeout:g} s: {left} records are left")
+                self._complain()
                 return True
             if left < fewest:
                 fewest, since = left, now
@@ -176,7 +176,12 @@ class _Drain:
         with self._settling:
             self.finished = True
         if self.kill_by is not None:
+            if self.deadline is not None and monotonic() >= self.deadline:
+                self._complain()
             _die_by(self.kill_by)
+
+    def _complain(self) -> None:
+        complain(f"log queue not written within {self.timeout:g} s: {self._left()} records are left")
 
 
 def _die_by(signum: int) -> None:

@@ -2,7 +2,9 @@
 # Server and machines, then the agent.  What nothing is said about is as Debian has it.
 cd /lab/inside
 hostname server; ip link set lo up
-for module in virtio_net nfsd nfs nfsv3 nfsv4 lockd cifs veth; do modprobe $module; done
+# lockd lets nobody lock, also through NFS 4, until clients have had this long to claim their locks again.
+modprobe lockd nlm_timeout=3 nlm_grace_period=3
+for module in virtio_net nfsd nfs nfsv3 nfsv4 cifs veth; do modprobe $module; done
 until nic=$(ls /sys/class/net | grep -m 1 ^e); do sleep 0.1; done
 ip addr add 10.0.2.15/24 dev "$nic"; ip link set "$nic" up
 mkdir -p /data /acknowledged; mount /dev/vdc /data; mount -t tmpfs tmpfs /acknowledged
@@ -12,7 +14,6 @@ mkdir -p /var/lib/nfs/sm /var/lib/nfs/v4recovery /var/lib/nfs/nfsdcld /run/rpc_p
 mount -t nfsd nfsd /proc/fs/nfsd; mount -t rpc_pipefs sunrpc /run/rpc_pipefs
 rpcbind -w; rpc.statd --no-notify; nfsdcld
 echo '/data/nfs *(rw,sync,no_subtree_check,no_root_squash)' >/etc/exports; exportfs -ra
-# For so long after a restart clients may claim their locks again, and nobody else may lock.
 echo 10 >/proc/fs/nfsd/nfsv4leasetime; echo 10 >/proc/fs/nfsd/nfsv4gracetime
 rpc.nfsd 8; rpc.mountd; echo Y >/proc/fs/nfsd/v4_end_grace
 cat >/etc/samba/smb.conf <<-END
@@ -39,4 +40,5 @@ for i in 1 2; do
     mount -t sysfs sys /sys; echo machine$i >/sys/fs/nfs/net/nfs_client/identifier
     rpcbind -w; rpc.statd --no-notify"
 done
+echo 10 >/proc/sys/fs/nfs/nlm_timeout  # as it was; also the time from now on, after a restart
 exec python3 agent.py
