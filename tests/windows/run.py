@@ -82,27 +82,18 @@ FILES = (
     "backups/test_retention.py",
     "backups/test_compress.py",
     "backups/test_on_rotated.py",
-    "locks/test_lock.py",
     "handlers/test_options.py",
     "handlers/test_handlers.py",
     "handlers/test_timed.py",
     "handlers/test_header.py",
-    "handlers/test_fsync.py",
-    "handlers/test_frozen_time.py",
     "handlers/test_stdlib_equivalence.py",
     "handlers/test_recipes.py",
-    "whole/test_processes.py",
-    "whole/test_kills.py",
-    "whole/test_threads.py",
-    "selfcheck/test_command.py",
     "selfcheck/test_readback.py",
     "patterns/test_queue_module.py",
     "patterns/test_patterns_queue.py",
     "patterns/test_patterns_setup.py",
     "patterns/test_patterns_monitor.py",
     "patterns/test_patterns_drops.py",
-    "patterns/test_patterns_shutdown.py",
-    "patterns/test_patterns_processes.py",
     "patterns/test_patterns_trouble.py",
 )
 
@@ -312,6 +303,7 @@ class Windows:
             "PYTHONPATH": ";".join(paths),
             "PYTHONPYCACHEPREFIX": rf"C:\pycache\{version}",
             "CI": "true",
+            "TZ": "UTC",
         }
 
     @staticmethod
