@@ -42,7 +42,6 @@ class Told:
         data = Path(path).read_bytes()
         text = (gzip.decompress(data) if path.endswith(".gz") else data).decode()
         self.of.append((os.path.basename(path), text.replace(os.linesep, "\n")))
-        )
 
 
 @pytest.mark.parametrize("use_gzip", [False, True])
