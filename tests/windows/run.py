@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -158,8 +159,10 @@ def main() -> int:
 @contextlib.contextmanager
 def prefix() -> Iterator[Path]:
     """Yield the prefix for this recipe; it is built first if nobody has, and stays while somebody is in here."""
-    recipe = hashlib.sha256()
-    for path in [Path(__file__), *sorted(HERE.glob("packages-*.txt"))]:
+    recipe = hashlib.sha256(repr((WINE, PYTHONS, BESIDE, SITECUSTOMIZE)).encode())
+    for function in (build, download, unpack):
+        recipe.update(inspect.getsource(function).encode())
+    for path in sorted(HERE.glob("packages-*.txt")):
         recipe.update(path.read_bytes())
     CACHE.mkdir(parents=True, exist_ok=True)
     directory = CACHE / recipe.hexdigest()[:12]
