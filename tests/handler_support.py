@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
-from concurrent_log_handler import ConcurrentRotatingFileHandler
+import pytest
 
+from concurrent_log_handler import ConcurrentRotatingFileHandler, _windows
+
+on_wine = _windows.AVAILABLE and not _windows._NAME_FOLLOWS
 SECONDS = 30.0  # the longest that any test waits for something that should happen at once
 
 
@@ -111,6 +114,8 @@ def run_program(source: str, directory: Path, *arguments: str, **environment: st
 
 def in_a_fork(action: Callable[[], object], seconds: float = SECONDS) -> None:
     """Run *action* in a forked child, and fail here if it fails or hangs there."""
+    if not hasattr(os, "fork"):
+        pytest.skip("there is no fork")
     pid = os.fork()
     if not pid:
         status = 1

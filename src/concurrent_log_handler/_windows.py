@@ -243,6 +243,8 @@ def remove(path: str, aside: str) -> None:
     os.rename(path, hidden)
     try:
         os.unlink(hidden)
+    except FileNotFoundError:
+        pass  # somebody has cleaned up
     except OSError:
         os.rename(hidden, path)  # somebody has opened it just now
         raise

@@ -19,7 +19,7 @@ from concurrent_log_handler import (
 from concurrent_log_handler._backups._retention import Kept, Limits, surplus
 from handler_support import Recording, Strict, a_record, contents, write
 
-LINE = "x" * 99  # a hundred bytes with its line end
+LINE = "x" * (100 - len(os.linesep))  # a hundred bytes with its line end
 
 
 def kept(*sizes: int, ages: tuple[float, ...] = ()) -> list[Kept]:

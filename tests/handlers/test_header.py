@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
-from handler_support import Recording, Strict, a_record, contents, files_at_most, in_a_fork, write
+from handler_support import Recording, Strict, a_record, contents, files_at_most, in_a_fork, on_wine, write
 from process_helpers import run_program
 
 posix = pytest.mark.skipif(os.name == "nt", reason="not on Windows")
@@ -564,6 +564,7 @@ def _at_each_step_of(action: Callable[[], object], intrude: Callable[[], object]
     return done
 
 
+@pytest.mark.skipif(on_wine, reason="a look at each bytecode takes minutes there")
 @pytest.mark.slow
 @pytest.mark.parametrize("fixed", [True, False], ids=["text", "callable"])
 @pytest.mark.parametrize("way", ["emit", "batch"])

@@ -18,7 +18,7 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from concurrent_log_handler._backups._gzip import has_read
 from concurrent_log_handler._record import _handler
 from concurrent_log_handler.patterns import RecordQueue, managed_listener
-from handler_support import Recording, Strict, a_record, contents, write
+from handler_support import Recording, Strict, a_record, contents, on_wine, write
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[
     return handler_with
 
 
+@pytest.mark.skipif(on_wine, reason="Wine does not tell of a file that is deleted")
 @pytest.mark.parametrize("batch", [False, True], ids=["record", "batch"])
 def test_late_record_in_a_file_that_was_removed_is_written_again(
     batch: bool, tmp_path: Path, late: Callable[[Callable[[], object]], Strict]
@@ -65,6 +66,7 @@ def test_late_record_in_a_file_that_was_removed_is_written_again(
     }
 
 
+@pytest.mark.skipif(on_wine, reason="Wine does not tell of a file that is deleted")
 def test_late_record_that_the_compressor_has_read_is_not_doubled(
     tmp_path: Path, late: Callable[[Callable[[], object]], Strict]
 ) -> None:

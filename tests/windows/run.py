@@ -1,7 +1,7 @@
 """Runs the self-check and the tests on a genuine Windows CPython, under Debian's Wine.
 
     python tests/windows/run.py                      # Python 3.13 and 3.9: self-check, then the chosen files
-    python tests/windows/run.py --python 3.13 tests/test_text.py -x
+    python tests/windows/run.py --python 3.13 tests/record/test_text.py -x
 
 Owns the Wine prefix, which is built once (as root, with apt-get and pip) and kept outside the clone, and
 the list of files that are not POSIX by nature.  Where it cannot be built, it says why and exits 0, or
@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import os
 import re
 import shutil
@@ -70,32 +71,31 @@ FILES = (
     "windows/test_windows_room.py",
     "windows/test_windows_lock.py",
     "windows/test_windows_handler.py",
-    "test_text.py",
-    "test_format.py",
-    "test_options.py",
-    "test_naming.py",
-    "test_calendar.py",
-    "test_rotation.py",
-    "test_stdlib_equivalence.py",
-    "test_livefile.py",
-    "test_handlers.py",
-    "test_timed.py",
-    "test_retention.py",
-    "test_compress.py",
-    "test_on_rotated.py",
-    "test_lock.py",
-    "test_processes.py",
-    "test_kills.py",
-    "test_main.py",
-    "test_queue_module.py",
-    "test_recipes.py",
-    "test_late_records.py",
-    "test_patterns_queue.py",
-    "test_patterns_setup.py",
-    "test_patterns_monitor.py",
-    "test_patterns_drops.py",
-    "test_patterns_shutdown.py",
-    "test_patterns_processes.py",
+    "record/test_text.py",
+    "record/test_format.py",
+    "record/test_livefile.py",
+    "record/test_late_records.py",
+    "record/test_network.py",
+    "backups/test_naming.py",
+    "backups/test_calendar.py",
+    "backups/test_numbered.py",
+    "backups/test_rotation.py",
+    "backups/test_retention.py",
+    "backups/test_compress.py",
+    "backups/test_on_rotated.py",
+    "handlers/test_options.py",
+    "handlers/test_handlers.py",
+    "handlers/test_timed.py",
+    "handlers/test_header.py",
+    "handlers/test_stdlib_equivalence.py",
+    "handlers/test_recipes.py",
+    "selfcheck/test_readback.py",
+    "patterns/test_queue_module.py",
+    "patterns/test_patterns_queue.py",
+    "patterns/test_patterns_setup.py",
+    "patterns/test_patterns_monitor.py",
+    "patterns/test_patterns_drops.py",
+    "patterns/test_patterns_trouble.py",
 )
 
 # Where msvcrt.locking() finds the bytes locked, Wine's C runtime leaves in errno what was there before; Windows
@@ -159,8 +159,10 @@ def main() -> int:
 @contextlib.contextmanager
 def prefix() -> Iterator[Path]:
     """Yield the prefix for this recipe; it is built first if nobody has, and stays while somebody is in here."""
-    recipe = hashlib.sha256()
-    for path in [Path(__file__), *sorted(HERE.glob("packages-*.txt"))]:
+    recipe = hashlib.sha256(repr((WINE, PYTHONS, BESIDE, SITECUSTOMIZE)).encode())
+    for function in (build, download, unpack):
+        recipe.update(inspect.getsource(function).encode())
+    for path in sorted(HERE.glob("packages-*.txt")):
         recipe.update(path.read_bytes())
     CACHE.mkdir(parents=True, exist_ok=True)
     directory = CACHE / recipe.hexdigest()[:12]
@@ -304,6 +306,7 @@ class Windows:
             "PYTHONPATH": ";".join(paths),
             "PYTHONPYCACHEPREFIX": rf"C:\pycache\{version}",
             "CI": "true",
+            "TZ": "UTC",
         }
 
     @staticmethod

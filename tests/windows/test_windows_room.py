@@ -16,10 +16,10 @@ from typing import Any, Callable
 import pytest
 
 from concurrent_log_handler import _windows
+from handler_support import on_wine
 
 if not _windows.AVAILABLE:
     pytest.skip("files of Windows", allow_module_level=True)
-on_wine = not _windows._NAME_FOLLOWS
 
 SECONDS = 30
 PRELUDE = """\

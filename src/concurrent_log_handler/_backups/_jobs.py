@@ -17,6 +17,7 @@ from typing import Callable, Iterable, List, Optional, Pattern, Tuple
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
     RENAMES_OPEN,
+    WINDOWS,
     Access,
     hidden_prefix,
     identity,
@@ -207,12 +208,7 @@ class Jobs:
                 os.unlink(path)
         for path in self.part_files():
             with contextlib.suppress(OSError):
-                fd = open_to_lock(path)
-                try:
-                    abandoned = lock_file_now(fd) is not False
-                finally:
-                    unlock_file(fd)
-                if abandoned:
+                if _is_abandoned(path):
                     remove(path)
 
     def part_files(self) -> List[str]:
@@ -232,12 +228,15 @@ class Jobs:
         part = -1
         try:
             found = os.fstat(source)
-            free = wanted((found.st_dev, found.st_ino)) and lock_file_now(source) is not False
+            free = wanted((found.st_dev, found.st_ino)) and (WINDOWS or lock_file_now(source) is not False)
             if free and not self._has_gz(name, source):
                 # Beside the backup, since a rotator may have moved it to another file system.
                 folder = os.path.dirname(name)
                 self._folders.add(folder)
                 path = os.path.join(folder, f"{self._prefix}{found.st_ino:x}.part")
+                # There nobody else can read what is locked, so the lock on the part file has to do.
+                if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
+                    return None
                 part = self._access.new(path, like=found)
                 lock_file_now(part)
                 job = Job(source, part, path)
@@ -274,3 +273,12 @@ def _unlock(*fds: int) -> None:
     for fd in fds:
         if fd != -1:
             unlock_file(fd)
+
+
+def _is_abandoned(part: str) -> bool:
+    """Tell whether no living process is at the file at *part*; raises `OSError`."""
+    fd = open_to_lock(part)
+    try:
+        return lock_file_now(fd) is not False
+    finally:
+        unlock_file(fd)

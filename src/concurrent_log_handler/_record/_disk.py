@@ -12,7 +12,7 @@ from logging import LogRecord
 from typing import Callable, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import WINDOWS, close_quietly, identity, sync_directory
+from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, close_quietly, identity, sync_directory
 
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
@@ -35,9 +35,9 @@ class Disk:
     def soon(self, fd: int) -> None:
         """Have what *fd* has open on the disk after the locks are released."""
         held = -1
-        # By a descriptor of its own: the file may be closed or rotated meanwhile.  On Windows it could not be.
+        # By a descriptor of its own: the file may be closed or rotated meanwhile.
         with contextlib.suppress(OSError):
-            held = -1 if WINDOWS else os.dup(fd)
+            held = os.dup(fd) if RENAMES_OPEN else -1
         if held == -1:
             self.now(fd)
         else:
@@ -69,7 +69,7 @@ class Disk:
                 close_quietly(fd)
 
     def _sync(self, fd: int) -> None:
-        if identity(fd) != self._named:
+        if not WINDOWS and identity(fd) != self._named:
             self._sync_names(self._log)
         _sync_data(fd)
 

@@ -168,10 +168,12 @@ class LiveFile:
             self._disk.soon(self.fd)
 
     def linked(self) -> bool:
-        """Tell whether the open file has a name, or is what the path leads to without one (`/dev/stderr`)."""
-        if self.fd == -1:
-            return True
-        here = os.fstat(self.fd)
+        """Tell whether the file that is open, if any, has a name."""
+        return self.fd == -1 or self._has_name(self.fd)
+
+    def _has_name(self, fd: int) -> bool:
+        """Tell whether *fd* has open a file with a name, or what the path leads to without one (`/dev/stderr`)."""
+        here = os.fstat(fd)
         return here.st_nlink > 0 or _leads_to(self.path, here)
 
     def append_apart(
@@ -189,10 +191,9 @@ class LiveFile:
             fd = self._open_apart()
             try:
                 size = self._append_to(fd, data)
-                here = os.fstat(fd)
-                if self._disk is not None and stat.S_ISREG(here.st_mode):
+                if self._disk is not None and stat.S_ISREG(os.fstat(fd).st_mode):
                     self._disk.now(fd)
-                if here.st_nlink or _leads_to(self.path, here) or not is_missing(fd, data, size):
+                if self._has_name(fd) or not is_missing(fd, data, size):
                     return
             finally:
                 os.close(fd)

@@ -17,7 +17,7 @@ from typing import Callable, Optional, Protocol
 from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
-from concurrent_log_handler._files import is_ours
+from concurrent_log_handler._files import is_ours, truncate
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import SHARED_NOW, UNLOCK, flock
 from concurrent_log_handler._network import file_system_type, is_shared
@@ -82,7 +82,7 @@ class SharedDiskFile(LiveFile):
         except OSError:
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self.fd, size)  # of what was taken into the cache, some may have been sent
+                    truncate(self.fd, size)  # of what was taken into the cache, some may have been sent
             self.close()
             raise
         fd = self._let_go()

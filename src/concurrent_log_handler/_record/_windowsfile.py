@@ -30,11 +30,8 @@ class WindowsFile(LiveFile):
                     return size if size == self.end else self._mend(size)
         return self._look_again()
 
-    def linked(self) -> bool:
-        """As in `LiveFile`."""
-        if self.fd != -1 and self.regular:
-            return not _windows.is_deleted(self.fd)
-        return super().linked()
+    def _has_name(self, fd: int) -> bool:
+        return not _windows.is_deleted(fd) if self.regular else super()._has_name(fd)
 
     def _open_anew(self) -> os.stat_result:
         there = super()._open_anew()
