@@ -74,6 +74,7 @@ class Disk:
         _sync_data(fd)
 
     def _sync_names(self, target: str) -> None:
+        named = None
         with contextlib.suppress(OSError):  # moved away just now
             found = os.stat(self._log)
             named = found.st_dev, found.st_ino
