@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Installing and booting a virtual machine takes more than `pytest` alone may be taken to ask for: name it.
+collect_ignore = ["network"]
+
 
 @pytest.fixture(autouse=True)
 def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

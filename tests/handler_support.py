@@ -34,7 +34,7 @@ def write(handler: logging.Handler, *texts: str) -> None:
 
 
 def contents(directory: Path, encoding: str = "utf-8") -> dict[str, str]:
-    """Every file below *directory* with its text, `.gz` unpacked; only empty lock files are left out."""
+    """Every file below *directory*, `.gz` unpacked and with plain line ends; only empty lock files are left out."""
     found = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
@@ -48,9 +48,9 @@ def contents(directory: Path, encoding: str = "utf-8") -> dict[str, str]:
         elif path.name.startswith(".__") and path.suffix == ".lock" and not path.stat().st_size:
             continue
         elif path.suffix == ".gz":
-            found[name] = gzip.decompress(path.read_bytes()).decode(encoding)
+            found[name] = gzip.decompress(path.read_bytes()).decode(encoding).replace(os.linesep, "\n")
         else:
-            found[name] = path.read_bytes().decode(encoding)
+            found[name] = path.read_bytes().decode(encoding).replace(os.linesep, "\n")
     return found
 
 

@@ -13,4 +13,4 @@ class _Version(str):
         return str(self)
 
 
-__version__: str = _Version("1.0.0")
+__version__: str = _Version("1.1.0")

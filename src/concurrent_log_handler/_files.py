@@ -15,11 +15,21 @@ import sys
 import zlib
 from typing import Callable, Optional, Tuple
 
+from . import _windows
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 WINDOWS = os.name == "nt"
+
+# Whether a file can be renamed and deleted while it is open.
+RENAMES_OPEN = not WINDOWS or _windows.AVAILABLE
 
 # A description opened O_APPEND gets what pwrite() brings at its end and keeps its
 # offset, on Linux (pwrite(2), "BUGS").  That leaves the offset free for a mark.
-OFFSET_IS_OURS = sys.platform.startswith("linux")
+OFFSET_IS_OURS = sys.platform.startswith("linux") or _windows.AVAILABLE
 
 _QUIET = (
     getattr(os, "O_CLOEXEC", 0)
@@ -27,6 +37,7 @@ _QUIET = (
     | getattr(os, "O_NOINHERIT", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_HIGH = 500  # the limit is often 1024, and hardly anybody has so many
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
@@ -61,8 +72,62 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
+def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
+    return os.write(fd, data)
+
+
+def remove(path: str) -> None:
+    """Delete *path*, whose name is free at once, also where somebody has the file open."""
+    if _windows.AVAILABLE:
+        _windows.remove(path, os.path.join(os.path.dirname(path), hidden_prefix(path)))
+    else:
+        os.unlink(path)
+
+
+# Where there is no pread(), the offset moves.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
+# By which a file of ours is opened, appended to and cut back, while others have it open.
+open_fd: Callable[..., int] = os.open
+append_to: Callable[[int, bytes, int], int] = write_at if OFFSET_IS_OURS else _write_at_end
+truncate: Callable[[int, int], None] = os.ftruncate
+if _windows.AVAILABLE:
+    open_fd, append_to, read_at = _windows.open_shared, _windows.append, _windows.read_at
+    truncate = _windows.truncate
+
+
+def closed_late(fd: int) -> int:
+    """
+    Exchange *fd* for one with a high number, where that can be had.
+
+    The kernel closes the files of a killed process in the order of their numbers, and sends what is
+    in the cache of each then.
+    """
+    if fcntl is None:
+        return fd
+    try:
+        high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except OSError:
+        return fd
+    close_quietly(fd)
+    return high
+
+
 def identity(fd: int) -> Optional[Tuple[int, int]]:
-    """Return (device, inode) of what *fd* has open, None for a closed one."""
+    """Return what tells the file that *fd* has open from others, None for a closed one."""
+    if _windows.AVAILABLE:  # fstat() is slow there, and knows no device of a file without a name
+        number = _windows.number(fd)
+        return None if number is None else (0, number)
     try:
         found = os.fstat(fd)
     except OSError:
@@ -103,9 +168,17 @@ def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tup
     return opener()
 
 
-def open_to_read(path: str) -> int:
+def open_to_lock(path: str, flags: int = 0) -> int:
+    """As `open_to_read`; for writing where we may, since NFSv4 locks nothing else."""
+    try:
+        return open_to_read(path, flags | os.O_RDWR)
+    except PermissionError:
+        return open_to_read(path, flags)
+
+
+def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
-    fd = os.open(path, os.O_RDONLY | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    fd = open_fd(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -113,14 +186,6 @@ def open_to_read(path: str) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.read(fd, length)
-
-
-read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)  # Windows has no pread()
 
 
 def sync_directory(path: str) -> None:
@@ -166,7 +231,7 @@ class Access:
             # O_CREAT only where it is needed: in a sticky directory the kernel refuses it for
             # somebody else's file, whatever its mode (proc(5), "protected_regular").
             try:
-                fd = os.open(path, flags)
+                fd = _open(path, flags)
             except FileNotFoundError:
                 if not create:
                     raise
@@ -175,7 +240,7 @@ class Access:
             with contextlib.suppress(FileExistsError):
                 return self._create(path, flags)
         # A symbolic link to a file that does not exist: neither there nor to be created here.
-        fd = os.open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
+        fd = _open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
         return self._corrected(fd, self._new_mode)
 
     def create(self, path: str) -> None:
@@ -185,8 +250,8 @@ class Access:
     def new(self, path: str, like: os.stat_result) -> int:
         """Create *path* for writing (replacing a leftover), for a copy of the file that *like* describes."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            remove(path)
+        fd = open_fd(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600)
         if not WINDOWS:
             _give(fd, like.st_uid, like.st_gid)
             with contextlib.suppress(OSError):
@@ -199,7 +264,7 @@ class Access:
     def _create(self, path: str, flags: int) -> int:
         """Create *path* whole: a file without a name gets owner and mode, then the name."""
         if not self._asked:
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            return _open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
         mode = self._new_mode
         if mode is None:
             mode = 0o666 & ~_umask_of_process()
@@ -242,7 +307,7 @@ class Access:
         except OSError:
             os.close(fd)
             raise
-        if not stat.S_ISREG(now.st_mode):
+        if not stat.S_ISREG(now.st_mode) or now.st_nlink > 1:  # by its other name it is another file, perhaps
             return fd
         if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):
             _give(fd, self._uid, self._gid)
@@ -250,6 +315,13 @@ class Access:
             with contextlib.suppress(OSError):
                 os.fchmod(fd, mode)
         return fd
+
+
+def _open(path: str, flags: int, mode: int = 0o777) -> int:
+    """Open a live file such that others may rename it; the sidecar such that nobody deletes it, where that can be."""
+    if _windows.AVAILABLE and flags & os.O_APPEND:
+        return _windows.open_shared(path, flags, mode, append_only=True)
+    return os.open(path, flags, mode)
 
 
 def _give(fd: int, uid: int, gid: int) -> None:
@@ -274,3 +346,14 @@ def _umask_of_process() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
+
+
+def check_parent(path: str) -> None:
+    """Raise `OSError` if there can be no log at *path*."""
+    folder = os.path.dirname(path)
+    if _windows.is_device(path):
+        return
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "the log is a directory", path)

@@ -109,10 +109,10 @@ def _device(path: str) -> Optional[Tuple[int, int]]:
 
 def windows_type(path: str) -> str:
     """Return that *path* leads to another machine, or `""`."""
-    drive = ntpath.splitdrive(path.replace("/", "\\"))[0]
-    unc = drive.upper().startswith("\\\\?\\UNC\\") or (
-        drive.startswith("\\\\") and not drive.startswith(("\\\\?\\", "\\\\.\\"))
-    )
+    path = path.replace("/", "\\")
+    drive = ntpath.splitdrive(path)[0]
+    local = not drive.startswith("\\\\") or drive.startswith(("\\\\?\\", "\\\\.\\"))
+    unc = not local or path.upper().startswith("\\\\?\\UNC\\")
     import ctypes  # where Python was built without it, only those who need it go without
 
     windll = getattr(ctypes, "windll", None)

@@ -6,15 +6,15 @@ Nothing here touches a log file.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import datetime as dt
 import importlib
 import locale
-import math
 import operator
 import os
 import re
 import threading
-from typing import Any, Callable, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Union
 
 Size = Union[int, float, str]
 Count = Union[int, str]
@@ -28,6 +28,25 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+@contextlib.contextmanager
+def _accepted(what: str, value: Any) -> Iterator[None]:
+    """Word a `TypeError` or `ValueError` from inside: *what* is accepted, and *value* was given."""
+    try:
+        yield
+    except TypeError:
+        msg = f"{what}, got {value!r}"
+        raise TypeError(msg) from None
+    except (ValueError, LookupError, OverflowError):
+        msg = f"{what}, got {value!r}"
+        raise ValueError(msg) from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def size(value: Size, name: str) -> int:
     """
     Return *value* in whole bytes.
@@ -35,128 +54,95 @@ def size(value: Size, name: str) -> int:
     Accepted: an int, a float (rounded down), or text: digits, or a number with a decimal unit
     (`"10 MB"` is 10,000,000) or a binary one (`"512 KiB"` is 524,288).
     """
-    accepted = (
-        f"{name} must be a number of bytes, 0 or more, or text such as '10 MB' or '512 KiB', got {value!r}"
-    )
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
+    with _accepted(
+        f"{name} must be a number of bytes, 0 or more, or text such as '10 MB' or '512 KiB'", value
+    ):
+        if isinstance(value, float):
+            if not value >= 0:
+                raise ValueError
+            return int(value)
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            raise ValueError(accepted)
+            return count(value, name)
         number, prefix, binary, unit = match.groups()
         if (prefix or binary) and not (prefix and unit):
-            raise ValueError(accepted)
+            raise ValueError
         factor = (1024 if binary else 1000) ** _POWERS[prefix.lower()]
-        try:
-            return int(number) * factor if number.isdigit() else int(float(number) * factor)
-        except (OverflowError, ValueError):  # more digits than any disk has bytes
-            raise ValueError(accepted) from None
-    if isinstance(value, bool):
-        raise TypeError(accepted)
-    if isinstance(value, float):
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(accepted)
-        return int(value)
-    return count(value, name, accepted)
+        # More digits than any disk has bytes are an error, too.
+        return int(number) * factor if number.isdigit() else int(float(number) * factor)
 
 
-def count(value: Any, name: str, accepted: str = "") -> int:
+def count(value: Any, name: str) -> int:
     """Return *value*, a number or, from the environment say, its digits as text, as an int of 0 or more."""
-    accepted = accepted or f"{name} must be a whole number, 0 or more, got {value!r}"
-    if isinstance(value, str):
-        if not _DIGITS.fullmatch(value):
-            raise ValueError(accepted)
-        return int(value)
-    if isinstance(value, bool):
-        raise TypeError(accepted)
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(accepted) from None
-    if number < 0:
-        raise ValueError(accepted)
-    return number
+    with _accepted(f"{name} must be a whole number, 0 or more", value):
+        if isinstance(value, bool):
+            raise TypeError
+        if isinstance(value, str) and not _DIGITS.fullmatch(value):
+            raise ValueError
+        number = int(value) if isinstance(value, str) else operator.index(value)
+        if number < 0:
+            raise ValueError
+        return number
 
 
 def mode(value: Any) -> str:
     """Return the open mode: `"a"`, `"w"` or `"x"`; a trailing `t` or `+` changes nothing for a log."""
-    accepted = f"mode must be 'a', 'w' or 'x', got {value!r}"
-    if not isinstance(value, str):
-        raise TypeError(accepted)
-    letters = value.replace("t", "", 1).replace("+", "", 1)
-    if letters not in ("a", "w", "x"):
-        raise ValueError(accepted)
-    return letters
+    with _accepted("mode must be 'a', 'w' or 'x'", value):
+        letters = _text(value).replace("t", "", 1).replace("+", "", 1)
+        if letters not in ("a", "w", "x"):
+            raise ValueError
+        return letters
 
 
 def encoding(value: Optional[str]) -> str:
     """Return the name of a text encoding; None is the locale's, as for `open()`."""
     if value is None or value == "locale":
         return locale.getpreferredencoding(False)
-    if not isinstance(value, str):
-        msg = f"encoding must be the name of a text encoding such as 'utf-8', got {value!r}"
-        raise TypeError(msg)
-    try:
-        info = codecs.lookup(value)
-    except (LookupError, ValueError):
-        info = None
-    if info is None or not getattr(info, "_is_text_encoding", True):
-        msg = f"encoding must be the name of a text encoding such as 'utf-8', got {value!r}"
-        raise ValueError(msg)
+    with _accepted("encoding must be the name of a text encoding such as 'utf-8'", value):
+        if not getattr(codecs.lookup(value), "_is_text_encoding", True):
+            raise ValueError
     return value
 
 
 def errors(value: Optional[str], policy: Optional[str]) -> str:
     """Return the name of the error handler for characters that the encoding lacks."""
-    name = "errors"
-    if value is None and policy is not None:
-        name, value = "unicode_error_policy", policy
-    if value is None:
+    name, asked = ("errors", value) if value is not None else ("unicode_error_policy", policy)
+    if asked is None:
         return "backslashreplace"
-    accepted = (
-        f"{name} must name an error handler such as 'backslashreplace', 'replace' or 'strict', got {value!r}"
-    )
-    if not isinstance(value, str):
-        raise TypeError(accepted)
-    try:
-        codecs.lookup_error(value)
-    except LookupError:
-        raise ValueError(accepted) from None
-    return value
+    with _accepted(
+        f"{name} must name an error handler such as 'backslashreplace', 'replace' or 'strict'", asked
+    ):
+        codecs.lookup_error(asked)
+    return asked
 
 
 def newline(value: Optional[str]) -> str:
     r"""Return what stands in the file for `\n`; None is the platform's, `""` leaves it, as for `open()`."""
-    accepted = f"newline must be None, '', '\\n', '\\r' or '\\r\\n', got {value!r}"
-    if value is not None and not isinstance(value, str):
-        raise TypeError(accepted)
-    if value not in (None, "", "\n", "\r", "\r\n"):
-        raise ValueError(accepted)
-    return os.linesep if value is None else value or "\n"
+    if value is None:
+        return os.linesep
+    with _accepted("newline must be None, '', '\\n', '\\r' or '\\r\\n'", value):
+        if _text(value) not in ("", "\n", "\r", "\r\n"):
+            raise ValueError
+    return value or "\n"
 
 
 def terminator(value: Any) -> str:
     """Return the text that ends a record; None is a line feed, as in CLH."""
-    if value is None:
-        return "\n"
-    if not isinstance(value, str):
-        msg = f"terminator must be text such as '\\n', got {value!r}"
-        raise TypeError(msg)
-    return value
+    with _accepted("terminator must be text such as '\\n'", value):
+        return "\n" if value is None else _text(value)
 
 
 def bits(value: Any, name: str) -> Optional[int]:
     """Return *value* (an int, or octal text such as `"0640"`) as permission bits."""
     if value is None:
         return None
-    accepted = f"{name} must be permission bits such as 0o640, from 0 to 0o7777, got {value!r}"
-    try:
-        number = int(value, 8) if isinstance(value, str) else count(value, name, accepted)
-    except ValueError:
-        raise ValueError(accepted) from None
-    if number > 0o7777:
-        raise ValueError(accepted)
+    accepted = f"{name} must be permission bits such as 0o640, from 0 to 0o7777"
+    with _accepted(accepted, value):
+        number = int(value, 8) if isinstance(value, str) else count(value, name)
+        if not 0 <= number <= 0o7777:
+            raise ValueError
     if value == number and number & 0o1000 and re.fullmatch("[0-7]{3}", str(number)):
-        msg = f"{accepted}, which is {oct(number)}; did you mean 0o{number}?"
+        msg = f"{accepted}, got {value!r}, which is {oct(number)}; did you mean 0o{number}?"
         raise ValueError(msg)
     return number
 
@@ -165,11 +151,11 @@ def owner(value: Optional[Owner]) -> Tuple[int, int]:
     """Return (uid, gid) for a pair of names or numbers; None in it, or on Windows, leaves that part as it is (-1)."""
     if value is None:
         return -1, -1
-    accepted = f"owner must be a pair (user, group) of names or numbers, got {value!r}"
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise TypeError(accepted)
-    if len(value) != 2:
-        raise ValueError(accepted)
+    accepted = "owner must be a pair (user, group) of names or numbers"
+    with _accepted(accepted, value):
+        if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+            raise TypeError
+        user, group = value
     try:
         import grp  # noqa: PLC0415 - not on Windows
         import pwd  # noqa: PLC0415
@@ -177,14 +163,15 @@ def owner(value: Optional[Owner]) -> Tuple[int, int]:
         return -1, -1
     try:
         return (
-            _id(value[0], lambda name: pwd.getpwnam(name).pw_uid),
-            _id(value[1], lambda name: grp.getgrnam(name).gr_gid),
+            _id(user, lambda name: pwd.getpwnam(name).pw_uid),
+            _id(group, lambda name: grp.getgrnam(name).gr_gid),
         )
     except KeyError as error:
         msg = f"owner {value!r} is unknown on this machine: {error.args[0]}"
         raise ValueError(msg) from None
     except TypeError:
-        raise TypeError(accepted) from None
+        msg = f"{accepted}, got {value!r}"
+        raise TypeError(msg) from None
 
 
 def _id(value: Any, lookup: Any) -> int:
@@ -199,9 +186,9 @@ def _id(value: Any, lookup: Any) -> int:
 
 def flag(value: Any, name: str) -> bool:
     """Return *value* as a bool; text is refused, since `"no"` would count as true."""
-    if isinstance(value, (str, bytes)):
-        msg = f"{name} must be True or False, got {value!r}"
-        raise TypeError(msg)
+    with _accepted(f"{name} must be True or False", value):
+        if isinstance(value, (str, bytes)):
+            raise TypeError
     return bool(value)
 
 
@@ -209,15 +196,12 @@ def seconds(value: Any, name: str) -> Optional[float]:
     """Return *value* as seconds of 0 or more; None means without a limit."""
     if value is None:
         return None
-    accepted = f"{name} must be seconds, 0 or more, or None, got {value!r}"
-    if isinstance(value, (bool, str, bytes)):
-        raise TypeError(accepted)
-    try:
+    with _accepted(f"{name} must be seconds, 0 or more, or None", value):
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(accepted) from None
-    if math.isnan(number) or number < 0:
-        raise ValueError(accepted)
+        if not number >= 0:
+            raise ValueError
     return None if number > threading.TIMEOUT_MAX else number  # more than any clock of the system can tell
 
 
@@ -236,26 +220,20 @@ def total_bytes(value: Optional[Size], max_bytes: int) -> Optional[int]:
 def age(value: Union[float, dt.timedelta, None]) -> Optional[float]:
     """Return *value*, seconds or a `timedelta`, as seconds above 0; None is without a limit."""
     number = value.total_seconds() if isinstance(value, dt.timedelta) else value
-    accepted = f"max_age must be seconds or a timedelta, more than 0, or None for no limit, got {value!r}"
-    try:
+    with _accepted("max_age must be seconds or a timedelta, more than 0, or None for no limit", value):
         found = seconds(number, "max_age")
-    except TypeError:
-        raise TypeError(accepted) from None
-    except ValueError:
-        raise ValueError(accepted) from None
-    if found is not None and found <= 0:
-        raise ValueError(accepted)
+        if found == 0:
+            raise ValueError
     return found
 
 
-def callback(value: Any, name: str) -> Optional[Callable[[str], object]]:
+def callback(value: Any, name: str) -> Any:
     """Return *value*, or what a dotted name such as `"package.module.function"` or `"ext://…"` stands for."""
-    if isinstance(value, str):
-        value = _resolve(value, name)
-    if value is not None and not callable(value):
-        msg = f"{name} must be a callable or a dotted name of one, got {value!r}"
-        raise TypeError(msg)
-    return value  # type: ignore[no-any-return]
+    found = _resolve(value, name) if isinstance(value, str) else value
+    with _accepted(f"{name} must be a callable or a dotted name of one", found):
+        if found is not None and not callable(found):
+            raise TypeError
+    return found
 
 
 def header(value: Any) -> Union[str, Callable[[], str], None]:
@@ -272,10 +250,8 @@ def header(value: Any) -> Union[str, Callable[[], str], None]:
 
 def header_text(value: Any) -> str:
     """Return *value*, the text of a header."""
-    if not isinstance(value, str):
-        msg = f"header must be text, or a callable that returns it or a dotted name of one, got {value!r}"
-        raise TypeError(msg)
-    return value
+    with _accepted("header must be text, or a callable that returns it or a dotted name of one", value):
+        return _text(value)
 
 
 def _resolve(dotted: str, name: str, hint: str = "") -> Any:

@@ -43,6 +43,7 @@ class Settings:
     keep_file_open: bool
     header: Union[str, Header, None] = None
     fsync: bool
+    shared_between_machines: Optional[bool]
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.mode = _options.mode(given["mode"])
@@ -114,7 +115,12 @@ _CHECKS: Dict[str, Callable[[Settings, Any], Any]] = {
     "background_gzip": lambda _, value: _options.flag(value, "background_gzip"),
     "keep_file_open": lambda _, value: _options.flag(value, "keep_file_open"),
     "header": _header,
+    "shared_between_machines": lambda _, value: (
+        None if value is None else _options.flag(value, "shared_between_machines")
+    ),
     "fsync": lambda _, value: _options.flag(value, "fsync"),
+    # Checked together, and kept as they were given.
+    **dict.fromkeys(("owner", "chmod", "umask", "newline", "unicode_error_policy"), lambda _, value: value),
 }
 
 
@@ -127,17 +133,14 @@ class _Handler(Protocol):
 class Setting(Generic[_Value]):
     """A handler's attribute that stands in its settings, and may be set to whatever the constructor takes."""
 
-    def __init__(self, doc: str) -> None:
-        self.__doc__ = doc
-
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, handler: Optional[_Handler], owner: Any = None) -> _Value:
         if handler is None:
             return self  # type: ignore[return-value]  # on the class, as a property does
-        return getattr(handler._settings, self._name)  # type: ignore[no-any-return]  # noqa: SLF001
+        return getattr(handler._settings, self._name)  # type: ignore[no-any-return]
 
     def __set__(self, handler: _Handler, value: Any) -> None:
-        handler._settings.change(self._name, value)  # noqa: SLF001
-        handler._adjust()  # noqa: SLF001
+        handler._settings.change(self._name, value)
+        handler._adjust()

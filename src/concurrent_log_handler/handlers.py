@@ -79,6 +79,9 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
             with nothing else is empty.
         fsync: A record, or a batch, is on the disk when the logging call returns, and so are a rotation's
             names; other processes and threads go on meanwhile.
+        shared_between_machines: Whether other machines may write the same log, or read what this one
+            writes, on a network disk.  None asks the mount table.  There each record is with the server
+            before the lock is free, and none is appended without the lock.
 
     Raises:
         ValueError, TypeError: For a value that no log file could have.
@@ -117,6 +120,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         on_rotated: Union[OnRotated, str, None] = None,
         header: Union[str, Header, None] = None,
         fsync: bool = False,
+        shared_between_machines: Optional[bool] = None,
     ) -> None:
         given = dict(locals())
         if _options.size(maxBytes, "maxBytes"):
@@ -206,7 +210,8 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
             regular file lies where the lock file belongs.
     """
 
-    _PARTS = (*ConcurrentHandler._PARTS, "_schedule", "_names_known", "_given", "_newest")
+    _PARTS = (*ConcurrentHandler._PARTS, "_names_known", "_given", "_newest")
+    _schedule: Schedule
 
     def __init__(
         self,
@@ -238,6 +243,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         on_rotated: Union[OnRotated, str, None] = None,
         header: Union[str, Header, None] = None,
         fsync: bool = False,
+        shared_between_machines: Optional[bool] = None,
         mode: str = "a",
     ) -> None:
         given = dict(locals())
@@ -250,7 +256,6 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self.suffix, self.extMatch = calendar.suffix, calendar.ext_match
         if calendar.day_of_week is not None:
             self.dayOfWeek = calendar.day_of_week
-        self._known_calendar: Optional[Tuple[Any, Calendar]] = None
         super().__init__(given)
         self.finalize_handler_configuration()
         self._schedule.begin(self._rules())
@@ -260,10 +265,6 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self._given: Tuple[str, int] = ("", -1)  # period and number of the newest backup
         self._newest = ""
         super()._set_up()
-
-    def _make_schedule(self) -> Schedule:
-        self._schedule = Schedule(self._live.filled, self._lock, self._afterwards)
-        return self._schedule
 
     def finalize_handler_configuration(self) -> None:
         """
@@ -302,11 +303,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         return next_boundary(self._calendar(), currentTime)
 
     def _calendar(self) -> Calendar:
-        key = (self.when, self.interval, self.utc, self.atTime)
-        if self._known_calendar is None or self._known_calendar[0] != key:
-            calendar = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
-            self._known_calendar = key, calendar._replace(interval=self.interval)
-        return self._known_calendar[1]
+        return parse_calendar(self.when, 1, bool(self.utc), self.atTime)._replace(interval=self.interval)
 
     def _rules(self) -> Rules:
         return Rules(self._calendar(), self.computeRollover)
@@ -335,6 +332,9 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
             getattr(self.shouldRollover, "__func__", None)
             is not ConcurrentTimedRotatingFileHandler.shouldRollover
         )
+
+    def _rotates(self) -> bool:
+        return True
 
     def _roll(self) -> bool:
         rotation, schedule = self._rotation, self._schedule

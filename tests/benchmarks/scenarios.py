@@ -29,6 +29,7 @@ LABELS = {
     "rotating": "stdlib RotatingFileHandler (no lock)",
     "raw": "raw: format, flock, stat, write",
     "guide": "stdlib queue over CLH 0.9.31",
+    "null": "a NullHandler: what logging itself costs",
     "loguru": "loguru enqueue=True",
 }
 
@@ -94,11 +95,15 @@ _MEMORY = Part("a 200 MB file is compressed", "gzip-memory", ["this", "this-back
 _MEMORY.targets = [Target("memory", "this", 20e6), Target("memory", "this-background", 20e6)]
 
 _BURST = Part("a burst of 5,000 records through a queue", "burst", ["this", "guide"], 30, {"records": 5000})
-_BURST.targets = [Target("wall", "this", 0.30, "guide")]
+_BURST.targets = [Target("wall", "this", 0.28, "guide")]
 
-_LATENCY = Part("a thread logs 2,000 records a second through a queue", "latency", ["this", "guide"], 8)
+_LATENCY = Part(
+    "a thread logs 2,000 records a second through a queue", "latency", ["this", "guide", "null"], 8
+)
 _LATENCY.options = {"records": 2000}
-_LATENCY.targets = [Target("median", "this", 0.55, "guide"), Target("p99", "this", 0.5, "guide")]
+# The limit of every queue: a handler that does nothing, in a program that is otherwise the same.
+_LATENCY.targets = [Target("median", "this", 1.25, "null"), Target("p99", "this", 1.25, "null")]
+_LATENCY.targets += [Target("median", "this", 0.55, "guide")]
 
 _LATENCY_GZIP = Part("the same during a 30 MB gzip rotation", "latency-gzip", ["this", "guide"], 4)
 _LATENCY_GZIP.options = {"records": 4000}

@@ -115,13 +115,12 @@ def loguru_sink(path: Path, rotation: Any, *, compress: bool = False) -> Any:
 
 
 class QueuedLogging:
-    """The root logger, non-blocking: the guide's own queue set-up over CLH, or ours."""
+    """The root logger, non-blocking: the guide's own queue set-up over CLH, ours, or a handler that does nothing."""
 
     def __init__(self, subject: str, path: Path, max_bytes: int) -> None:
         self.logger = logging.getLogger("bench")
         self.logger.setLevel(logging.INFO)
-        set_up = _our_listener if subject == "this" else _guide_listener
-        self._listener = set_up(path, max_bytes)
+        self._listener = _LISTENERS[subject](path, max_bytes)
 
     def start(self) -> None:
         self._listener.start()
@@ -152,6 +151,18 @@ def _guide_listener(path: Path, max_bytes: int) -> Any:
     listener = logging.handlers.QueueListener(records, target, respect_handler_level=True)
     listener.start()
     return listener
+
+
+def _null_listener(_path: Path, _max_bytes: int) -> Any:
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(logging.NullHandler())
+    listener = logging.handlers.QueueListener(queue.Queue())
+    listener.start()  # for `drain`; it has nothing to do
+    return listener
+
+
+_LISTENERS = {"this": _our_listener, "guide": _guide_listener, "null": _null_listener}
 
 
 def _size(path: Path, files: Files, **more: Any) -> logging.Handler:

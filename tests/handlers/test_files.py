@@ -395,6 +395,39 @@ def test_planted_at_construction_is_a_clear_error(tmp_path: Path, kind: str, del
     assert sorted(os.listdir(tmp_path)) == sorted(each.name for each in (path, target) if each)
 
 
+@pytest.mark.parametrize("planted_later", [False, True])
+@pytest.mark.parametrize("timed", [False, True])
+def test_hard_link_planted_as_lock_file_is_locked_and_nothing_else(
+    tmp_path: Path, timed: bool, planted_later: bool
+) -> None:
+    """In a directory that others may write: a file of ours under a second name gets no mode, owner, time or content."""
+    target, path = tmp_path / "target", tmp_path / ".__app.lock"
+    target.write_text("not yours\n")
+    target.chmod(0o640)
+    options: dict[str, Any] = {"chmod": 0o666, "umask": 0, "owner": (1, 1), "lock_timeout": 1}
+    kind = (
+        (ConcurrentTimedRotatingFileHandler, {"when": "S"}) if timed else (ConcurrentRotatingFileHandler, {})
+    )
+    before = fingerprint(target)
+
+    def log(text: str) -> None:
+        handler = kind[0](tmp_path / "app.log", backupCount=9, maxBytes=20, **options, **kind[1])
+        handler.handleError = lambda record: None  # type: ignore[method-assign]
+        write(handler, text, text)
+        handler.close()
+
+    if planted_later:
+        log("before it")
+        path.unlink()
+    os.link(target, path)
+    log("behind it")
+
+    assert fingerprint(target)[:-1] == before[:-1]
+    assert target.read_text() == "not yours\n"
+    written = "".join(text for name, text in contents(tmp_path).items() if name.startswith("app.log"))
+    assert written.count("behind it\n") == 2
+
+
 @pytest.mark.parametrize("kind", PLANTED)
 def test_planted_later_costs_no_record_and_is_told_once(tmp_path: Path, kind: str) -> None:
     handler = Recording(tmp_path / "app.log", chmod=0o600, lock_timeout=0.2)

@@ -78,6 +78,7 @@ def test_keywords_and_their_defaults() -> None:
         "on_rotated": None,
         "header": None,
         "fsync": False,
+        "shared_between_machines": None,
     }
 
 

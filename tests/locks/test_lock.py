@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import os
 import shutil
 import signal
@@ -16,13 +19,14 @@ from typing import Any
 import pytest
 
 from concurrent_log_handler._files import Access
-from concurrent_log_handler._locks import _platform
+from concurrent_log_handler._locks import LockTimeoutError, _platform
 from concurrent_log_handler._locks._platform import directory_lock, lock_file_now, unlock_file, wait_for
 from concurrent_log_handler._locks._registry import lock_for, sidecar_path
-from concurrent_log_handler._locks._sidecar import LockTimeoutError, SidecarLock
-from handler_support import Recording, Strict, contents, in_a_fork, open_paths, reopened, write
+from concurrent_log_handler._locks._sidecar import SidecarLock
+from handler_support import Recording, Strict, a_record, contents, in_a_fork, open_paths, reopened, write
 
 fcntl = pytest.importorskip("fcntl")
+resource = pytest.importorskip("resource")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
@@ -483,3 +487,132 @@ def test_waiting_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert max(slept) <= 0.02
     assert time.process_time() - used < 0.25
+
+
+# -- taking turns ---------------------------------------------------------------
+
+
+def test_who_waits_gets_the_lock_within_as_many_turns_as_there_are_threads(tmp_path: Path) -> None:
+    """A thread that logs without pause takes a re-entrant lock again before any that waits is awake."""
+    handler = Recording(tmp_path / "app.log", lock_timeout=10)
+    order: list[int] = []
+    stop = threading.Event()
+
+    class Noting(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            order.append(threading.get_ident())  # with the thread lock held
+            return "x"
+
+    handler.setFormatter(Noting())
+
+    def busy() -> None:
+        while not stop.is_set():
+            handler.handle(a_record("x"))
+
+    threads = [threading.Thread(target=busy) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 20
+        while len(set(order)) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        begin = len(order)
+        assert handler._lock.enter(20), "this thread waits for its turn"
+        turns = len(order) - begin
+        handler._lock.leave()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+        sys.setswitchinterval(before)
+
+    assert not any(thread.is_alive() for thread in threads)
+    assert turns <= 12, "those that stood in line already, and one each that was past the look at the line"
+    assert handler.failures == []
+
+
+def test_time_out_is_for_a_holder_that_does_not_let_go(tmp_path: Path) -> None:
+    """Eight threads at a tenth of a processor: each waits longer than the time-out, while others get on."""
+    handler = Recording(tmp_path / "app.log", lock_timeout=0.2)
+
+    class Slow(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            time.sleep(0.04)
+            return super().format(record)
+
+    handler.setFormatter(Slow())
+    threads = [
+        threading.Thread(target=write, args=(handler, *(f"{each}-{number}" for number in range(4))))
+        for each in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert handler.failures == []
+    written = (tmp_path / "app.log").read_text().split()
+    assert sorted(written) == sorted(f"{each}-{number}" for each in range(8) for number in range(4))
+
+
+def test_signal_handler_in_a_thread_that_stands_in_line(tmp_path: Path) -> None:
+    """It goes past the line: its own thread cannot move before it is done."""
+    handler = Recording(tmp_path / "app.log", lock_timeout=10)
+    taken, go_on, logged = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        handler.acquire()
+        taken.set()
+        go_on.wait(20)
+        handler.release()
+
+    def log(*_: object) -> None:
+        go_on.set()
+        write(handler, "from the signal handler")
+        logged.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(20)
+    previous = signal.signal(signal.SIGALRM, log)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        start = time.monotonic()
+        write(handler, "in line")
+        waited = time.monotonic() - start
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        go_on.set()
+    thread.join(20)
+
+    assert logged.is_set()
+    assert waited < 8
+    assert sorted((tmp_path / "app.log").read_text().splitlines()) == ["from the signal handler", "in line"]
+    assert handler.failures == []
+
+
+def test_out_of_descriptors_is_what_a_rotation_reports(tmp_path: Path) -> None:
+    """And not that there is no lock on the directory."""
+    handler = Recording(tmp_path / "app.log", maxBytes=10, backupCount=2)
+    write(handler, "aaaa")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (handler._lock.fd + 1, limits[1]))
+    fillers = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.open("/dev/null", os.O_RDONLY))
+        write(handler, "bbbb")
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    ((text, error),) = handler.failures
+    assert text == "bbbb"
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+    assert contents(tmp_path) == {"app.log": "aaaa\nbbbb\n"}

@@ -314,12 +314,12 @@ def test_rest_of_a_write_that_finds_room_is_written(tmp_path: Path, monkeypatch:
     """Somebody deletes something in that moment; and descriptor and end stay known."""
     live = a_live_file(tmp_path)
     append(live, "one\n")
-    fd, put = live.fd, _livefile.put
+    fd, put = live.fd, _livefile.append_to
     cut = [2, 1, 100]
 
     for room in (_livefile, _whole):
         monkeypatch.setattr(
-            room, "put", lambda fd, data, offset: put(fd, data[: cut.pop(0) if cut else 100], offset)
+            room, "append_to", lambda fd, data, offset: put(fd, data[: cut.pop(0) if cut else 100], offset)
         )
     append(live, "two\n")
     append(live, "three\n")
@@ -364,7 +364,7 @@ def test_nothing_is_added_to_a_write_cut_short_behind_which_somebody_wrote(
             other.write(b"theirs\n")
         return 2
 
-    monkeypatch.setattr(_livefile, "put", put)
+    monkeypatch.setattr(_livefile, "append_to", put)
     with pytest.raises(OSError, match="only 2 of 4 bytes could be written; they stay"):
         append(live, "two\n")
 

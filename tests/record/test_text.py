@@ -36,7 +36,7 @@ def test_encodings(encoding: str, bom: bytes, width: int, codec: str) -> None:
     ("newline", "terminator", "ends", "seal"),
     [
         ("\n", "\n", {b"\n"}, b"\n"),
-        ("\r\n", "\n", {b"\r\n"}, b"\r\n"),
+        ("\r\n", "\n", {b"\r\n", b"\n"}, b"\r\n"),
         ("\n", "\0", {b"\0", b"\n"}, b"\0"),
         ("\n", "\n--\n", {b"\n--\n", b"\n"}, b"\n--\n"),
         ("\n", "", set(), b"\n"),

@@ -319,7 +319,7 @@ def test_another_process_that_is_stuck_with_the_lock(tmp_path: Path, how: str) -
         assert longest < 1.2, longest
         assert whole < 1.7, whole
         assert len(handler.failures) == 1, handler.failures
-        from concurrent_log_handler._locks._sidecar import LockTimeoutError
+        from concurrent_log_handler._locks import LockTimeoutError
         assert isinstance(handler.failures[0], LockTimeoutError)
         if {how!r} == "stopped":
             os.kill(child, signal.SIGCONT)

@@ -131,6 +131,7 @@ print(at)
         '{"use_gzip": true}',
         '{"use_gzip": true, "chmod": 384}',
         '{"keep_file_open": false}',
+        '{"shared_between_machines": true, "use_gzip": true}',
     ],
 )
 @pytest.mark.parametrize("faulty", [0, 1, 2, 6], ids=["first record", "second", "rotation", "late rotation"])

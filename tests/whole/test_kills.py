@@ -88,6 +88,7 @@ FORMS = {
     "gzip": {"use_gzip": True},
     "opened each time": {"keep_file_open": False},
     "chmod": {"chmod": 0o640},
+    "shared": {"shared_between_machines": True, "use_gzip": True},
     "without a count": {"backupCount": 0, "max_total_bytes": "1 MB"},
 }
 

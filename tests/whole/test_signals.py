@@ -186,12 +186,14 @@ WAYS = {
     "rotation": {"maxBytes": 400},
     "compression": {"maxBytes": 400, "use_gzip": True},
     "opened each time": {"maxBytes": 400, "keep_file_open": False},
+    "shared": {"maxBytes": 400, "shared_between_machines": True},
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("way", "stride"), [("emission", 1), ("rotation", 3), ("compression", 11), ("opened each time", 7)]
+    ("way", "stride"),
+    [("emission", 1), ("rotation", 3), ("compression", 11), ("opened each time", 7), ("shared", 7)],
 )
 def test_keyboard_interrupt_at_any_bytecode(tmp_path: Path, way: str, stride: int) -> None:
     """Nothing stays locked, nothing is torn, and the next records come at once.  The offset changes from run to run."""

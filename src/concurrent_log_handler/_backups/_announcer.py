@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from functools import partial
 from logging import LogRecord
 from threading import get_ident
 from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import WINDOWS, Access, hidden_prefix
+from concurrent_log_handler._files import Access, hidden_prefix, open_to_lock, remove
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
@@ -28,16 +27,6 @@ from . import Look
 from ._gzip import GZ
 
 _MOST_MORE = 7  # backups told of that come meanwhile: a callback that logs may cause a rotation each time
-
-
-# Another user's mark can be locked, too; on Windows only what is open for writing can.
-_FLAGS = (
-    (os.O_RDWR if WINDOWS else os.O_RDONLY)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a pipe that somebody has put there must not stop us
-)
 
 
 class Announcer:
@@ -146,7 +135,7 @@ class Claim:
             return  # a child forked by the callback; the mark is its parent's
         if told:
             with contextlib.suppress(OSError):
-                os.unlink(self._mark)
+                remove(self._mark)
         unlock_file(self._fd)
 
 
@@ -163,7 +152,7 @@ class Marks:
         """Mark the file *inode*, which is about to become a backup; raises `OSError`."""
         path = self._path(inode)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # of another file that had this inode, or a link that somebody has put there
+            remove(path)  # of another file that had this inode, or a link that somebody has put there
         self._access.create(path)
 
     def count(self) -> int:
@@ -173,7 +162,7 @@ class Marks:
     def drop(self, inode: int) -> None:
         """Remove the mark of *inode*, whose place a marked file has taken."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path(inode))
+            remove(self._path(inode))
 
     def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> Optional[Claim]:
         """
@@ -224,11 +213,11 @@ class Marks:
 
     def _claim_one(self, mark: str, backup: str) -> Optional[Claim]:
         try:
-            fd = os.open(mark, _FLAGS)
+            fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))
         except OSError:
             return None
         there = os.fstat(fd)
-        free = stat.S_ISREG(there.st_mode) and lock_file_now(fd) is not False
+        free = lock_file_now(fd) is not False
         if free and _inode(mark) == there.st_ino:
             return Claim(fd, mark, backup)
         unlock_file(fd)

@@ -10,7 +10,7 @@ from logging import LogRecord
 from typing import Callable, List, Optional, Set
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
-from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._settings import Settings
 
@@ -47,7 +47,7 @@ class Compressor:
         """Take what is to be compressed, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
         self._given_up.clear()
-        if self._settings.background_gzip and not WINDOWS:
+        if self._settings.background_gzip and RENAMES_OPEN:
             self._afterwards.later(partial(self._compress_later, look))
             return
         try:
@@ -57,7 +57,7 @@ class Compressor:
         except Exception as error:
             self._afterwards.later(partial(self._failed, error))
             return
-        if WINDOWS:  # what is open cannot be renamed there, so nobody may come in between
+        if not RENAMES_OPEN:  # what is open cannot be renamed there, so nobody may come in between
             notice = self._afterwards.notice("compressing a backup")
             self._compress(look, jobs, waiting, notice, lambda _, error: self._afterwards.report(error))
         elif jobs:

@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import Iterable, Iterator
 
-from concurrent_log_handler._files import open_to_read
+from concurrent_log_handler._files import open_to_read, remove
 
 GZ = ".gz"
 CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
@@ -52,7 +52,7 @@ def drop_twin(name: str) -> bool:
     """
     with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
         if packed_size(name + GZ, plain.fileno()) == os.fstat(plain.fileno()).st_size:
-            os.unlink(name)
+            remove(name)
             return True
     return False
 

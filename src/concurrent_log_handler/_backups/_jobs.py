@@ -12,15 +12,16 @@ import errno
 import os
 import re
 import time
-from typing import Callable, Iterable, List, Optional, Set, Tuple
+from typing import Callable, Iterable, List, Optional, Pattern, Set, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
-    WINDOWS,
+    RENAMES_OPEN,
     Access,
     hidden_prefix,
     identity,
-    open_to_read,
+    open_to_lock,
+    remove,
     sync_directory,
 )
 from concurrent_log_handler._forks import here
@@ -43,6 +44,7 @@ class Job:
         self._source = source
         self._part = part
         self._part_path: Optional[str] = part_path
+        self._source_identity = identity(source)
         self._part_identity = identity(part)
         self.part_inode = os.fstat(part).st_ino
         self._read = 0
@@ -91,25 +93,25 @@ class Job:
         if name is None or self._part_path is None or os.path.lexists(name + GZ):
             return ""
         whole = os.stat(self._part_path)
-        if (whole.st_dev, whole.st_ino) != self._part_identity or whole.st_size != self._written:
+        if not os.path.samestat(whole, os.fstat(self._part)) or whole.st_size != self._written:
             raise OSError(
                 errno.ESTALE, "somebody else changed the part file of a compression", self._part_path
             )
-        if WINDOWS:
+        if not RENAMES_OPEN:
             self._close_descriptors()
         os.replace(self._part_path, name + GZ)
         self._part_path = None
-        if not WINDOWS and os.fstat(self._source).st_size > self._read:
+        if RENAMES_OPEN and os.fstat(self._source).st_size > self._read:
             try:
                 self._add_what_came_late()
             except BaseException:
-                os.unlink(name + GZ)  # the backup has all of it, and is compressed another time
+                remove(name + GZ)  # the backup has all of it, and is compressed another time
                 raise
         if fsync:
             sync_directory(os.path.dirname(name))
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        if not WINDOWS and os.fstat(self._source).st_size > self._read:
+            remove(name)
+        if RENAMES_OPEN and os.fstat(self._source).st_size > self._read:
             self._add_what_came_late()
         return name + GZ
 
@@ -133,7 +135,7 @@ class Job:
         self._close_descriptors()
         if self._part_path is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._part_path)
+                remove(self._part_path)
             self._part_path = None
 
     def _find(self, names: Iterable[str]) -> Optional[str]:
@@ -150,7 +152,7 @@ class Job:
             raise OSError(
                 errno.ECHILD, "a backup is compressed by the process that rotated, not by its child"
             )
-        if identity(self._source) != self.inode or identity(self._part) != self._part_identity:
+        if identity(self._source) != self._source_identity or identity(self._part) != self._part_identity:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
 
     def _read_chunk(self) -> bytes:
@@ -192,6 +194,7 @@ class Jobs:
         self._folders = {os.path.dirname(log)}
         self._prefix = hidden_prefix(log)
         self._is_part = re.compile(re.escape(self._prefix) + r"[0-9a-f]+\.part")
+        self._is_gone = re.compile(re.escape(self._prefix) + r".*\.gone")
         self._access = access
 
     def claim(self, names: Iterable[str], wanted: Callable[[Inode], bool]) -> List[Job]:
@@ -218,28 +221,34 @@ class Jobs:
         return jobs
 
     def clean_up(self) -> None:
-        """Remove part files whose makers are dead."""
+        """Remove part files whose makers are dead, and what could not be deleted before."""
+        for path in self._left(self._is_gone):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         for path in self.part_files():
             with contextlib.suppress(OSError):
-                fd = open_to_read(path)
+                fd = open_to_lock(path)
                 try:
                     abandoned = lock_file_now(fd) is not False
                 finally:
                     unlock_file(fd)
                 if abandoned:
-                    os.unlink(path)
+                    remove(path)
 
     def part_files(self) -> List[str]:
         """Return the paths of this log's part files."""
+        return self._left(self._is_part)
+
+    def _left(self, which: Pattern[str]) -> List[str]:
         paths: List[str] = []
         for folder in self._folders:
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                paths += [entry.path for entry in entries if self._is_part.fullmatch(entry.name)]
+                paths += [entry.path for entry in entries if which.fullmatch(entry.name)]
         return paths
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
         try:
-            source = open_to_read(name)
+            source = open_to_lock(name)
         except OSError:
             return None
         part = -1
@@ -278,9 +287,9 @@ class Jobs:
             return False
         packed = packed_size(name + GZ, source)
         if packed == os.fstat(source).st_size:
-            os.unlink(name)
+            remove(name)
         elif packed > 0 and is_marked(name + GZ):
-            os.unlink(name + GZ)
+            remove(name + GZ)
             return False
         return True
 

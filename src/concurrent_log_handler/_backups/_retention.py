@@ -11,6 +11,7 @@ import stat
 from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._files import remove
 from concurrent_log_handler._settings import Settings
 
 
@@ -99,7 +100,7 @@ class Retention:
         try:
             for path in going():
                 try:
-                    os.unlink(path)
+                    remove(path)
                     self._afterwards.say("%s deleted", path)
                 except FileNotFoundError:
                     pass

@@ -7,11 +7,20 @@ from typing import Callable, ContextManager, Optional, Protocol, TypeVar
 _Result = TypeVar("_Result")
 
 
+class LockTimeoutError(TimeoutError):
+    """
+    The lock was not free within `lock_timeout`.
+
+    The record was written without it; on a disk that machines share, it was not written.
+    """
+
+
 class Sidecar(Protocol):
     """The lock file, as those see it who work under its lock."""
 
     path: str
     writable: bool
+    distant: bool
 
     def read(self) -> bytes: ...
     def write(self, content: bytes) -> None: ...

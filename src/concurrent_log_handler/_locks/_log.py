@@ -7,9 +7,11 @@ directory's is what still keeps them apart.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Callable, ContextManager, Optional, TypeVar
+from typing import Callable, Iterator, Optional, Protocol, TypeVar
 
+from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler._settings import Settings
 
@@ -23,6 +25,14 @@ _CHAIN_PATIENCE = 1.0
 _Result = TypeVar("_Result")
 
 
+class _Live(Protocol):
+    path: str
+
+    def close(self) -> None: ...
+    def ask_directory(self) -> None: ...
+    def ask_for_all_names(self) -> None: ...
+
+
 class LogLocks:
     """
     How one handler locks its log.
@@ -32,22 +42,16 @@ class LogLocks:
 
     Args:
         sidecar: The lock that all handlers of this process on this log share.
-        log: The log's path.
+        live: The live file.
         settings: With the seconds to wait for each lock.
-        after_each: Called before the sidecar's lock is released; None where the files stay open.
     """
 
-    def __init__(
-        self,
-        sidecar: SidecarLock,
-        log: str,
-        settings: Settings,
-        after_each: Optional[Callable[[], None]],
-    ) -> None:
+    def __init__(self, sidecar: SidecarLock, live: _Live, settings: Settings) -> None:
         self.sidecar = sidecar
+        self.close_each_time = not settings.keep_file_open or not RENAMES_OPEN
+        self._live = live
         self._settings = settings
-        self._folder = os.path.dirname(log)
-        self._after_each = after_each
+        self._folder = os.path.dirname(live.path)
 
     @property
     def timeout(self) -> Optional[float]:
@@ -74,8 +78,8 @@ class LogLocks:
             try:
                 return step(held)
             finally:
-                if held and self._after_each is not None and not leave_open:
-                    self._after_each()
+                if held and self.close_each_time and not leave_open:
+                    self.close_files()
 
         return self.sidecar.run(with_sidecar, leave_open, timeout)
 
@@ -92,9 +96,11 @@ class LogLocks:
 
     def in_place(self) -> bool:
         """Tell whether the sidecar that we hold is the one at its path, after changing over if need be."""
+        self._live.ask_directory()
         return self.sidecar.check_place(self.timeout)
 
-    def directory(self) -> ContextManager[Optional[bool]]:
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Optional[bool]]:
         """
         Hold the directory's lock; yields False if it could not be had, None where there is none.
 
@@ -103,7 +109,16 @@ class LogLocks:
         """
         # Everybody who logs waits for us meanwhile, and the holder may be about another log.
         patience = _DIRECTORY_PATIENCE if self.timeout is None else self.timeout
-        return directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE))
+        with directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE)) as state:
+            self._live.ask_for_all_names()
+            yield state
+
+    def close_files(self) -> None:
+        """Close the files between two records, with the lock held, and release it."""
+        self._live.close()  # before unlocking: Windows renames nothing that is open
+        self.sidecar.release()
+        if RENAMES_OPEN and not self._settings.keep_file_open:
+            self.sidecar.close()
 
     def closing_timeout(self) -> Optional[float]:
         """Return the time-out, or less in `dictConfig()`: who has the lock may wait for this thread."""

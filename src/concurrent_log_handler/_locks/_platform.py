@@ -17,8 +17,10 @@ import portalocker.portalocker
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import WINDOWS, close_quietly, identity
 from concurrent_log_handler._forks import here, home, in_child
+from concurrent_log_handler._windows_lock import lock_now, unlock
 
 EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
+SHARED_NOW = int(portalocker.LOCK_SH | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
 _CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
 
@@ -28,8 +30,8 @@ _CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
 # The thread lock and sleep() are taken from one import: where gevent patches them, it patches both.
 TRIES = 20
 TRIES_BEFORE_YIELDING = 5
-_FIRST_SLEEP = 0.00005
-_LONGEST_SLEEP = 0.002
+NEAR = (0.00005, 0.002)
+FAR = (0.001, 0.016)  # each try is a request to a server
 yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 
 
@@ -40,16 +42,7 @@ def _bind_locker() -> Callable[[int, int], object]:
         return locker  # portalocker.lock() does the same after 10 times as much enum arithmetic
 
     def flock(fd: int, operation: int) -> None:
-        with open(fd, "r+b", buffering=0, closefd=False) as file:
-            try:
-                if operation == UNLOCK:
-                    portalocker.unlock(file)
-                else:
-                    portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-            except portalocker.exceptions.AlreadyLocked as error:
-                raise BlockingIOError(errno.EAGAIN, "locked by somebody else") from error
-            except portalocker.exceptions.BaseLockException as error:
-                raise OSError(errno.ENOLCK, f"cannot lock: {error}") from error
+        (unlock if operation == UNLOCK else lock_now)(fd)
 
     return flock
 
@@ -62,15 +55,17 @@ def contended(error: OSError) -> bool:
     return error.errno in _CONTENDED
 
 
-def wait_for(attempt: Callable[[], bool], timeout: Optional[float]) -> bool:
+def wait_for(
+    attempt: Callable[[], bool], timeout: Optional[float], sleeps: Tuple[float, float] = NEAR
+) -> bool:
     """Call *attempt* until it returns True, at most about *timeout* seconds (None: for ever)."""
     until = None if timeout is None else monotonic() + timeout
-    pause = _FIRST_SLEEP
+    pause, longest = sleeps
     while not attempt():
         if until is not None and monotonic() >= until:
             return False
         sleep(pause)
-        pause = min(pause * 2, _LONGEST_SLEEP)
+        pause = min(pause * 2, longest)
     return True
 
 
@@ -82,14 +77,15 @@ def lock_file_now(fd: int) -> Optional[bool]:
     """
     Lock what *fd* has open, without waiting.
 
-    Returns True (locked), False (somebody else has it) or None (this file system does not lock such
-    files).  A forked child closes its copy of *fd*.
+    Returns True (locked), False (somebody else has it, or may have it) or None (this file system does not
+    lock such files).  A forked child closes its copy of *fd*.
     """
     _locked[fd] = home.generation, identity(fd)
     try:
         flock(fd, EXCLUSIVE_NOW)
     except OSError as error:
-        return False if contended(error) else None
+        # NFSv4 locks nothing that is open only to be read; so nobody can tell whether others do.
+        return False if contended(error) or error.errno == errno.EBADF else None
     return True
 
 

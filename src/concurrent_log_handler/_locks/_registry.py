@@ -8,6 +8,7 @@ its own, and a child closes what it inherited before it does anything else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from threading import RLock, local
@@ -29,7 +30,7 @@ _locks_guard = RLock()  # a signal handler may make a handler, too
 def sidecar_path(log: str, directory: Optional[str] = None) -> str:
     """Return the sidecar's path for *log*: `.__app.lock` for `app.log`, in *directory* if given (CLH's rule)."""
     folder, name = os.path.split(log)
-    name = name.removesuffix(".log")
+    name = name[:-4] if os.path.normcase(name).endswith(".log") else name
     return os.path.join(directory if directory is not None else folder, f".__{name}.lock")
 
 
@@ -37,7 +38,9 @@ def lock_for(path: str, access: Access) -> SidecarLock:
     """Return this process's lock for the sidecar at *path*, the same one for every caller."""
     notice_fork()
     folder, name = os.path.split(path)
-    key = os.path.join(os.path.realpath(folder), name)
+    with contextlib.suppress(OSError):  # too long a path, on Windows
+        folder = os.path.realpath(folder)
+    key = os.path.normcase(os.path.join(folder, name))
     with _locks_guard:
         return _locks.get(key) or _locks.setdefault(key, SidecarLock(path, access))
 

@@ -14,21 +14,28 @@ import stat
 import sys
 import weakref
 from os import lseek
+from time import sleep
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from concurrent_log_handler._files import (
     WINDOWS,
     Access,
     close_quietly,
+    closed_late,
     is_ours,
     mark,
     open_in_directory,
+    read_at,
     root,
+    write_at,
 )
 from concurrent_log_handler._forks import home
 
+from . import LockTimeoutError
 from ._platform import (
     EXCLUSIVE_NOW,
+    FAR,
+    NEAR,
     TRIES,
     TRIES_BEFORE_YIELDING,
     UNLOCK,
@@ -42,12 +49,13 @@ from ._threads import ThreadLock
 # How a step that `run` calls came in: without the thread lock, with it, or from inside another step of this thread.
 OUTSIDE, ENTERED, INSIDE = range(3)
 
+# Where each try goes to a server: seconds to wait, for a record, while the last wait was in vain.
+_STUCK_PATIENCE = 0.05
+_APPENDED = "records are appended without it, and the file is not rotated meanwhile"
+_REFUSED = "on a disk that machines share nothing is written without it, so the record is not in the file"
+
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
-
-
-class LockTimeoutError(TimeoutError):
-    """The lock was not free within `lock_timeout`; the record was written without it."""
 
 
 class LockUser(Protocol):
@@ -70,12 +78,12 @@ class SidecarLock:
     Attributes:
         path: The sidecar.
         rlock: The re-entrant thread lock, also the `lock` of every handler on this log.
-        mine: Tells whether the calling thread has it.
         held: A thread of this process is between `acquire` and `release`.
         entered: The thread lock was taken by `run`, and not by `handler.acquire()`.
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
         fd: The open sidecar, or -1.
         writable: Whether it may be written to: by its mode, and since it has no other name.
+        distant: Each try is a request to a server, and nothing is written without the lock.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
         users: The handlers on this log.
     """
@@ -83,12 +91,12 @@ class SidecarLock:
     def __init__(self, path: str, access: Access) -> None:
         self.path = path
         self._threads = ThreadLock()
-        self.rlock = self._threads.rlock
-        self.mine = self._threads.mine
+        self.rlock: Any = self._threads.rlock
         self._line = self._threads.line
         self.held = False
         self.entered = False
         self.stuck = False
+        self.distant = False
         self.trouble: Optional[BaseException] = None
         self.users: weakref.WeakValueDictionary[int, LockUser] = weakref.WeakValueDictionary()
         self._access = access
@@ -115,11 +123,11 @@ class SidecarLock:
 
         Whatever the step raises, and wherever an interrupt cuts it short, nothing stays locked.
         """
-        mine = self.mine()
+        mine = self.rlock._is_owned()
         if mine and (self.held or self.entered):
             if self._inside() and self.held:
                 return step(argument, INSIDE)
-            mine = self.mine()
+            mine = self.rlock._is_owned()
         try:
             try:
                 if mine or (not self._line and self.rlock.acquire(False)) or self.enter(timeout):
@@ -128,7 +136,7 @@ class SidecarLock:
                     return step(argument, ENTERED)
                 return step(argument, OUTSIDE)
             finally:
-                if self.mine():
+                if self.rlock._is_owned():
                     if self.held:
                         self.release()
                     if not mine:
@@ -138,7 +146,7 @@ class SidecarLock:
                         )
         finally:
             # An interrupt may have cut the `finally` above short.
-            if self.mine() and (self.held or not mine):
+            if self.rlock._is_owned() and (self.held or not mine):
                 self._let_go(mine)
 
     def _let_go(self, keep_thread: bool) -> None:
@@ -178,11 +186,15 @@ class SidecarLock:
     def enter(self, timeout: Optional[float]) -> bool:
         """Take the thread lock; *timeout* seconds (None: for ever) are for a holder that does not let go."""
         if self.stuck and timeout is not None:
-            timeout = min(timeout, 0.001)
+            timeout = min(timeout, _STUCK_PATIENCE if self.distant else 0.001)
         if self._threads.take(timeout):
             return True
         self._give_up(timeout, "another thread of this process holds it")
         return False
+
+    def mine(self) -> bool:
+        """Tell whether the calling thread has the thread lock."""
+        return bool(self.rlock._is_owned())
 
     def leave(self) -> int:
         """Release the thread lock, if this thread has it, as often as it has; returns how often."""
@@ -212,15 +224,19 @@ class SidecarLock:
             pass
         return self._acquire_slowly(timeout)
 
-    def again(self) -> None:
+    def again(self) -> bool:
         """
         Take the lock which the interrupted code of this thread was about to take, if it can be had at once.
+
+        Tells whether this process has the lock, as far as can be known.
 
         Whoever interrupts a wait does not wait itself: the next signal would interrupt it in
         turn, until the stack is full.
         """
-        if is_ours(self.fd, self._mark):
-            self._burst()
+        try:
+            return is_ours(self.fd, self._mark) and (self._burst() or WINDOWS)  # which locks nothing twice
+        except OSError:
+            return False
 
     def take_trouble(self) -> BaseException:
         """Return why the lock was not had."""
@@ -256,25 +272,20 @@ class SidecarLock:
 
     def read(self) -> bytes:
         """Return the sidecar's content.  Call it with the lock held."""
-        if WINDOWS:  # no pread() there
-            lseek(self.fd, 0, os.SEEK_SET)
-            content = os.read(self.fd, 64)
-            lseek(self.fd, self._mark, os.SEEK_SET)
-            return content
-        return os.pread(self.fd, 64, 0)
+        content = read_at(self.fd, 64, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)  # where pread() is not to be had
+        return content
 
     def write(self, content: bytes) -> None:
         """Replace the sidecar's content, or raise `OSError`.  Call it with the lock held."""
         if not self.writable:
             msg = "the next rollover time cannot be written into the lock file, for other processes to see"
             raise PermissionError(errno.EACCES, msg, self.path)
-        if WINDOWS:
-            lseek(self.fd, 0, os.SEEK_SET)
-            os.write(self.fd, content)
-            lseek(self.fd, self._mark, os.SEEK_SET)
-        else:
-            os.pwrite(self.fd, content, 0)
+        write_at(self.fd, content, 0)
+        lseek(self.fd, self._mark, os.SEEK_SET)
         os.ftruncate(self.fd, len(content))
+        if self.distant:
+            os.fsync(self.fd)
 
     def close(self) -> None:
         """Close the sidecar; the next `acquire` opens it again."""
@@ -289,21 +300,27 @@ class SidecarLock:
 
     def check_path(self) -> None:
         """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
-        try:
-            there = os.lstat(self.path)
-        except FileNotFoundError:
-            return
-        _require_regular(there, self.path)
+        with contextlib.suppress(FileNotFoundError):
+            _require_regular(os.lstat(self.path), self.path)
 
     def _acquire_slowly(self, timeout: Optional[float]) -> bool:
         if self.stuck and timeout is not None:
-            timeout = 0.0
+            timeout = min(timeout, _STUCK_PATIENCE) if self.distant else 0.0
         try:
             for _ in range(100):
                 opened = not is_ours(self.fd, self._mark)
                 if opened:
                     self._open()
-                if not wait_for(self._burst, timeout):
+                elif self.distant:
+                    sleep(FAR[0])  # `acquire` has just tried
+                try:
+                    had = wait_for(self._burst, timeout, FAR if self.distant else NEAR)
+                except OSError:
+                    if opened:
+                        raise
+                    self.close()  # a server's file that was deleted there, perhaps
+                    continue
+                if not had:
                     self._give_up(timeout, "another process holds it, stopped or stuck perhaps")
                     return False
                 # A sidecar deleted between opening and locking is locked for nobody else.
@@ -322,7 +339,7 @@ class SidecarLock:
     def _burst(self) -> bool:
         """Try some times in a row, as fast as can be: the holder is usually done in microseconds."""
         fd = self.fd
-        for tries in range(TRIES):
+        for tries in range(1 if self.distant else TRIES):
             try:
                 flock(fd, EXCLUSIVE_NOW)
             except OSError as error:
@@ -338,7 +355,7 @@ class SidecarLock:
         if not self.stuck:
             self.trouble = LockTimeoutError(
                 f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); "
-                "records are appended without it, and the file is not rotated meanwhile"
+                + (_REFUSED if self.distant else _APPENDED)
             )
         self.stuck = True
 
@@ -354,6 +371,8 @@ class SidecarLock:
     def _open(self) -> None:
         self.fd = -1
         fd = open_in_directory(self.path, self._open_path, within=self._root)
+        if self.distant:
+            fd = closed_late(fd)
         try:
             found = os.fstat(fd)
             _require_regular(found, self.path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from threading import Lock, RLock, get_ident
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Dict, Optional
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
@@ -33,16 +33,18 @@ class ThreadLock:
     past it: each waits for as many turns as there were threads before it.
 
     Attributes:
-        rlock: The lock, also the `lock` of every handler on the log.
-        mine: Tells whether the calling thread has it.
+        rlock: The lock, also the `lock` of every handler on the log.  eventlet may put another one in its place.
         line: Who waits, in the order of their coming, each with a bell that rings when it is first.
     """
 
     def __init__(self) -> None:
         self.rlock = RLock()
-        self.mine: Callable[[], bool] = self.rlock._is_owned  # type: ignore[attr-defined]
         self.line: Dict[int, Any] = {}
         self._turns = 0
+
+    def mine(self) -> bool:
+        """Tell whether the calling thread has the lock."""
+        return bool(self.rlock._is_owned())  # type: ignore[attr-defined]
 
     def take(self, timeout: Optional[float]) -> bool:
         """

@@ -73,7 +73,7 @@ class QuickFormat:
         if fill is not None and type(record) is LogRecord:
             try:
                 return fill(record)
-            except AttributeError:
+            except (AttributeError, TypeError, ValueError):
                 pass  # formatMessage() has the standard library's words for it
         return known.formatMessage(record)  # type: ignore[no-any-return]
 

@@ -10,15 +10,14 @@ import contextlib
 import errno
 import logging
 import os
-import warnings
 from functools import partial
 from io import TextIOWrapper
 from logging import LogRecord
-from logging.handlers import BaseRotatingHandler
+from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from time import monotonic
-from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
-from concurrent_log_handler import _options
+from concurrent_log_handler import _options, _windows
 from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
 from concurrent_log_handler._backups import Chain
 from concurrent_log_handler._backups._announcer import Announcer
@@ -26,11 +25,11 @@ from concurrent_log_handler._backups._compressor import Compressor
 from concurrent_log_handler._backups._gzip import GZ, has_read
 from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._backups._schedule import Schedule
-from concurrent_log_handler._files import WINDOWS
+from concurrent_log_handler._files import check_parent
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._locks._log import LogLocks
 from concurrent_log_handler._locks._registry import lock_for, sidecar_path
-from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE, SidecarLock
+from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
@@ -38,16 +37,11 @@ from ._batch import Batch
 from ._disk import Disk
 from ._format import QuickFormat
 from ._header import Header
-from ._livefile import LATE, LiveFile
+from ._livefile import LATE
 from ._rotation import Rotation
-
-# What subclasses of concurrent-log-handler 0.9 may override.
-_GONE = frozenset(
-    {
-        *("do_gzip", "do_open", "do_write", "_do_lock", "_do_unlock", "_get_current_time", "atomic_open"),
-        *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
-    }
-)
+from ._shareddisk import choose, warn_of_lock_elsewhere
+from ._subclass import class_attribute, warn_of_old_hooks
+from ._windowsfile import live_file
 
 
 class ConcurrentHandler(BaseRotatingHandler):
@@ -62,34 +56,41 @@ class ConcurrentHandler(BaseRotatingHandler):
     """
 
     _class_terminator = "\n"
+    _schedule: Optional[Schedule] = None
     stream: Optional[TextIOWrapper]  # type: ignore[assignment]
 
-    maxBytes = Setting[int]("Size limit of one file in bytes; may be set to whatever the constructor takes.")
-    backupCount = Setting[int]("Backups kept; may be set.")
-    max_total_bytes = Setting[Optional[int]](
-        "Limit of all files of this log together in bytes, or None; may be set to whatever the constructor takes."
-    )
-    max_age = Setting[Optional[float]](
-        "Age in seconds beyond which backups go, or None; may be set to whatever the constructor takes."
-    )
-    on_rotated = Setting[Optional[OnRotated]](
-        "What is called with the path of each complete backup, or None; may be set, also to a dotted name."
-    )
-    lock_timeout = Setting[Optional[float]](
-        "Seconds to wait for the lock before a record is appended without it, or None; may be set."
-    )
-    use_gzip = Setting[bool]("Whether backups are compressed; may be set.")
-    background_gzip = Setting[bool]("Whether a thread does it; may be set.")
-    keep_file_open = Setting[bool]("Whether the files stay open between two records.")
+    # Each may be set to whatever the constructor takes.
+    maxBytes = Setting[int]()  #: Size limit of one file in bytes.
+    backupCount = Setting[int]()  #: Backups kept.
+    max_total_bytes = Setting[Optional[int]]()  #: Limit of all files of this log together in bytes, or None.
+    max_age = Setting[Optional[float]]()  #: Age in seconds beyond which backups go, or None.
+    on_rotated = Setting[
+        Optional[OnRotated]
+    ]()  #: What is called with the path of each complete backup, or None.
+    lock_timeout = Setting[Optional[float]]()
+    use_gzip = Setting[bool]()
+    background_gzip = Setting[bool]()
+    keep_file_open = Setting[bool]()
+    shared_between_machines = Setting[Optional[bool]]()
+    owner = Setting[Any]()
+    chmod = Setting[Any]()
+    umask = Setting[Any]()
+    newline = Setting[Optional[str]]()
+    unicode_error_policy = Setting[Optional[str]]()
+
+    # What a subclass adds; see `_rotation.Hooks`.
+    _asks_each_time: Callable[[], bool]
+    _rotates: Callable[[], bool]
+    _backups: Callable[[], Chain]
+    _surplus: Callable[[], Iterable[str]]
+    _roll: Callable[[], bool]
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
-        for name in ("owner", "chmod", "umask", "newline", "unicode_error_policy"):
-            setattr(self, name, given[name])
         self.num_rollovers = 0
-        self.baseFilename = os.path.abspath(os.fsdecode(given["filename"]))
+        self.baseFilename = _windows.extended(os.path.abspath(os.fsdecode(given["filename"])))
         self.lockFilename = self.getLockFilename(given["lock_file_directory"])
-        _check_parent(self.baseFilename)
+        check_parent(self.baseFilename)
         self._set_up()
         mode = self._settings.mode
         # By its name: a user's class may have another handler of the standard library among its bases.
@@ -100,6 +101,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         terminator = given["terminator"]
         self.terminator = self._class_terminator if terminator == "\n" else terminator
         self._lock.check_path()
+        warn_of_lock_elsewhere(self._live, self.lockFilename)
         if mode == "w":
             self._live.empty_when_opened()
         if mode == "x":
@@ -108,20 +110,11 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._locks.exclusive(self._open_now)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """
-        Take a `terminator` that a subclass sets as `StreamHandler` documents it: as a class attribute.
-
-        Warns of a method that concurrent-log-handler 0.9 would call and this package never does.
-        """
+        """Take a `terminator` that a subclass sets as a class attribute; warn of what is never called."""
         super().__init_subclass__(**arguments)
-        for name in _GONE.intersection(dir(cls)):
-            warnings.warn(
-                f"{cls.__name__}.{name} is not called any more, as by concurrent-log-handler 0.9",
-                UserWarning,
-                2,
-            )
-        own = next(base.__dict__["terminator"] for base in cls.__mro__ if "terminator" in base.__dict__)
-        if isinstance(own, str):  # of the class, or of a mixin before us
+        warn_of_old_hooks(cls)
+        own = class_attribute(cls, "terminator")
+        if isinstance(own, str):  # of the class, or of a mixin before us, as `StreamHandler` documents it
             cls._class_terminator = own
             cls.terminator = ConcurrentHandler.__dict__["terminator"]  # type: ignore[method-assign]  # stays in force
 
@@ -134,11 +127,12 @@ class ConcurrentHandler(BaseRotatingHandler):
         bare, fixed = settings.text.opening(""), not callable(settings.header)
         header = Header(settings.opening, bare, fixed, self._afterwards.report)
         self._disk = Disk(log, self._afterwards) if settings.fsync else None
-        self._live = LiveFile(log, settings.access, settings.text, header, self._disk)
-        self._close_each_time = not settings.keep_file_open or WINDOWS
-        close = partial(_close_files, self._live, self._lock) if self._close_each_time else None
-        self._locks = LogLocks(self._lock, log, settings, close)
+        self._live = live_file(log, settings.access, settings.text, header, self._disk)
+        self._locks = LogLocks(self._lock, self._live, settings)
+        choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()
+        if isinstance(self, TimedRotatingFileHandler):
+            self._schedule = Schedule(self._live.filled, self._lock, self._afterwards)
         both = self._locks, self._afterwards
         self._announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, self._announcer)
@@ -151,19 +145,15 @@ class ConcurrentHandler(BaseRotatingHandler):
             announcer=self._announcer,
             retention=retention,
             compress=self._compressor.claim,
-            schedule=self._make_schedule(),
+            schedule=self._schedule,
             disk=self._disk,
         )
         self._lock.users[id(self)] = self
 
     _PARTS: Tuple[str, ...] = (
         *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
-        *("_announcer", "_compressor", "_rotation", "_disk"),
+        *("_announcer", "_compressor", "_rotation", "_schedule", "_disk"),
     )
-
-    def _make_schedule(self) -> Optional[Schedule]:
-        """Return the time that all processes go by, for a handler that rotates by time."""
-        return None
 
     def after_fork(self) -> None:
         """Forget, in a forked child, what was the parent's."""
@@ -223,7 +213,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         data = text.encode(form.codec, form.errors) if form.newline == "\n" else form.encode(text)
         if way == INSIDE:
             # The process has the lock already; the record goes to the live path at once and by itself.
-            lock.again()
+            if not lock.again() and self._live.needs_lock:
+                raise lock.take_trouble()
             self._live.append_apart(data, self._is_missing)
         elif way and lock.acquire(self._settings.lock_timeout):
             live, rotation = self._live, self._rotation
@@ -235,13 +226,13 @@ class ConcurrentHandler(BaseRotatingHandler):
                 ):
                     size = rotation.make_room(self, record, len(data))
                 live.append(data, size)
-                if not self._close_each_time:
+                if not self._locks.close_each_time:
                     lock.release()
                 if monotonic() - looked > LATE:
                     self._make_sure(data, size)
             finally:
-                if self._close_each_time:
-                    _close_files(live, lock)
+                if self._locks.close_each_time:
+                    self._locks.close_files()
         else:
             self._write_apart(data)
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
@@ -283,14 +274,16 @@ class ConcurrentHandler(BaseRotatingHandler):
             try:
                 batch.write(self._live, self._rotation.is_due, self._make_room, self._make_sure)
             finally:
-                if self._close_each_time:
-                    _close_files(self._live, self._lock)
+                if self._locks.close_each_time:
+                    self._locks.close_files()
         else:
             batch.write_each(self._write_apart)
         return self._afterwards.take() if way <= ENTERED else ()
 
     def _write_apart(self, data: bytes) -> None:
         """Append *data* without the lock, since it could not be had, and have that reported once."""
+        if self._live.needs_lock:
+            raise self._lock.take_trouble()
         self._live.append_apart(data, self._is_missing)
         trouble, self._lock.trouble = self._lock.trouble, None
         if (
@@ -342,21 +335,6 @@ class ConcurrentHandler(BaseRotatingHandler):
             self.num_rollovers += 1
         if by_hand:
             self._do_afterwards()
-
-    def _asks_each_time(self) -> bool:
-        raise NotImplementedError
-
-    def _rotates(self) -> bool:
-        return True
-
-    def _backups(self) -> Chain:
-        raise NotImplementedError
-
-    def _surplus(self) -> Iterable[str]:
-        raise NotImplementedError
-
-    def _roll(self) -> bool:
-        raise NotImplementedError
 
     # -- locks and descriptors ------------------------------------------------
 
@@ -482,19 +460,3 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._set_up()
         self.createLock()
         logging._addHandlerRef(self)  # type: ignore[attr-defined]  # noqa: SLF001 - for logging.shutdown()
-
-
-def _close_files(live: LiveFile, lock: SidecarLock) -> None:
-    """Close the files between two records, with the lock held."""
-    live.close()  # before unlocking: without FILE_SHARE_DELETE, Windows renames nothing that is open
-    lock.release()
-    if not WINDOWS:
-        lock.close()
-
-
-def _check_parent(path: str) -> None:
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "the log is a directory", path)

@@ -20,18 +20,20 @@ from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     WINDOWS,
     Access,
+    append_to,
     close_quietly,
     is_ours,
     mark,
     open_in_directory,
     read_at,
     root,
+    truncate,
 )
 
 from ._header import Header
 from ._tail import torn_end
 from ._text import TextFormat
-from ._whole import put, write_rest, write_through
+from ._whole import write_rest, write_through
 
 try:
     import fcntl
@@ -69,7 +71,12 @@ class LiveFile:
         regular: It is a regular file: it can be measured, cut back and renamed.
         outdated: The file to be emptied when it is first opened (mode `"w"`), if it is still as
             it was: what another process has logged since then stays.
+        needs_lock: Nothing may be appended without the lock.
+        on_other_disk: Called when the file turns out to lie on another disk than before; tells
+            whether it has to be looked at anew.
     """
+
+    needs_lock = False
 
     def __init__(
         self,
@@ -94,6 +101,8 @@ class LiveFile:
         self._dev = -1
         self._stream: Optional[TextIOWrapper] = None
         self._root = root()
+        self.on_other_disk: Optional[Callable[[LiveFile], bool]] = None
+        self._device = _device(os.path.dirname(path))
 
     def empty_when_opened(self) -> None:
         """Have what the file holds now, and nothing that comes later, removed when it is first opened."""
@@ -140,10 +149,10 @@ class LiveFile:
         if not size and self.regular and not self.header.owed:
             with self.header.before_first_record(self.look) as opening:
                 if opening:
-                    self.append(opening + data, 0)
+                    self.append(opening + data, self.end)  # which `look` has told
                     return
         try:
-            written = put(self.fd, data, size)
+            written = append_to(self.fd, data, size)
         except OSError as error:
             if error.errno == errno.ESPIPE:  # a pipe or a terminal, which has no offset
                 write_through(self.fd, data)
@@ -242,6 +251,12 @@ class LiveFile:
         """Make the file if it is not there; its content stays."""
         os.close(self._open())
 
+    def ask_directory(self) -> None:
+        """Have the names in the directory be those of this moment, as they are on a local disk."""
+
+    def ask_for_all_names(self) -> None:
+        """The same, and what the files are, for somebody who changes several."""
+
     def is_file(self) -> bool:
         """Tell whether the path leads to a regular file, or to nothing yet."""
         try:
@@ -251,14 +266,19 @@ class LiveFile:
 
     def close(self) -> None:
         """Close the file; the next `look` opens it again."""
+        fd = self._let_go()
+        if fd != -1:
+            close_quietly(fd)
+
+    def _let_go(self) -> int:
+        """Return the descriptor, which is to be closed; -1 if there is none, or it is somebody else's by now."""
         fd, self.fd = self.fd, -1
         stream, self._stream = self._stream, None
         if stream is not None:
             # Whoever has kept it must not write into the file that gets this number next.
             with contextlib.suppress(Exception):
                 stream.close()
-        if is_ours(fd, self._mark) or self._is_same(fd):
-            close_quietly(fd)
+        return fd if is_ours(fd, self._mark) or self._is_same(fd) else -1
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -328,18 +348,25 @@ class LiveFile:
         if there is None or not self._is_same(self.fd, there):
             self.close()
             there = self._open_anew()
-        if OFFSET_IS_OURS:
-            self._mark = mark(self.fd)
+            if there.st_dev != self._device:
+                self._device = there.st_dev
+                if self.on_other_disk is not None and self.on_other_disk(self):
+                    return self.look()
+        self._put_mark()
         if there.st_size == self.end:
             return self.end
         return self._mend(there.st_size)
+
+    def _put_mark(self) -> None:
+        if OFFSET_IS_OURS:
+            self._mark = mark(self.fd)
 
     def _open_anew(self) -> os.stat_result:
         fd = self._open()
         try:
             there = os.fstat(fd)
             if self.outdated is not None and self.outdated == _state(there):
-                os.ftruncate(fd, 0)
+                truncate(fd, 0)
                 there = os.fstat(fd)
         except BaseException:
             os.close(fd)
@@ -369,7 +396,7 @@ class LiveFile:
             return 0
         size, end = self._missing_end(self.fd, size)
         if end:
-            write_rest(self.fd, end, put(self.fd, end, size), self.path)
+            write_rest(self.fd, end, append_to(self.fd, end, size), self.path)
             size += len(end)
         self.end = size
         return size
@@ -385,6 +412,13 @@ def _leads_to(path: str, here: os.stat_result) -> bool:
         return os.path.samestat(os.stat(path), here)
     except OSError:
         return False
+
+
+def _device(path: str) -> int:
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return -1
 
 
 def _state(found: os.stat_result) -> Tuple[int, int, int, int]:

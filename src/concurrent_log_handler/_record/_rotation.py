@@ -14,14 +14,13 @@ from logging import LogRecord
 from typing import Callable, Iterable, Optional, Protocol, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Streak
-from concurrent_log_handler._backups import Chain, Look
+from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._numbered import Move
 from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._backups._schedule import Schedule
-from concurrent_log_handler._files import WINDOWS
-from concurrent_log_handler._locks import Locks
-from concurrent_log_handler._locks._sidecar import LockTimeoutError
+from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, remove
+from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._settings import Settings
 
 from ._disk import Disk
@@ -31,32 +30,31 @@ _ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rota
 
 
 class Hooks(Protocol):
-    """What a rotation asks its handler: hooks of the standard library, and of ours for its two handlers."""
+    """What a rotation asks its handler: hooks of the standard library, and what tells our two handlers apart."""
 
-    def shouldRollover(self, record: LogRecord) -> bool:
-        """Tell whether a rotation is due before *record* is written."""
-
-    def doRollover(self) -> None:
-        """Rotate now."""
-
-    def rotate(self, source: str, dest: str) -> None:
-        """Move the live file *source* to *dest*."""
-
+    def shouldRollover(self, record: LogRecord) -> bool: ...
+    def doRollover(self) -> None: ...
+    def rotate(self, source: str, dest: str) -> None: ...
     def _bytes(self, record: LogRecord) -> bytes: ...
 
-    def _asks_each_time(self) -> bool:
+    @property
+    def _asks_each_time(self) -> Callable[[], bool]:
         """Tell whether a subclass decides when to rotate."""
 
-    def _rotates(self) -> bool:
+    @property
+    def _rotates(self) -> Callable[[], bool]:
         """Tell whether this handler ever rotates."""
 
-    def _backups(self) -> Chain:
+    @property
+    def _backups(self) -> Look:
         """Return the chain of backups."""
 
-    def _surplus(self) -> Iterable[str]:
+    @property
+    def _surplus(self) -> Callable[[], Iterable[str]]:
         """Return the paths of the backups that are too many."""
 
-    def _roll(self) -> bool:
+    @property
+    def _roll(self) -> Callable[[], bool]:
         """Move the live file and its backups; returns whether it was moved."""
 
 
@@ -121,9 +119,9 @@ class Rotation:
 
     def adjust(self, hooks: Hooks) -> None:
         """Learn anew from which size of the live file a rotation may be due."""
-        if not self._begun or hooks._asks_each_time():  # noqa: SLF001
+        if not self._begun or hooks._asks_each_time():
             self.look_closer_at = _ALWAYS
-        elif self._settings.maxBytes and hooks._rotates():  # noqa: SLF001
+        elif self._settings.maxBytes and hooks._rotates():
             self.look_closer_at = nearly_full(self._settings.maxBytes)
         else:
             self.look_closer_at = _NEVER
@@ -131,13 +129,13 @@ class Rotation:
     def is_full(self, hooks: Hooks, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         limit = self._settings.maxBytes
-        if not limit or not hooks._rotates():  # noqa: SLF001
+        if not limit or not hooks._rotates():
             return False
         found = self._live.filled()
         if found is None:
             return False
         known, length = self._incoming
-        return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit  # noqa: SLF001
+        return found.st_size + (length if known is record else len(hooks._bytes(record))) >= limit
 
     def by_hand(self) -> bool:
         """Tell whether no record has caused the rotation that is going on."""
@@ -171,9 +169,9 @@ class Rotation:
         if self.retention.limits().need_status() and self._locks.in_place():
             with contextlib.suppress(OSError), self._locks.directory() as state:
                 if state is not False:
-                    self.retention.enforce(hooks._surplus)  # noqa: SLF001
+                    self.retention.enforce(hooks._surplus)
         if self._settings.on_rotated is not None:
-            self._afterwards.later(partial(self._announcer.tell, hooks._backups))  # noqa: SLF001
+            self._afterwards.later(partial(self._announcer.tell, hooks._backups))
 
     # -- how -------------------------------------------------------------------
 
@@ -187,7 +185,7 @@ class Rotation:
         if not held or not self._locks.in_place():
             raise self._locks.sidecar.take_trouble()
         self._live.look()
-        if not hooks._rotates() or not self._live.regular:  # noqa: SLF001
+        if not hooks._rotates() or not self._live.regular:
             return False
         before = self._live.identity()
         moved = False
@@ -198,11 +196,11 @@ class Rotation:
                     msg = f"no lock on the directory of {self._log!r}; the log is not rotated for now"
                     raise LockTimeoutError(msg)
                 self._live.look()
-                moved = self._live.identity() == before and hooks._roll()  # noqa: SLF001
+                moved = self._live.identity() == before and hooks._roll()
                 if moved and self._settings.use_gzip:
-                    self._compress(hooks._backups)  # noqa: SLF001
+                    self._compress(hooks._backups)
                 if moved and self._settings.on_rotated is not None:
-                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))  # noqa: SLF001
+                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))
         finally:
             self.rolling = False
             self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
@@ -214,7 +212,7 @@ class Rotation:
         for move in moves:
             if move.target is None:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(move.source)
+                    remove(move.source)
             else:
                 try:
                     os.rename(move.source, move.target)
@@ -229,7 +227,7 @@ class Rotation:
         before = self._live.identity()
         self._announcer.about_to_move(before[1])
         if WINDOWS:
-            self._live.close()  # an open file cannot be renamed there
+            self._live.close()  # a rotator that deletes it frees its name only where nobody has it open
         try:
             hooks.rotate(self._log, target)
         except FileNotFoundError:
@@ -238,7 +236,7 @@ class Rotation:
                 raise
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
         self._afterwards.say("%s -> %s", self._log, target)
-        if not WINDOWS:
+        if RENAMES_OPEN:
             self._begin_new_file(target, before)
         self._announcer.moved(before[1], target)
         if self._disk is not None:

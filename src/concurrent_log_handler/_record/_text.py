@@ -39,10 +39,10 @@ class TextFormat:
 
     def set_terminator(self, terminator: str) -> None:
         """Learn what a whole record ends with."""
-        end, line_feed = self.encode(terminator), self.encode("\n")
+        end, line_feed = self.encode(terminator), "\n".encode(self.codec)
         self.ends: Tuple[bytes, ...] = (end, line_feed) if end else ()
         self.longest_end = max(len(end), len(line_feed))
-        self.seal = end or line_feed
+        self.seal = end or self.encode("\n")
 
     def opening(self, header: str) -> bytes:
         """Return the bytes that open a file: the byte order mark, and *header*, which ends as a record does."""

@@ -7,16 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Callable, Optional
+from typing import Optional
 
-from concurrent_log_handler._files import OFFSET_IS_OURS, read_at
-
-
-def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
-    return os.write(fd, data)
-
-
-put: Callable[[int, bytes, int], int] = os.pwrite if OFFSET_IS_OURS else _write_at_end
+from concurrent_log_handler._files import append_to, read_at, truncate
 
 
 def write_through(fd: int, data: bytes) -> None:
@@ -36,7 +29,7 @@ def write_rest(fd: int, data: bytes, written: int, path: str) -> None:
     try:
         # Not behind what somebody else wrote there without the lock.
         while written < len(data) and _ends_with(fd, data[:written]) is not False:
-            more = put(fd, data[written:], written)
+            more = append_to(fd, data[written:], written)
             if not more:
                 break
             written += more
@@ -53,7 +46,7 @@ def _take_back(fd: int, data: bytes) -> bool:
     if not _ends_with(fd, data):
         return False
     try:
-        os.ftruncate(fd, os.fstat(fd).st_size - len(data))
+        truncate(fd, os.fstat(fd).st_size - len(data))
     except OSError:
         return False
     return True

@@ -4,12 +4,17 @@ The application's threads put records into a bounded queue, and one thread per p
 Only names are gathered here; each room behind them owns one concern.
 """
 
-from concurrent_log_handler.patterns._filters import CriticalityFilter, CriticalOnlyFilter, NonCriticalFilter
-from concurrent_log_handler.patterns._handler import FastQueueHandler, GracefulQueueHandler
-from concurrent_log_handler.patterns._listener import BatchingQueueListener
-from concurrent_log_handler.patterns._monitor import MonitoredQueueHandler, QueueFigures
-from concurrent_log_handler.patterns._ports import RecordQueue
-from concurrent_log_handler.patterns._robust import RobustQueueListener
+from concurrent_log_handler.patterns._handlers import (
+    CriticalityFilter,
+    CriticalOnlyFilter,
+    FastQueueHandler,
+    GracefulQueueHandler,
+    MonitoredQueueHandler,
+    NonCriticalFilter,
+    QueueFigures,
+)
+from concurrent_log_handler.patterns._listener import BatchingQueueListener, RobustQueueListener
+from concurrent_log_handler.patterns._queue import RecordQueue
 from concurrent_log_handler.patterns._setup import (
     DEFAULT_FORMAT,
     NonBlockingFileHandler,

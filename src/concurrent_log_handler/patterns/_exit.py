@@ -10,26 +10,27 @@ import atexit
 import contextlib
 import logging
 import sys
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from concurrent_log_handler._forks import in_child, notice_fork
-from concurrent_log_handler.patterns._callers import all_ports, reset_ports
-from concurrent_log_handler.patterns._handout import complain, tell_reader
-
-if TYPE_CHECKING:
-    from concurrent_log_handler.patterns._listener import BatchingQueueListener
-    from concurrent_log_handler.patterns._ports import Port
+from concurrent_log_handler.patterns._queue import (
+    RecordQueue,
+    all_queues,
+    complain,
+    in_child,
+    monotonic,
+    notice_fork,
+)
 
 _EXIT_TIMEOUT = 30.0
 # Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
 _LAST_WORDS = 1.0
 
-#: The listeners of this process that were started and not stopped.
-running: set[BatchingQueueListener] = set()
-#: Ports into which only this process's end, or a later record, puts what was dropped: no handler may be left by then.
-owing: set[Port] = set()
-_given_up: set[BatchingQueueListener] = set()
+#: Listeners that run, kept alive though nobody else may know them.
+running: set[Any] = set()
+#: Queues into which only this process's end, or a later record, puts what was dropped: no handler may be left by then.
+owing: set[RecordQueue] = set()
+_given_up: set[Any] = set()
+_hooks: dict[str, Any] = {}
 
 
 def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
@@ -40,17 +41,14 @@ def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
     whatever lock it has, logging's own perhaps.
     """
     notice_fork()
-    waiting = {
-        port.reader
-        for port in all_ports()
-        if port.reader and (port.depth() or port.reader.left() or port.reader.has_thread)
-    }
-    to_stop = {*running, *waiting} - _given_up
-    deadline, left = time.monotonic() + timeout, 0
+    readers = {(each, each.reader) for each in all_queues() if each.reader is not None}
+    busy = {reader for each, reader in readers if each.depth() or reader.left() or reader.has_thread}
+    to_stop = {*running, *busy} - _given_up
+    deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
         # A share for each: one whose disk hangs must not use up the time of the others.
-        behind = listener.stop(max(0.0, deadline - time.monotonic()) / (len(to_stop) + 1))
+        behind = listener.stop(max(0.0, deadline - monotonic()) / (len(to_stop) + 1))
         if behind:
             left += behind
             _given_up.add(listener)
@@ -72,6 +70,9 @@ def _let_exit_pass(handler: logging.Handler) -> None:
 
 
 def _nothing() -> None: ...
+
+
+# --- children -------------------------------------------------------------------------------------
 
 
 def hook_exit_of_children() -> None:
@@ -103,19 +104,29 @@ def _end_child(**_: Any) -> None:
 def _tell_of_last_drops() -> None:
     """In a process that only puts records into a queue: what was dropped since the last report."""
     while owing:
-        port = owing.pop()
-        if port.reader is None and port.untold_since is not None:
+        owed = owing.pop()
+        if owed.reader is None and owed.untold_since is not None:
             with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-                tell_reader(port, _LAST_WORDS)
-
-
-_hooks: dict[str, Any] = {}
+                owed.report_to_reader(_LAST_WORDS)
 
 
 @in_child
 def _begin_anew() -> None:
+    """Each queue, and each listener, by itself: one that cannot begin afresh costs the others nothing."""
     _given_up.clear()
     owing.clear()
+    for inherited in all_queues():
+        reader, parent_reads = inherited.reader, inherited.crosses_processes
+        with contextlib.suppress(Exception):
+            inherited.reset()
+        if reader is not None:
+            with contextlib.suppress(Exception):
+                reader.after_fork(parent_reads)
+    with contextlib.suppress(Exception):
+        _hook_end_of_this_child()
+
+
+def _hook_end_of_this_child() -> None:
     for util in _utils():
         # Such a child drops all finalizers when it begins, also one made in a hook like this.
         util.register_after_fork(util, _hook)
@@ -123,8 +134,6 @@ def _begin_anew() -> None:
     shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
     if shutdown is not None:
         shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
-    for listener, parent_reads in reset_ports():
-        listener.after_fork(parent_reads)
 
 
 # Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.

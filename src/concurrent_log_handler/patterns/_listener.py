@@ -1,40 +1,46 @@
-"""Who writes what the application queued: one listener per queue, its thread, its end.
+"""When what was queued is written, and in which thread; one listener per queue.
 
-It owns the thread (started in each process with the first record that needs it), stopping within a
-bound, and the report of dropped records.  Which handler gets which record is `_handing`'s; the queue itself is
-`_ports`'; whose turn it is to write, `_turns`'; what happens to listeners at a fork and at the
-process's end, `_exit`'s; the order, rotation and safety of a write are the handlers'.
+The rule: while the listener's thread runs, it writes.  Whoever puts a record in and finds nobody awake
+calls `_attend`, which starts or wakes the thread, or, where the listener is stopped or no thread can be had,
+writes in the calling thread.  How it is written is `_writer`'s; what happens at a fork and at the end
+of the process, `_exit`'s.
 """
 
 from __future__ import annotations
 
 import logging
-import logging.handlers
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler._forks import notice_fork, threads_work
-from concurrent_log_handler.patterns._callers import port_of
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
-from concurrent_log_handler.patterns._handing import HandingListener, known_handles
-from concurrent_log_handler.patterns._handout import complain, drop_report
-from concurrent_log_handler.patterns._ports import TELL_EVERY
-from concurrent_log_handler.patterns._turns import Turns
+from concurrent_log_handler.patterns._queue import (
+    Counter,
+    Streak,
+    Worker,
+    complain,
+    monotonic,
+    notice_fork,
+    threads_are_greenlets,
+    threads_work,
+)
+from concurrent_log_handler.patterns._writer import LATECOMERS, QueueWriter, errors_noted
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
+
+    ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
 
 # After the queue ran empty, records gather for this long (seconds) before the thread looks again: an
 # application that logs all the time then never pays for waking it.
 _LINGER = 0.01
-# Other processes' records may be on their way for this long after the last one came, in seconds.
-_LATECOMERS = 0.5
 
 _NEW, _RUNNING, _STOPPED = "new", "running", "stopped"
 
 
-class BatchingQueueListener(HandingListener):
+class BatchingQueueListener(QueueWriter):
     """
     A `logging.handlers.QueueListener` that takes all that is queued at once and survives `fork()`.
 
@@ -56,57 +62,53 @@ class BatchingQueueListener(HandingListener):
 
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
-        self._port = port_of(queue)
         self._state = _NEW
         self._begin_afresh()
-        if self._port.reader is None or self._port.reader._state != _RUNNING:
-            self._adopt_port()
+        if self._queue.reader is None or not self._queue.reader.running:
+            self._adopt_queue()
 
     def _begin_afresh(self) -> None:
-        """No thread, nothing in hand, and locks that are free: at the start, and in a forked child."""
-        self._thread: threading.Thread | None = None
-        self._starting = False
-        self._suspect = None
-        self._turns = Turns(self._port, self._share, self._hand_to)
-        # Re-entrant: a signal handler may log, start or stop in the middle of it.
-        self._gate = threading.RLock()
+        """No thread: at the start, and in a forked child."""
+        self._forget_turns()
+        #: Its thread, if there is one: `setdefault` takes the place in one step.
+        self._place: dict[str, Worker] = {}
+        self._starts_here: int | None = None  # a thread that is inside `Thread.start()`
 
     def after_fork(self, parent_reads: bool) -> None:
         """In a forked child: begin without a thread; if *parent_reads* the queue, it was not started here."""
-        busy = self._thread is not None
+        busy = self.has_thread
         self._begin_afresh()
         if parent_reads:
             self._state = _NEW
             running.discard(self)
-        elif busy and self._state == _RUNNING and not self._port.rings:
-            self._start_thread()  # a standard QueueHandler tells nobody of its first record
+        elif busy and self._state == _RUNNING and not self._queue.attended:
+            self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
-    def _adopt_port(self) -> None:
-        self._port.reader = self
-        self._port.attend = self._attend
+    def _adopt_queue(self) -> None:
+        self._queue.reader = self
+        self._queue.attend = self._attend
 
     # --- start and stop ---------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to write.  Does nothing if it is running; may follow `stop()`."""
         notice_fork()
-        with self._gate:
-            if self._state == _RUNNING:
-                return
-            other = self._port.reader
-            if other is not None and other is not self and other._state == _RUNNING:
-                msg = (
-                    f"another listener is running on {self.queue!r}; two would split the records: "
-                    "give one listener all the handlers, or stop the other one first"
-                )
-                raise RuntimeError(msg)
-            self._adopt_port()
-            self._state = _RUNNING
-            running.add(self)
-            # A queue that rings gets its thread with the first record: none is there to be lost in a
-            # fork() that comes before.
-            if not self._port.rings or self.left():
-                self._start_thread()
+        if self._state == _RUNNING:
+            return
+        other = self._queue.reader
+        if other is not None and other is not self and other.running:
+            msg = (
+                f"another listener is running on {self.queue!r}; two would split the records: "
+                "give one listener all the handlers, or stop the other one first"
+            )
+            raise RuntimeError(msg)
+        self._adopt_queue()
+        self._state = _RUNNING
+        running.add(self)
+        # An attended queue gets its thread with the first record: none is there to be lost in a fork()
+        # that comes before.
+        if not self._queue.attended or self.has_thread or self.left():
+            self._wake_thread()
 
     def stop(self, timeout: float | None = 30.0) -> int:  # type: ignore[override]
         """
@@ -121,51 +123,54 @@ class BatchingQueueListener(HandingListener):
         Returns:
             The number of records that were not written in time.  They stay queued, and the thread goes
             on with them for as long as the process lives.  A signal handler that interrupts this thread
-            inside a queue of yours, or inside `start()` or `stop()`, does not wait: the thread may need
-            what the interrupted code holds.
+            inside a queue of yours, or inside the start of the listener's thread, does not wait: the thread
+            may need what the interrupted code holds.
         """
         notice_fork()
-        if self._port.reader is not self:
+        reads = self._queue.reader is self
+        if not reads:
             return 0  # it never started, or the parent reads: nothing here is this one's to write
-        deadline = None if timeout is None else time.monotonic() + timeout
-        interrupts = self._port.entered_here() or self._gate._is_owned()  # type: ignore[attr-defined]
-        with self._gate:
-            first = self._state != _STOPPED
-            self._state = _STOPPED
-            running.discard(self)
-            thread = self._thread
-            if first and thread is None and (self._port.depth() or self._turns.in_hand()):
-                thread = self._start_thread()
-        self._port.attentive = False
-        if first and thread is not None and not interrupts:
-            self._port.finish(deadline)
-        self._port.wake()
-        if interrupts:
-            pass  # we are in a signal handler: the thread may not get on before the interrupted code does
-        elif thread is not None and thread is not threading.current_thread() and not self._turns.mine():
-            self._join(thread, deadline)
-        elif first or self._turns.left_behind or self.left():
+        deadline = None if timeout is None else monotonic() + timeout
+        first, worker = self._state != _STOPPED, self._place.get("thread")
+        self._close_intake()
+        if self.busy_here():
+            self._wake_thread()  # the interrupted code, or the thread, goes on with it
+            return self.left()
+        if worker is None and timeout is not None and self.left():
+            self._wake_thread()  # a handler that hangs then costs no more than the time given
+            worker = self._place.get("thread")
+        if worker is not None and not worker.join(deadline, lambda: self.stopped):
+            self._hangs = True
+        elif first or self._left_behind or self.left():
             self._write_here(deadline)
-        if self._thread is None and not self._turns.left_behind and not self._turns.mine():
-            return 0  # what is queued by now is in the hands of the threads that bring it
-        return self.left()
+        # Else what is queued by now is in the hands of the threads that bring it.
+        return self.left() if self.has_thread or self._left_behind else 0
 
-    def _join(self, thread: threading.Thread, deadline: float | None) -> None:
-        while thread.is_alive() and self._state == _STOPPED:  # else somebody has started it again
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return
-            # In slices: the ring may have come just before the thread went to sleep.
-            thread.join(0.5 if left is None else min(0.5, left))
-            self._port.wake()
+    def _close_intake(self) -> None:
+        self._state = _STOPPED
+        self._queue.awake = False  # second: the thread says that it is awake, then looks at the state
+        running.discard(self)
+
+    def stop_without_waiting(self, timeout: float | None) -> bool:
+        """
+        Stop, and write all in this thread; for a signal handler among greenlets, which none of them may interrupt.
+
+        Returns False, with nothing lost, if somebody else is in the middle of a write.
+        """
+        notice_fork()
+        if self._queue.reader is not self:
+            return True
+        self._close_intake()
+        deadline = None if timeout is None else monotonic() + timeout
+        return not self.busy_here() and self._in_turn(lambda: self._write_due(deadline), 0.0) is not None
 
     def left(self) -> int:
         """Number of records that are queued or being written at this moment."""
-        if self._port.crosses_processes and self._thread is None:
-            return self._turns.in_hand()  # what other processes still put in is not for this listener
-        left = 0
+        if self._queue.crosses_processes and not self.has_thread:
+            return self._in_hand()  # what other processes still put in is not for this listener
+        left = -1
         for _ in range(100):  # a batch that changes hands between two looks would count twice, or not at all
-            before, left = left, (self._port.depth() or 0) + self._turns.in_hand()
+            before, left = left, (self._queue.depth() or 0) + self._in_hand()
             if left == before:
                 break
         return left
@@ -173,15 +178,15 @@ class BatchingQueueListener(HandingListener):
     def flush(self, timeout: float | None = 30.0) -> int:
         """Wait until nothing is left to write, at most *timeout* seconds; returns the number of records left."""
         notice_fork()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while self._port.reader is self and self.left():
-            if self._state != _RUNNING and (self._thread is None or not self._thread.is_alive()):
+        deadline = None if timeout is None else monotonic() + timeout
+        while self._queue.reader is self and self.left():
+            if self._state != _RUNNING and not self.has_thread:
                 break
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and monotonic() >= deadline:
                 break
-            self._port.wake()
+            self._wake_thread()
             time.sleep(0.002)
-        return self.left() if self._port.reader is self else 0
+        return self.left() if self._queue.reader is self else 0
 
     def enqueue_sentinel(self) -> None:
         """Stopping needs no sentinel here; kept because the standard library has it."""
@@ -193,218 +198,191 @@ class BatchingQueueListener(HandingListener):
     def __exit__(self, *_exc: object) -> None:
         self.stop()
 
-    # --- the thread -------------------------------------------------------------------------------
-
-    def _attend(self) -> None:
-        """A record was queued while no thread was awake to see it."""
-        if self._state == _RUNNING:
-            if self._thread is not None or self._start_thread() is not None:
-                self._port.wake()
-            elif self._thread is None:
-                self._write_here()
-        elif self._state == _STOPPED:
-            self._write_here()
-
-    def _start_thread(self) -> threading.Thread | None:
-        # Not to be waited for, nor entered twice: a signal handler that logs may come in the middle of it.
-        gate = self._gate
-        mine: bool = gate._is_owned()  # type: ignore[attr-defined]
-        if mine and self._starting:
-            return self._thread
-        try:
-            try:
-                if mine or gate.acquire(False):
-                    self._starting = True
-                    self._start_thread_unless_there_is_one()
-                return self._thread
-            finally:
-                if gate._is_owned():  # type: ignore[attr-defined]  # else another thread is in here
-                    self._starting = False
-                if not mine and gate._is_owned():  # type: ignore[attr-defined]
-                    gate.release()
-        finally:
-            # An interrupt may have cut the `finally` above short.
-            while not mine and gate._is_owned():  # type: ignore[attr-defined]
-                gate.release()
-
-    def _start_thread_unless_there_is_one(self) -> None:
-        if self._thread is not None or not threads_work():
-            return
-        thread = threading.Thread(target=self._run, name="log listener", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is shutting down, or there is no room for threads
-            return
-        self._thread = thread
-        hook_exit_of_children()
-
-    def _run(self) -> None:
-        me = threading.current_thread()
-        with self._gate:
-            if self._thread not in (None, me):
-                return  # whoever started this one was interrupted, and another one was started meanwhile
-            self._thread = me
-        while True:
-            try:
-                self._run_until_stopped()
-                return
-            except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
-                complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
-                time.sleep(0.01)  # what only fails must not take the whole processor
-
-    def _run_until_stopped(self) -> None:
-        port, turns = self._port, self._turns
-        self._look_out()
-        lingering, last = False, time.monotonic()
-        due: int | None = None
-        while True:
-            # Not for long: who else writes may do so for ever, and locks know no queue.
-            wrote = turns.in_turn(turns.chunk, _LINGER)
-            if wrote:
-                lingering, last = True, time.monotonic()
-                self._tell_of_drops()
-                if turns.waited_for():
-                    time.sleep(0.001)
-            if self._state == _STOPPED:
-                if due is None or turns.left_behind:
-                    due = turns.due()
-                if not wrote or (turns.dealt() >= due and not port.crosses_processes):
-                    self._tell_of_drops(at_once=True)
-                    if self._leave(due, time.monotonic() - last):
-                        return
-                    if not wrote:
-                        port.linger(_LINGER)
-                continue
-            due = None
-            if wrote:
-                continue
-            if lingering:
-                lingering = False
-                port.linger(_LINGER)
-            else:
-                port.attentive = False
-                if port.depth() or turns.in_hand():
-                    port.linger(
-                        _LINGER
-                    )  # a sender that was killed may have counted a record that never comes
-                elif self._state == _RUNNING:
-                    port.wait(self._untold_for())
-                self._look_out()
-                self._tell_of_drops()
-
-    def _look_out(self) -> None:
-        """Say that this thread sees what is queued, unless `stop()` has said that nobody does."""
-        port = self._port
-        port.attentive = True
-        if self._state != _RUNNING:  # asked last: `stop()` sets the state first
-            port.attentive = False
-
-    def _leave(self, due: int, quiet_for: float) -> bool:
-        with self._gate:  # nothing that may take long in here: a signal handler may want to stop again
-            port = self._port
-            # A process that was killed may have counted a record that never comes.
-            waits = quiet_for < _LATECOMERS if port.crosses_processes else self._turns.dealt() < due
-            expected = (port.depth() or self._turns.in_hand()) and (waits or self._turns.left_behind)
-            if self._state != _STOPPED or expected or not port.settled():
-                return False
-            port.attentive = False
-            self._thread = None
-            return True
-
-    def busy_here(self) -> bool:
-        """This thread is inside a write or the queue: for a signal handler, which must not wait for it."""
-        return self._turns.mine() or self._port.entered_here()
-
-    def _write_here(self, deadline: float | None = None) -> None:
-        """See that what is queued at this moment is written, and that drops are told of, in this thread."""
-        self._turns.write_due(deadline)
-        self._tell_of_drops(at_once=True)
-        if deadline is None:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """After a write in this thread: write what another thread left behind because it took so long."""
-        if self._turns.left_behind and self._thread is None:
-            self._turns.write_due()
-
-    def write_latecomer(self) -> None:
-        """See that a record of this thread is written which came into the queue just behind a `stop()`."""
-        until = time.monotonic() + _LATECOMERS
-        while self._thread is not None and time.monotonic() < until:
-            time.sleep(0.001)  # the thread still reads
-        self._port.finish(until + _LATECOMERS)
-        while not self._port.settled():
-            if not self._turns.in_turn(self._turns.chunk):
-                time.sleep(0.001)
-
-    def write_after_queued(
-        self, record: logging.LogRecord, handle: Callable[[logging.LogRecord], Any]
-    ) -> Any:
-        """
-        Write what is queued at this moment, then *record* by *handle*, all in this thread.
-
-        If another thread hangs in a write, *record* overtakes what is queued.  Returns what *handle* does.
-        """
-
-        def write(nested: bool) -> tuple[Any]:
-            queued = self._port.depth() or 0
-            while queued > 0:
-                wrote = self._turns.chunk(nested)
-                queued = queued - wrote if wrote else 0
-            return (handle(record),)
-
-        verdict = self._turns.in_turn(write)
-        if verdict is None:
-            return handle(record)
-        self._go_on()
-        return verdict[0]
-
-    # --- what is written --------------------------------------------------------------------------
-
     @property
-    def has_thread(self) -> bool:
-        """Its thread has not ended yet."""
-        return self._thread is not None
+    def running(self) -> bool:
+        """Started, and not stopped."""
+        return self._state == _RUNNING
 
     @property
     def stopped(self) -> bool:
         """`stop()` was called: records are written by the thread that logs them."""
         return self._state == _STOPPED
 
-    def handle(self, record: logging.LogRecord) -> None:
-        """Give one record to the handlers, in this thread; if another one hangs in a write, it has to follow."""
+    @property
+    def has_thread(self) -> bool:
+        """Its thread has not ended yet."""
+        return "thread" in self._place
 
-        def write(nested: bool) -> bool:
-            del nested
-            self._hand_out([self.prepare(record)])
-            return True
+    def busy_here(self) -> bool:
+        """This thread is inside a write, the queue or a start: for a signal handler, which must not wait for it."""
+        return self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
 
-        if self._turns.in_turn(write) is None:
-            self._port.keep(record)
-            self._turns.left_behind = True
-        self._go_on()
+    # --- the thread -------------------------------------------------------------------------------
 
-    # --- dropped records --------------------------------------------------------------------------
+    def _attend(self) -> None:
+        """A record was queued while no thread was awake to see it."""
+        if self._state == _STOPPED or (self._state == _RUNNING and not self._wake_thread()):
+            self._write_here()
 
-    def _untold_for(self) -> float | None:
-        """Seconds until dropped records have to be told of; None if there are none."""
-        since = self._port.untold_since
-        return None if since is None else max(0.0, since + TELL_EVERY - time.monotonic())
+    def _wake_thread(self) -> bool:
+        """Ring for the thread, or start it; false if none can be had here."""
+        known = self._place.get("thread")
+        if known is not None:
+            known.ring()
+            if known.green == threads_are_greenlets():
+                return True
+        if not threads_work():
+            return False
+        worker = Worker(self._run, "log listener")
+        if known is not None:
+            # gevent or eventlet has come since then: the old thread sees that it is replaced, and leaves.
+            self._place["thread"] = worker
+        if self._place.setdefault("thread", worker) is worker:
+            started = False
+            try:
+                self._starts_here = threading.get_ident()
+                started = worker.start()
+            finally:
+                self._starts_here = None
+                if not started:
+                    self._vacate(worker)  # if it does come after an interrupt, it takes the place again
+            hook_exit_of_children()
+        return self.has_thread
 
-    def _tell_of_drops(self, at_once: bool = False) -> None:
-        port = self._port
-        if port.untold_since is None or not (at_once or port.due()):
-            return
+    def _vacate(self, worker: Worker) -> None:
+        if self._place.get("thread") is worker:
+            self._place.pop("thread", None)
 
-        def tell(nested: bool) -> None:
-            del nested
-            if port.untold_since is None:
-                return
-            report = drop_report(port)
-            if not [handler for handler in self.handlers if self._offer(handler, report)]:
-                complain(f"concurrent_log_handler: {report.getMessage()}")
+    def _run(self, worker: Worker) -> None:
+        # Looked up each time: gevent's fork() copies its greenlets, and this one may find itself in the child.
+        while self._place.setdefault("thread", worker) is worker:
+            try:
+                if self._run_until_stopped(worker):
+                    return
+            except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
+                if worker.green and not isinstance(error, (Exception, SystemExit)):
+                    # Ctrl-C, or killed: the next record, or the exit, starts another one.
+                    self._vacate(worker)
+                    raise
+                self._complain_of(error)
+                worker.wait(0.1)  # what only fails must not take the whole processor
 
-        self._turns.in_turn(tell)
+    def _run_until_stopped(self, worker: Worker) -> bool:
+        """Write as records come; true when `stop()` has ended it, false when another thread has its place."""
+        queue = self._queue
+        lingering, last = False, monotonic()
+        due: int | None = None  # what `_taken` has to reach after a stop
+        while self._place.get("thread") is worker:
+            self._look_out()
+            # Not for long: who else writes may do so for ever.
+            wrote = self._in_turn(self._write_some, _LINGER)
+            if wrote:
+                lingering, last = True, monotonic()
+                self._tell_of_drops()
+            if self._state == _STOPPED:
+                if due is None:
+                    due = self._taken + (queue.depth() or 0)
+                if wrote is not None and self._is_done(wrote, due, last):
+                    self._tell_of_drops(at_once=True)
+                    self._vacate(worker)
+                    # Somebody may have started it again, or left a record to this thread, just before.
+                    if self._state == _STOPPED and not (self._left_behind and self.left()):
+                        return True
+                    if self._place.setdefault("thread", worker) is not worker:
+                        return False
+                elif not wrote:
+                    worker.wait(_LINGER)
+                continue
+            due = None
+            if wrote:
+                continue
+            if lingering:
+                lingering = False
+                worker.wait(_LINGER)
+                continue
+            queue.awake = False
+            if queue.depth() or wrote is None:
+                worker.wait(_LINGER)  # a sender that was killed may have counted a record that never comes
+            elif self._state == _RUNNING:
+                queue.sleep(worker, queue.untold_for())
+            self._tell_of_drops()
+        return False
+
+    def _look_out(self) -> None:
+        """Say that this thread sees what is queued, unless `stop()` has said that nobody does."""
+        self._queue.awake = True
+        if self._state != _RUNNING:  # asked last: `stop()` sets the state first
+            self._queue.awake = False
+
+    def _is_done(self, wrote: int, due: int, last: float) -> bool:
+        """After a stop: what was queued then is written.  Later records are written by the threads that bring them."""
+        if self._queue.crosses_processes:
+            # A process that was killed may have counted a record that never comes.
+            return not wrote and (self._queue.depth() == 0 or monotonic() - last >= LATECOMERS)
+        return not wrote or (self._taken >= due and not self._left_behind)
 
 
-known_handles.add(BatchingQueueListener.handle)
+class RobustQueueListener(BatchingQueueListener):
+    """
+    A listener that counts and reports every error of its handlers, and outlives them all.
+
+    Handlers keep an error of the disk to themselves: `emit()` calls `handleError()`, which prints a
+    traceback.  While this listener writes, such errors come here instead, as do the exceptions that a
+    handler raises.  Not its writing, and so the handler's own to report, are a compression in the
+    background and what a queue handler writes through its fallback.
+
+    Args:
+        queue: As for `BatchingQueueListener`.
+        handlers: As there.
+        error_handler: Called with the record and the exception, in the thread that writes.  If it raises,
+            that is reported on stderr and nothing else happens.  Without one, a line on stderr reports
+            the first error and then at most one a second.
+        respect_handler_level: As for `BatchingQueueListener`.
+    """
+
+    def __init__(
+        self,
+        queue: Any,
+        *handlers: logging.Handler,
+        error_handler: ErrorHandler | None = None,
+        respect_handler_level: bool = True,
+    ) -> None:
+        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
+        self.error_handler: ErrorHandler = error_handler or self.default_error_handler
+        self._errors = Counter()
+        self._lines = Streak()
+
+    @property
+    def error_count(self) -> int:
+        """Number of errors so far; counted before the error handler is called.  May be set."""
+        return self._errors.value()
+
+    @error_count.setter
+    def error_count(self, value: int) -> None:
+        self._errors.set(value)
+
+    def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
+        """Report on stderr, at most once a second."""
+        self._lines.ends()
+        if self._lines.begins():
+            complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
+
+    def _give(self, handler: Any, records: deque[Any]) -> bool:
+        if handler is None:
+            return super()._give(handler, records)
+        with errors_noted(handler, self._swallowed):
+            return super()._give(handler, records)
+
+    def _swallowed(self, record: logging.LogRecord) -> bool:
+        self._failed(None, record, sys.exc_info()[1] or RuntimeError("handleError was called"))
+        return True
+
+    def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
+        del handler
+        self._errors.add()
+        try:
+            self.error_handler(record, error)
+        except Exception as worse:  # noqa: BLE001 - the error handler must not end the listener
+            self._worse.ends()
+            if self._worse.begins():
+                complain(f"the error handler raised {worse!r} while reporting {error!r}")

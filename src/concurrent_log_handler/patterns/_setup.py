@@ -1,24 +1,29 @@
 """Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger.
 
 It owns which set-up is in force on which logger, so that a second call replaces the first and never
-doubles a record.  The parts are made in `_handler`, `_listener` and `_ports`.
+doubles a record.  The parts are made in `_handlers`, `_listener` and `_queue`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
-from concurrent_log_handler.patterns._filters import CriticalOnlyFilter, NonCriticalFilter
-from concurrent_log_handler.patterns._handler import GracefulQueueHandler, level_number
+from concurrent_log_handler.patterns._handlers import (
+    CriticalOnlyFilter,
+    GracefulQueueHandler,
+    NonCriticalFilter,
+    level_number,
+)
 from concurrent_log_handler.patterns._listener import BatchingQueueListener
-from concurrent_log_handler.patterns._ports import RecordQueue
+from concurrent_log_handler.patterns._queue import RecordQueue, in_child, notice_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +32,23 @@ MIB = 1024 * 1024
 DEFAULT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
-class NonBlockingFileHandler(GracefulQueueHandler):
+class _MakesItsQueue(GracefulQueueHandler):
+    """What is told apart before a constructor's arguments are looked at."""
+
+    if sys.version_info >= (3, 12):
+
+        def __new__(cls, *args: Any, **_options: Any) -> Any:
+            # Under `class`, dictConfig puts a queue before the keywords, a filename among them.
+            if args and hasattr(args[0], "put_nowait"):
+                msg = (
+                    f"{cls.__name__} makes its own queue and got one in place of a filename: in a dictConfig "
+                    "name it under '()', as a factory, not under 'class'"
+                )
+                raise TypeError(msg)
+            return super().__new__(cls)
+
+
+class NonBlockingFileHandler(_MakesItsQueue):
     """
     A rotating file behind a queue in one handler: the whole pattern, also declared in `dictConfig`.
 
@@ -69,12 +90,6 @@ class NonBlockingFileHandler(GracefulQueueHandler):
         if not isinstance(queue_size, int) or queue_size < 1:
             msg = f"queue_size must be a number of records of 1 or more, got {queue_size!r}"
             raise ValueError(msg)
-        if hasattr(filename, "put_nowait"):
-            msg = (
-                f"{type(self).__name__} makes its own queue and got one in place of a filename: in a dictConfig "
-                "name it under '()', as a factory, not under 'class'"
-            )
-            raise TypeError(msg)
         self._own_target = handler is None
         if handler is None:
             handler = file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
@@ -140,25 +155,19 @@ def file_handler(
     return ConcurrentRotatingFileHandler(filename, **settings)
 
 
+@dataclass(eq=False)
 class _Setup:
     """What one call has put on one logger."""
 
-    def __init__(
-        self,
-        logger: logging.Logger,
-        wish: Any,
-        handlers: list[logging.Handler],
-        listener: BatchingQueueListener,
-    ) -> None:
-        self.logger = logger
-        self.wish = wish
-        self.handlers = handlers
-        self.listener = listener
-        #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
-        #: another call, too; then the one that it replaced comes back.
-        self.users = 0
-        self.lasting = False
-        self.replaced: _Setup | None = None
+    logger: logging.Logger
+    wish: Any
+    handlers: list[logging.Handler]
+    listener: BatchingQueueListener
+    #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
+    #: another call, too; then the one that it replaced comes back.
+    users: int = 0
+    lasting: bool = False
+    replaced: _Setup | None = None
 
     def in_force(self) -> bool:
         return not self.listener.stopped and all(one in self.logger.handlers for one in self.handlers)

@@ -3,7 +3,8 @@
 The handler runs between two bytecodes of whatever the main thread was doing, perhaps inside a queue or
 a file handler.  So it takes no lock that it could wait for, prints nothing through buffered I/O, and
 leaves the writing to another thread; if that one cannot get on because the interrupted code has the
-lock it needs, the handler returns, the code goes on, and the process ends when all is written.
+lock it needs, the handler returns, the code goes on, and the process ends when all is written.  Among
+greenlets there is no other thread, and nobody may wait here: the handler writes by itself, or returns likewise.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ import _thread
 import os
 import queue
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler.patterns._handout import complain
 from concurrent_log_handler.patterns._listener import BatchingQueueListener
-from concurrent_log_handler.patterns._ports import patiently
+from concurrent_log_handler.patterns._queue import complain, monotonic, patiently, threads_are_greenlets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,13 +57,12 @@ class GracefulLoggingShutdown:
         self,
         listener: Any,
         timeout: float | None = 30,
-        *,
         signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
         self.listener = listener
         self.timeout = timeout
         self.signals = tuple(signals)
-        #: What was installed before, for each signal that is ours now.
+        #: Dispositions as they were found, by signal number.
         self.previous: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
         self.setup_signal_handlers()
 
@@ -75,15 +73,13 @@ class GracefulLoggingShutdown:
 
     def setup_signal_handlers(self) -> None:
         """Take the signals over; does nothing outside the main thread or the second time."""
-        if threading.current_thread() is not threading.main_thread():
-            return
         for number in self.signals:
             before = signal.getsignal(number)
             if before is None or before in (signal.SIG_IGN, self.signal_handler):
                 continue
             try:
                 signal.signal(number, self.signal_handler)
-            except ValueError:  # not the main interpreter
+            except ValueError:  # not the main thread, or not the main interpreter
                 return
             self.previous[number] = before
 
@@ -112,14 +108,14 @@ class GracefulLoggingShutdown:
 
 
 class _Drain:
-    """One run of `listener.stop()` in a thread of its own, watched from a signal handler."""
+    """One run of `listener.stop()`, mostly in a thread of its own, watched from a signal handler."""
 
     def __init__(self, listener: Any, timeout: float | None) -> None:
-        self.listener = listener
-        self.deadline = None if timeout is None else time.monotonic() + timeout
-        self.timeout = timeout
+        self.listener, self.timeout = listener, timeout
+        self.ours = isinstance(listener, BatchingQueueListener)
+        self.deadline = None if timeout is None else monotonic() + timeout
         self.finished = False
-        self.detached: int | None = None
+        self.kill_by: int | None = None
         self._settling = _thread.allocate_lock()
 
     def run(self, kill_by: int | None) -> bool:
@@ -128,38 +124,31 @@ class _Drain:
 
         In the latter case the process is killed by signal *kill_by* later, unless it is None.
         """
-        if not self._interrupts_a_write():
-            try:
-                # threading.Thread.start() takes locks that the interrupted code may have.
-                _thread.start_new_thread(self._stop, ())
-            except RuntimeError:  # the interpreter is shutting down: there is no thread to wait for
+        alone = threads_are_greenlets()
+        if alone and self.ours and self.listener.stop_without_waiting(self._time_left()):
+            return True
+        waits = not alone and not (self.ours and self.listener.busy_here())
+        try:
+            # threading.Thread.start() takes locks that the interrupted code may have.
+            _thread.start_new_thread(self._stop, ())
+        except RuntimeError:  # the interpreter is shutting down, or has no threads
+            if waits:
                 self._stop()
-                return True
-            if self._wait():
-                return True
-        else:
-            try:
-                _thread.start_new_thread(self._stop, ())
-            except RuntimeError:
-                return True
+            return True
+        if waits and self._wait():
+            return True
         with self._settling:  # held by the other thread for an assignment only
-            if self.finished:
-                return True
-            self.detached = kill_by
-            return False
-
-    def _interrupts_a_write(self) -> bool:
-        return isinstance(self.listener, BatchingQueueListener) and self.listener.busy_here()
+            self.kill_by = kill_by
+            return self.finished
 
     def _wait(self) -> bool:
-        fewest, since = self._left(), time.monotonic()
+        fewest, since = self._left(), monotonic()
         while not self.finished:
             time.sleep(_LOOK_EVERY)
-            now = time.monotonic()
+            now, left = monotonic(), self._left()
             if self.deadline is not None and now >= self.deadline:
-                complain(f"log queue not written within {self.timeout:g} s: {self._left()} records are left")
+                self._complain()
                 return True
-            left = self._left()
             if left < fewest:
                 fewest, since = left, now
             elif now - since > _STALLED:
@@ -167,33 +156,38 @@ class _Drain:
         return True
 
     def _left(self) -> int:
-        if isinstance(self.listener, BatchingQueueListener):
-            return self.listener.left()
         try:
-            return int(self.listener.queue.qsize())
+            return int(self.listener.left() if self.ours else self.listener.queue.qsize())
         except (NotImplementedError, AttributeError, OSError):
             return 0
 
+    def _time_left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
     def _stop(self) -> None:
         try:
-            if isinstance(self.listener, BatchingQueueListener):
-                left = self.deadline and max(0.0, self.deadline - time.monotonic())
-                self.listener.stop(left)
+            if self.ours:
+                self.listener.stop(self._time_left())
             else:
                 # The standard library's stop() wants room in the queue for its end mark.
-                left = self.deadline and max(0.0, self.deadline - time.monotonic())
-                patiently(self.listener.stop, queue.Full, left)
+                patiently(self.listener.stop, queue.Full, self._time_left())
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
         with self._settling:
             self.finished = True
-            kill_by = self.detached
-        if kill_by is not None:
-            _die_by(kill_by)
+        if self.kill_by is not None:
+            if self.deadline is not None and monotonic() >= self.deadline:
+                self._complain()
+            _die_by(self.kill_by)
+
+    def _complain(self) -> None:
+        complain(f"log queue not written within {self.timeout:g} s: {self._left()} records are left")
 
 
 def _die_by(signum: int) -> None:
     os.kill(os.getpid(), signum)
     # Still here: process 1 of a container, which the kernel lets no default disposition end.
-    time.sleep(0.1)
-    os._exit(128 + signum)
+    try:
+        time.sleep(0.1)
+    finally:
+        os._exit(128 + signum)

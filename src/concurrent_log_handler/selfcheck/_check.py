@@ -10,7 +10,7 @@ from typing import Callable
 
 from ._chaos import Chaos
 from ._records import average_bytes
-from ._round import Result, Round, Settings
+from ._round import Result, Round, Settings, remove
 
 
 class InterruptedCheckError(Exception):
@@ -60,7 +60,7 @@ class Check:
                 if time.monotonic() >= self._deadline or not self._result.good:
                     break
         finally:
-            _remove(own)
+            remove(own)
         return self._result
 
     def _round(self, now: Round) -> None:
@@ -112,10 +112,3 @@ class Check:
     def _heed(self) -> None:
         if self._interrupted():
             raise InterruptedCheckError
-
-
-def _remove(directory: str) -> None:
-    for _ in range(3):
-        shutil.rmtree(directory, ignore_errors=True)
-        if not os.path.exists(directory):
-            return

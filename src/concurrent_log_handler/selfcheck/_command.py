@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", "writers at a time (default: 4)", default=4, **whole)
     add("--records", f"records of each writer (default: {_DEFAULT_RECORDS:,})", **whole)
     add("--seconds", "stop writing after this time (default: when all is written)", **seconds)
-    add("--max-bytes", "size limit of a file (default: 128 KiB, or 16 KiB with --machines)", **size)
+    add("--max-bytes", "size limit of a file (default: 128 KiB, or 8 KiB with --machines)", **size)
     add("--backup-count", "backups kept (default: enough for all records)", **whole)
     add("--gzip", "compress backups (default: yes)", action=argparse.BooleanOptionalAction, default=True)
     add("--background-gzip", "compress in a thread, the logging call does not wait", action="store_true")
@@ -141,7 +141,7 @@ def _settings(options: argparse.Namespace, handler_class: type[logging.Handler],
         processes=options.processes,
         records=records,
         seconds=options.seconds,
-        max_bytes=options.max_bytes or (128 if alone else 16) * 1024,
+        max_bytes=options.max_bytes or (128 if alone else 8) * 1024,
         backup_count=options.backup_count,
         gzip=options.gzip,
         background_gzip=options.background_gzip,

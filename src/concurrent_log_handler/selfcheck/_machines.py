@@ -20,6 +20,14 @@ from ._round import Result, Round, Settings
 
 _SECONDS = 10.0
 _LOCK_SECONDS = 10.0
+_NFS, _SMB = "; mount it without nolock and local_lock", "; mount it without nobrl"
+_ADVICE = {
+    "nfs": _NFS,
+    "nfs4": _NFS,
+    "cifs": _SMB,
+    "smb3": _SMB,
+    "fuse.sshfs": "; sshfs has no locks between machines",
+}
 
 
 class MachinesCheck:
@@ -91,31 +99,33 @@ class MachinesCheck:
         self._doing = "trying the lock"
         meeting = self._meeting
         path = os.path.join(meeting.directory, "lock")
-        kind = file_system_type(self._share) or "unknown"
         for holder in meeting.members:
             file = _LockFile(path) if holder == meeting.me else None
             try:
-                state = file.take(_LOCK_SECONDS) if file else None
-                state = meeting.gather(f"holds {holder}", state)[holder]
-                if state is None:
-                    self._wrong(f"the file system ({kind}) does not lock files")
-                elif not state:
+                state = meeting.gather(f"holds {holder}", file and file.take(_LOCK_SECONDS))[holder]
+                if state is not True:
                     self._wrong(
-                        f"{self._name(holder)} did not get the lock within {_LOCK_SECONDS:g} s, though nobody held it"
+                        f"{meeting.name(holder)} did not get a lock within {_LOCK_SECONDS:g} s, though nobody held it"
+                        if state is False
+                        else f"{meeting.name(holder)} cannot lock files on this mount ({self._mount()})"
+                    )
+                    return
+                tried = meeting.gather(f"tries {holder}", None if file else _LockFile(path).try_once())
+                for each in (each for each in meeting.members if each != holder and tried[each] is not False):
+                    got = "got the lock" if tried[each] else "cannot ask for the lock"
+                    self._wrong(
+                        f"{meeting.name(each)} {got} that {meeting.name(holder)} holds: this mount does not lock on "
+                        f"the server, so what one machine writes destroys what another has written ({self._mount()})"
                     )
                 if not self._result.good:
                     return
-                tried = meeting.gather(f"tries {holder}", None if file else _LockFile(path).try_once())
-                for each in meeting.members:
-                    if each != holder and tried[each] is not False:
-                        got = "got the lock" if tried[each] else "cannot ask for the lock"
-                        self._wrong(
-                            f"{self._name(each)} {got} that {self._name(holder)} holds: the mount ({kind}) does not "
-                            "lock on the server, so what one machine writes destroys what another has written"
-                        )
             finally:
                 if file:
                     file.close()
+
+    def _mount(self) -> str:
+        kind = file_system_type(self._share)
+        return f"{kind or 'unknown'}{_ADVICE.get(kind, '')}"
 
     def _wrong(self, problem: str) -> None:
         self._result.problems.append(problem)

@@ -15,17 +15,18 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any, Callable
+
+from ._round import remove
 
 _DIRECTORY = "log-self-check-machines"
 _MESSAGE = re.compile(r"([0-9a-f]{16})-(\d+)")
 _BEAT = 1.0  # seconds between two messages, if there is nothing to say
 _LOOK = 0.2  # seconds between two looks: each asks the server
 _STILL = 10.0  # seconds without a message after which the files of a machine may be removed
+_KEPT = 5  # messages of each machine
 _LINGER = 30.0  # seconds to wait at most for the others to leave
 
 Heed = Callable[[], None]
@@ -122,32 +123,33 @@ class Meeting:
         wanted = int(self._options["--machines"])
         until = time.monotonic() + seconds
         self._say()
-        while not self.members:
+        while not self.members or not all(map(self._has_joined, self.members)):
             if time.monotonic() > until:
                 raise MeetingError(self._nobody(wanted, seconds))
             self._pause()
-            self._agree(
-                wanted, {i: peer for i, peer in self._peers.items() if peer.here and _wants(peer, wanted)}
-            )
+            if not self.members:
+                here = {i: peer for i, peer in self._peers.items() if peer.here and _wants(peer, wanted)}
+                self._agree(here, wanted)
         os.makedirs(self.directory, exist_ok=True)
         for machine in self.members:
             theirs = self._options if machine == self.me else self._peers[machine].says["options"]
-            for option, value in theirs.items():
-                if value != self._options.get(option):
+            for option, mine in self._options.items():
+                if theirs.get(option) != mine:
+                    there, ours = ("none" if each is None else each for each in (theirs.get(option), mine))
                     msg = (
-                        f"{self.name(machine)} was given other options: {option} {value} there, "
-                        f"{self._options.get(option)} here; give the same command on each machine"
+                        f"{self.name(machine)} was given other options: {option} {there} there, {ours} here; "
+                        "give the same command on each machine"
                     )
                     raise MeetingError(msg, 2)
 
-    def _agree(self, wanted: int, here: dict[str, _Peer]) -> None:
+    def _agree(self, here: dict[str, _Peer], wanted: int) -> None:
         run, invites = self._mine["run"], self._mine["invites"]
         if run:
-            host = here.get(run)
-            if host is None or self.me not in host.says["invites"]:
+            host = self._peers[run]
+            if host.says["run"] == run and self.me in host.says["invites"]:
+                self.members = host.says["invites"]  # also if it has left since: then that is known
+            elif not host.here or self.me not in host.says["invites"]:
                 self._say(run="")
-            elif host.says["run"] == run:
-                self.members = host.says["invites"]
             return
         if invites and all(
             each == self.me or (each in here and here[each].says["run"] == self.me) for each in invites
@@ -163,6 +165,10 @@ class Meeting:
         if hosts and not mine:
             self._say(run=min(hosts))
 
+    def _has_joined(self, machine: str) -> bool:
+        peer = self._peers.get(machine)
+        return machine == self.me or (peer is not None and self._with_me(peer))
+
     def _nobody(self, wanted: int, seconds: float) -> str:
         here = [peer for peer in self._peers.values() if peer.here]
         others = "the other machine has" if wanted == 2 else f"the {wanted - 1} other machines have"
@@ -174,7 +180,7 @@ class Meeting:
 
     # -- being together ----------------------------------------------------------
 
-    def gather(self, step: str, mine: Any = None, meanwhile: Heed = lambda: None) -> dict[str, Any]:
+    def gather(self, step: str, mine: Any = None) -> dict[str, Any]:
         """
         Say that this machine is at *step*; return what each said with it when all are.
 
@@ -183,7 +189,6 @@ class Meeting:
         """
         self._say(steps={**self._mine["steps"], step: mine})
         while True:
-            meanwhile()
             said = {each: self._peers[each].says["steps"] for each in self.members if each != self.me}
             said[self.me] = self._mine["steps"]
             if all(step in steps for steps in said.values()):
@@ -202,8 +207,8 @@ class Meeting:
             if each == self.me:
                 continue
             peer = self._peers[each]
-            if peer.says["left"] or peer.says["run"] != self._mine["run"]:
-                msg = f"{self.name(each)} has left: {peer.says['left']}"
+            if peer.says["left"] or not self._with_me(peer):
+                msg = f"{self.name(each)} has left: {peer.says['left'] or 'it heard nothing from the first'}"
                 raise MeetingError(msg)
             if peer.silent > self._patience:
                 msg = f"{self.name(each)} has not been heard of for {self._patience:g} s"
@@ -219,15 +224,10 @@ class Meeting:
         while any(
             not peer.removable and (not peer.moved or self._with_me(peer)) for peer in self._peers.values()
         ):
-            if time.monotonic() > until:
+            if time.monotonic() > until or not os.path.isdir(self._place):
                 break
             time.sleep(_LOOK)
-            try:
-                self._look()
-            except FileNotFoundError:
-                return  # somebody has cleaned up
-            except OSError:
-                continue
+            self._look()
         with contextlib.suppress(OSError):
             self._clean_up()
 
@@ -245,8 +245,7 @@ class Meeting:
         for name in names:
             path, owner = os.path.join(self._place, name), name.partition("-")[0]
             if name.endswith("-run") and owner not in in_use:
-                for _ in range(3):
-                    shutil.rmtree(path, ignore_errors=True)
+                remove(path)
             elif not name.endswith("-run") and owner not in stay and re.fullmatch("[0-9a-f]{16}", owner):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
@@ -273,12 +272,14 @@ class Meeting:
                     os.fsync(file.fileno())
                 os.rename(part, self._message(self._number))
                 break
-            except FileNotFoundError:  # somebody has just left, and removed the directory
+            except OSError:  # somebody has just left, and removed the directory
                 if attempt == 3:
                     raise
+                time.sleep(_LOOK)
         self._said = time.monotonic()
-        with contextlib.suppress(OSError):  # the one before stays: somebody may be about to read it
-            os.unlink(self._message(self._number - 2))
+        # Somebody may be about to read the last ones, and SMB clients keep what they have read open for a second.
+        with contextlib.suppress(OSError):
+            os.unlink(self._message(self._number - _KEPT))
 
     def _message(self, number: int) -> str:
         return os.path.join(self._place, f"{self.me}-{number}")
@@ -292,10 +293,14 @@ class Meeting:
         passed, self._looked = min(now - self._looked, 2 * _BEAT), now
         if now - self._said >= _BEAT and not self._mine["left"]:
             self._say()
-        newest = dict(self._listed())
+        for peer in self._peers.values():
+            peer.silent += passed
+        try:
+            newest = self._newest()
+        except OSError:  # such as ESTALE for a moment
+            return True
         for machine, peer in self._peers.items():
             peer.absent = machine not in newest
-            peer.silent += passed
         for machine, number in newest.items():
             if machine == self.me:
                 continue
@@ -308,12 +313,10 @@ class Meeting:
                     peer.number, peer.silent = number, 0.0
         return True
 
-    def _listed(self) -> Iterator[tuple[str, int]]:
-        """Yield the newest number of each machine; opening the directory asks the server, no cache."""
-        numbers = [
-            (match[1], int(match[2])) for match in map(_MESSAGE.fullmatch, os.listdir(self._place)) if match
-        ]
-        yield from sorted(numbers)
+    def _newest(self) -> dict[str, int]:
+        """Return the number of each machine's last message; opening the directory asks the server, no cache."""
+        matches = map(_MESSAGE.fullmatch, os.listdir(self._place))
+        return dict(sorted((match[1], int(match[2])) for match in matches if match))
 
 
 def _wants(peer: _Peer, machines: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -205,3 +206,11 @@ class Round:
         if settings.gzip and chain.plain:
             result.problems.append(f"not compressed: {', '.join(chain.plain[:5])}")
         result.rounds += 1
+
+
+def remove(directory: str) -> None:
+    """Remove *directory* with all that is in it, also if killed processes still finish a call there."""
+    for _ in range(3):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not os.path.exists(directory):
+            return

@@ -426,9 +426,10 @@ def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
 # CPython itself, untold of the fork, does not survive one while another thread waits for its lock.
 FORK_IN_C = """
         import ctypes
+        from concurrent_log_handler.patterns._queue import Worker
         def asleep():
-            frame = sys._current_frames().get(listener._thread.ident) if listener._thread else None
-            return frame is not None and frame.f_code is RecordQueue.wait.__code__
+            frame = sys._current_frames().get(listener._place["thread"]._thread.ident) if listener.has_thread else None
+            return frame is not None and frame.f_code is Worker.wait.__code__
         def fork_in_c():
             until = time.monotonic() + 20
             seen = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import inspect
 import logging
 import logging.config
 import logging.handlers
@@ -205,6 +206,20 @@ def test_dictconfig_entry_needs_no_further_code(tmp_path: Path, class_key: str) 
     logging.shutdown([lambda: logging.getLogger().handlers[0]])
 
     assert chain(tmp_path) == "INFO number 1\nINFO number 2\n"
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12, 2), reason="`class` works before 3.12, and until 3.12.1 Python refuses"
+)
+def test_dictconfig_entry_under_class_says_what_to_write_instead() -> None:
+    """3.12 and later put a queue before the keywords; the filename among them made a riddle of the error."""
+    factory = "concurrent_log_handler.patterns.NonBlockingFileHandler"
+    config = {"version": 1, "handlers": {"file": {"class": factory, "filename": "app.log"}}}
+    with pytest.raises(ValueError, match="handler 'file'") as caught:
+        logging.config.dictConfig(config)
+
+    assert "name it under '()', as a factory, not under 'class'" in str(caught.value.__cause__)
+    assert "filename" in inspect.signature(NonBlockingFileHandler).parameters
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="`listener` in a dictConfig came with 3.12")

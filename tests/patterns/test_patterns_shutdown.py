@@ -376,7 +376,7 @@ log.addHandler(handler)
 listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
 listener.start()
 shutdown = GracefulLoggingShutdown(listener, timeout=20)
-inner = handler._port._put
+inner = handler._queue._put
 def put(record):
     inner(record)
     if record.getMessage() == "number 99":
@@ -384,7 +384,7 @@ def put(record):
         begun = time.monotonic()
         while time.monotonic() - begun < 0.3:  # with the queue's lock
             time.sleep(0.01)
-handler._port._put = put
+handler._queue._put = put
 write(0, 100)
 while True:
     time.sleep(0.05)

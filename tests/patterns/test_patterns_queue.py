@@ -24,7 +24,7 @@ from concurrent_log_handler.patterns import (
     RecordQueue,
     RobustQueueListener,
 )
-from concurrent_log_handler.patterns._counter import Counter
+from concurrent_log_handler.patterns._queue import Counter
 from patterns_support import SECONDS, Gate, Keep, a_record, chain, run_program
 
 QUEUES = [RecordQueue, queue.Queue, lambda _: queue.SimpleQueue(), multiprocessing.Queue]
@@ -603,10 +603,12 @@ def test_signal_handler_logs_while_the_callers_queue_is_locked_by_the_same_threa
     listener.stop()
 
 
-@pytest.mark.parametrize("place", ["queue", "gate"])
-def test_stop_in_a_signal_handler_does_not_wait_for_what_it_interrupted(place: str) -> None:
-    """The interrupted frame holds the lock that the listener's thread needs."""
-    records, keep, lefts = queue.Queue(10), Keep(), []
+@pytest.mark.parametrize("place", ["queue", "start"])
+def test_stop_in_a_signal_handler_does_not_wait_for_what_it_interrupted(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupted frame is in the queue, or just about to start the listener's thread."""
+    records, keep, lefts = RecordQueue(10) if place == "start" else queue.Queue(10), Keep(), []
     handler, listener = FastQueueHandler(records), BatchingQueueListener(records, keep)
     listener.start()
     begun = time.monotonic()
@@ -615,13 +617,21 @@ def test_stop_in_a_signal_handler_does_not_wait_for_what_it_interrupted(place: s
         lefts.append(listener.stop(SECONDS))
 
     if place == "queue":
-        handler._port._locked(interrupted)
+        handler._queue._within(interrupted)
     else:
-        with listener._gate:
+        start = threading.Thread.start
+
+        def interrupted_start(thread: threading.Thread) -> None:
             interrupted()
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+        handler.handle(a_record("kept"))
+        monkeypatch.undo()
 
     assert time.monotonic() - begun < SECONDS / 2
-    handler.handle(a_record("kept"))
+    if place == "queue":
+        handler.handle(a_record("kept"))
     assert listener.stop(SECONDS) == 0
     assert keep.texts == ["kept"]
     assert len(lefts) == 1
@@ -674,7 +684,7 @@ def test_one_interpreter_wide_exit_hook_survives_a_listener_nobody_kept() -> Non
     BatchingQueueListener(records, gate).start()
 
     FastQueueHandler(records).handle(a_record("kept"))
-    reader = FastQueueHandler(records)._port.reader
+    reader = FastQueueHandler(records)._queue.reader
 
     assert reader.stop() == 0
     assert gate.texts == ["kept"]
@@ -915,7 +925,7 @@ def test_interrupts_at_random_moments_keep_nobody_from_writing(tmp_path: Path) -
             except KeyboardInterrupt:
                 hits += 1
             armed = False
-            assert not listener._turns.mine()
+            assert not listener._mine()
         assert listener.stop(20) == 0
         assert hits > 20
         with open("app.log") as file:

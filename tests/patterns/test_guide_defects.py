@@ -501,7 +501,8 @@ def test_27_unknown_limit_is_no_limit() -> None:
 def test_28_monitor_ends_with_its_handler() -> None:
     """Thread and closed handler live for ever."""
     handler = MonitoredQueueHandler(queue.Queue(5), interval=60)
-    thread, gone = handler._monitor, weakref.ref(handler)
+    (monitor,), gone = handler._monitors.values(), weakref.ref(handler)
+    thread = monitor._thread
     assert thread is not None
     handler.close()
     thread.join(SECONDS)

@@ -1,0 +1,181 @@
+"""The live file on a disk that several machines share, each with a cache of its own: NFS, SMB and the like.
+
+What differs from a local disk stands here, and that is decided here, too.  The lock is on another file than
+the records, so a machine knows what others did to the log only if it asks, and they know what it
+did only if it sends: neither comes with the lock by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import warnings
+from functools import partial
+from time import sleep
+from typing import Callable, Optional, Protocol
+from weakref import proxy
+
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import is_ours
+from concurrent_log_handler._locks import Locks
+from concurrent_log_handler._locks._platform import SHARED_NOW, UNLOCK, flock
+from concurrent_log_handler._network import file_system_type, is_shared
+
+from ._livefile import LiveFile
+
+_SMB = ("cifs", "smb2", "smb3")
+# A file that another machine has just moved or removed.  SMB has EINVAL for it.
+_MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
+_OPEN_PATIENCE = 3.0
+_OPEN_PAUSE = 0.02
+
+
+class _Locks(Locks, Protocol):
+    close_each_time: bool
+
+
+class SharedDiskFile(LiveFile):
+    """
+    A `LiveFile` that is right between machines.
+
+    Contract, beside that of `LiveFile`: it is open only while the sidecar's lock is held.  `look` asks the server what
+    lies in the directory, and opens the file, so that no byte of it comes from an old cache.  When `append` or
+    `append_apart` returns, the server has the record; an error of sending it is theirs.  Without
+    the lock nothing is appended: two machines would write to the same place.
+    """
+
+    needs_lock = True
+    locks: Locks
+    on_smb = False
+    interrupted = False  # a signal handler has written since we looked
+
+    def empty_when_opened(self) -> None:
+        """As in `LiveFile`, by the server's word."""
+        self.ask_directory()
+        with contextlib.suppress(OSError):  # opening asks for size and time
+            os.close(os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
+        super().empty_when_opened()
+
+    def look(self) -> int:
+        """As in `LiveFile`; the file is opened anew each time, after the lock file was found in its place."""
+        if not self.locks.in_place():  # asks the directory, too
+            raise self.locks.sidecar.take_trouble()
+        self.interrupted = False
+        before = self.identity(), self.end
+        self.close()
+        size = self._open_anew().st_size
+        if self.on_smb:
+            _have_it_closed(self.fd)
+        self._put_mark()
+        if (self.identity(), size) == before:
+            self.end = size
+            return size
+        return self._mend(size)
+
+    def append(self, data: bytes, size: int) -> None:
+        """As in `LiveFile`; the file is closed afterwards."""
+        try:
+            super().append(data, size)
+            if self.regular and is_ours(self.fd, self._mark):
+                os.fsync(self.fd)
+        except OSError:
+            if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.fd, size)  # of what was taken into the cache, some may have been sent
+            self.close()
+            raise
+        fd = self._let_go()
+        if fd != -1:
+            os.close(fd)
+
+    def append_apart(
+        self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
+    ) -> None:
+        """As in `LiveFile`, but only with the lock held: from inside another record of the same thread."""
+        self.interrupted = True
+        super().append_apart(data, is_missing)
+
+    def ask_directory(self) -> None:
+        """Opening a directory makes NFS ask the server whether the names that it knows still hold."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(os.path.dirname(self.path), os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)))
+
+    def ask_for_all_names(self) -> None:
+        """SMB keeps names and sizes for a second, but takes over what comes with a listing."""
+        with contextlib.suppress(OSError), os.scandir(os.path.dirname(self.path)) as entries:
+            for _ in entries:
+                pass
+
+    def _open_apart(self) -> int:
+        self.ask_directory()
+        return self._open()
+
+    def _append_to(self, fd: int, data: bytes) -> int:
+        size = super()._append_to(fd, data)
+        if self.is_file():
+            os.fsync(fd)
+        return size
+
+    def _open(self) -> int:
+        until = monotonic() + _OPEN_PATIENCE
+        while True:
+            try:
+                return super()._open()
+            except OSError as error:
+                if error.errno not in _MOVED_AWAY or monotonic() > until:
+                    raise
+            sleep(_OPEN_PAUSE)
+            self.ask_directory()
+
+
+def _have_it_closed(fd: int) -> None:
+    """
+    Lock and unlock *fd* on SMB: a file that was locked is really closed by `close`.
+
+    Of any other, Linux keeps the handle for a second, and gives it to the next `open` with the size of that time.
+    """
+    with contextlib.suppress(OSError):
+        flock(fd, SHARED_NOW)
+        flock(fd, UNLOCK)
+
+
+def choose(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> None:
+    """
+    Make *live* a `SharedDiskFile` where it is on a disk that machines share, now or later.
+
+    Args:
+        live: The live file, not opened yet.
+        locks: Its locks.
+        shared: What the user says about it; None leaves it to the mount table.
+    """
+    # By a proxy: the locks hold the live file, and a handler that is dropped is gone at once.
+    live.on_other_disk = partial(_recognise, proxy(locks), shared)
+    live.on_other_disk(live)
+
+
+def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
+    """Tell whether *live* has become a `SharedDiskFile`."""
+    if not live.is_file() or not (is_shared(live.path) if shared is None else shared):
+        return False
+    live.__class__ = SharedDiskFile
+    assert isinstance(live, SharedDiskFile)
+    live.on_other_disk = None
+    live._disk = None  # `fsync` asks for no more than is done here, and would keep the file open
+    live.locks = locks
+    live.on_smb = file_system_type(live.path) in _SMB
+    locks.close_each_time = True
+    locks.sidecar.distant = True
+    return True
+
+
+def warn_of_lock_elsewhere(live: LiveFile, lock: str) -> None:
+    """Warn, for the caller of a handler's class, of a lock file that other machines which share *live* cannot see."""
+    folder, lock_folder = os.path.dirname(live.path), os.path.dirname(lock)
+    elsewhere = live.needs_lock and os.stat(folder).st_dev != os.stat(lock_folder).st_dev
+    if elsewhere and not is_shared(lock_folder):
+        msg = (
+            f"the log {live.path!r} is on a disk that machines share, and its lock file, by lock_file_directory, "
+            "is not: machines do not see each other's lock, and lose records"
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)

@@ -1,0 +1,279 @@
+r"""Windows: files that can be renamed and deleted while they are open, and what an open one tells of itself.
+
+Contract.  `_files` opens through it, the live file asks a `Place` whether it is still where it was, and
+whoever removes or empties a file of ours that another process may have open does that here.  No lock is
+needed or taken; a descriptor belongs to the caller as soon as it is returned.  Every failure is an
+`OSError` with the `errno`, the `winerror` and the path that Python's own calls would give it.
+
+Python opens files so that nobody can rename or delete them meanwhile.  What is opened here shares that, too;
+a program of somebody else's that does not (an editor, a scanner) still makes a rename or a removal fail with
+`PermissionError`: `winerror` 32, or 5 for what would be replaced.
+
+Without `ctypes`, or elsewhere than on Windows, `AVAILABLE` is False, and nothing else here may be used.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import itertools
+import os
+from typing import Any, Optional
+
+AVAILABLE = False
+
+_GENERIC_READ = 0x80000000
+_GENERIC_WRITE = 0x40000000
+_APPEND_DATA = 0x4
+_READ_ATTRIBUTES = 0x80
+_WRITE_ATTRIBUTES = 0x100
+_SYNCHRONIZE = 0x100000
+_SHARE_ALL = 0x7
+_CREATE_NEW, _CREATE_ALWAYS, _OPEN_EXISTING, _OPEN_ALWAYS, _TRUNCATE_EXISTING = 1, 2, 3, 4, 5
+_READ_ONLY, _NORMAL = 0x1, 0x80
+_STANDARD_INFO = 1  # sizes, links, and whether it goes when it is closed
+_INTERNAL_INFORMATION = 6  # the file's number on its volume
+_NAME_AS_OPENED, _NO_VOLUME_NAME = 0x8, 0x4
+_LONGEST_PLAIN_PATH = 247  # of a directory; a file's may have 12 more
+
+_gone = itertools.count()
+
+if os.name == "nt":
+    try:
+        import ctypes
+
+        _runtime: Any = importlib.import_module("msvcrt")
+        _any_ctypes: Any = ctypes  # what mypy knows of it on Windows only
+        _kernel32 = _any_ctypes.WinDLL("kernel32", use_last_error=True)
+        _ntdll = _any_ctypes.WinDLL("ntdll")
+    except (ImportError, OSError, AttributeError):
+        pass
+    else:
+        _HANDLE, _TEXT, _NUMBER, _POINTER = (
+            ctypes.c_void_p,
+            ctypes.c_wchar_p,
+            ctypes.c_uint32,
+            ctypes.c_void_p,
+        )
+        _kernel32.CreateFileW.argtypes = [_TEXT, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER, _HANDLE]
+        _kernel32.CreateFileW.restype = _HANDLE
+        _kernel32.ReOpenFile.argtypes = [_HANDLE, _NUMBER, _NUMBER, _NUMBER]
+        _kernel32.ReOpenFile.restype = _HANDLE
+        _kernel32.CloseHandle.argtypes = [_HANDLE]
+        _kernel32.GetFileInformationByHandleEx.argtypes = [_HANDLE, ctypes.c_int, _POINTER, _NUMBER]
+        _kernel32.GetFinalPathNameByHandleW.argtypes = [_HANDLE, _POINTER, _NUMBER, _NUMBER]
+        _ntdll.NtQueryInformationFile.argtypes = [_HANDLE, _POINTER, _POINTER, _NUMBER, ctypes.c_int]
+        _ntdll.NtQueryInformationFile.restype = ctypes.c_int32
+        _NO_HANDLE = ctypes.c_void_p(-1).value
+        # Wine gives the path under which the handle was opened, whoever renames the file later.
+        _NAME_FOLLOWS = not hasattr(_ntdll, "wine_get_version")
+        AVAILABLE = True
+
+
+def open_shared(path: str, flags: int, mode: int = 0o666, append_only: bool = False) -> int:
+    """
+    Open *path* as `os.open` does, in binary, not inherited, such that anybody may rename or delete it meanwhile.
+
+    Args:
+        path: Of any length; devices, too.
+        flags: `O_RDONLY`, `O_WRONLY` or `O_RDWR`, with `O_CREAT`, `O_EXCL`, `O_TRUNC` and `O_APPEND`.
+        mode: Of a new file; without the owner's write bit it is read-only, and nothing else counts.
+        append_only: What is written goes to the end of the file, in one step with finding it, whoever else
+            appends so.  The descriptor can be read from (unless `O_WRONLY`), but neither write elsewhere
+            nor truncate: see `truncate`.
+    """
+    access = _SYNCHRONIZE | _READ_ATTRIBUTES
+    if not flags & os.O_WRONLY:
+        access |= _GENERIC_READ
+    if append_only:
+        access |= _APPEND_DATA | _WRITE_ATTRIBUTES
+    elif flags & (os.O_WRONLY | os.O_RDWR):
+        access |= _GENERIC_WRITE
+    if flags & os.O_CREAT:
+        how = _CREATE_NEW if flags & os.O_EXCL else _CREATE_ALWAYS if flags & os.O_TRUNC else _OPEN_ALWAYS
+    else:
+        how = _TRUNCATE_EXISTING if flags & os.O_TRUNC else _OPEN_EXISTING
+    attributes = _NORMAL if mode & 0o200 else _READ_ONLY
+    handle = _kernel32.CreateFileW(extended(path), access, _SHARE_ALL, None, how, attributes, None)
+    if handle == _NO_HANDLE:
+        raise _error(path)
+    # With O_APPEND the C runtime looks for the end before each write, in a step of its own.
+    return _descriptor(handle, 0 if append_only else flags & os.O_APPEND)
+
+
+def extended(path: str) -> str:
+    r"""Return *path*, absolute and with the prefix `\\?\` if it is too long for Windows otherwise."""
+    if not AVAILABLE:
+        return path
+    if len(path) <= _LONGEST_PLAIN_PATH and len(absolute := os.path.abspath(path)) <= _LONGEST_PLAIN_PATH:
+        return path
+    absolute = os.path.abspath(path)
+    if absolute.startswith(("\\\\?\\", "\\\\.\\")):
+        return absolute
+    if absolute.startswith("\\\\"):
+        return "\\\\?\\UNC" + absolute[1:]
+    return "\\\\?\\" + absolute
+
+
+def is_device(path: str) -> bool:
+    r"""Tell whether the absolute *path* is a device's, `\\.\NUL` say, which lies in no directory."""
+    return path.startswith("\\\\.\\")
+
+
+class Place:
+    """
+    Where an open file lies.  Taken while it certainly is at *path*, it tells later whether it still is.
+
+    One thread at a time.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        handle = _runtime.get_osfhandle(fd)
+        self._path = extended(path)
+        self._number = _number(handle)
+        self._standard = ctypes.create_string_buffer(24)
+        self._name = ctypes.create_unicode_buffer(32768)
+        length = self._read_name(handle)
+        # Renamed since it was opened: then no name is its place.
+        self._known = self._name[:length] if self._number_at_path() == self._number else ""
+        self._name = ctypes.create_unicode_buffer(length + 2)
+
+    def size(self, fd: int) -> int:
+        """
+        Return the size of the file that *fd* has open, or -1 if it is not that at the path, or not for long.
+
+        Neither opens the file nor asks for all that `os.fstat` tells.
+        """
+        try:
+            handle = _runtime.get_osfhandle(fd)
+        except OSError:
+            return -1
+        standard = self._standard
+        if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
+            return -1
+        raw = standard.raw
+        if raw[20]:  # deleted, and still listed until everybody has closed it
+            return -1
+        if _NAME_FOLLOWS:
+            length = self._read_name(handle)
+            if not length or length != len(self._known) or self._name[:length] != self._known:
+                return -1
+        elif self._number != _number(handle) or self._number != self._number_at_path():
+            return -1
+        return int.from_bytes(raw[8:16], "little")
+
+    def _read_name(self, handle: int) -> int:
+        """Read the name of *handle* into the buffer and return its length, or another one if it is too long."""
+        name = self._name
+        how = _NAME_AS_OPENED | _NO_VOLUME_NAME
+        return int(_kernel32.GetFinalPathNameByHandleW(handle, name, len(name), how))
+
+    def _number_at_path(self) -> bytes:
+        handle = _kernel32.CreateFileW(self._path, 0, _SHARE_ALL, None, _OPEN_EXISTING, _NORMAL, None)
+        if handle == _NO_HANDLE:
+            return b""
+        number = _number(handle)
+        _kernel32.CloseHandle(handle)
+        return number
+
+
+def size(fd: int) -> int:
+    """Return the size of the open file; raises `OSError`."""
+    return int.from_bytes(_standard_info(fd)[8:16], "little")
+
+
+def is_deleted(fd: int) -> bool:
+    """Tell whether the open file has no name any more, or none that outlasts it; Wine never says so."""
+    raw = _standard_info(fd)
+    return bool(raw[20]) or not any(raw[16:20])
+
+
+def number(fd: int) -> Optional[int]:
+    """Return the number of the open file on its volume, also of a deleted one; None for a closed descriptor."""
+    try:
+        found = _number(_runtime.get_osfhandle(fd))
+    except OSError:
+        return None
+    return int.from_bytes(found, "little") if found else None
+
+
+def append(fd: int, data: bytes, offset: int = 0) -> int:  # noqa: ARG001 - pwrite()'s signature
+    """Write *data* to the end of what was opened with `append_only`; the descriptor's offset stays as it is."""
+    before = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        return os.write(fd, data)
+    finally:
+        os.lseek(fd, before, os.SEEK_SET)
+
+
+def read_at(fd: int, length: int, offset: int) -> bytes:
+    """Read as `os.pread` does where there is one; the descriptor's offset stays as it is."""
+    before = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, length)
+    finally:
+        os.lseek(fd, before, os.SEEK_SET)
+
+
+def truncate(fd: int, length: int) -> None:
+    """Cut the open file down to *length* bytes, by whatever name it has now, also where *fd* may only append."""
+    handle = _runtime.get_osfhandle(fd)
+    again = _kernel32.ReOpenFile(handle, _GENERIC_WRITE | _SYNCHRONIZE, _SHARE_ALL, 0)
+    if again == _NO_HANDLE:
+        raise _error(None)
+    writable = _descriptor(again, 0)
+    try:
+        if _number(again) != _number(handle):  # Wine goes by the name under which *fd* was opened
+            raise OSError(errno.ESTALE, "the file was renamed, and cannot be cut back under its new name")
+        os.ftruncate(writable, length)
+    finally:
+        os.close(writable)
+
+
+def remove(path: str, aside: str) -> None:
+    """
+    Delete *path*, such that its name is free at once, whoever of us has the file open.
+
+    It is renamed to *aside* with a number behind it first: older Windows lists a deleted file, and gives its
+    name to nobody else, until everybody has closed it.  What a kill leaves there is to be deleted some time.
+    """
+    path = extended(path)
+    hidden = extended(f"{aside}{os.getpid():x}-{next(_gone):x}.gone")
+    os.rename(path, hidden)
+    try:
+        os.unlink(hidden)
+    except OSError:
+        os.rename(hidden, path)  # somebody has opened it just now
+        raise
+
+
+def _descriptor(handle: int, flags: int) -> int:
+    try:
+        return int(_runtime.open_osfhandle(handle, flags | os.O_NOINHERIT))  # type: ignore[attr-defined,unused-ignore]
+    except OSError:  # too many
+        _kernel32.CloseHandle(handle)
+        raise
+
+
+def _number(handle: int) -> bytes:
+    """Return the number that the file has on its volume, or nothing if there is no such handle."""
+    number = ctypes.create_string_buffer(8)
+    status = ctypes.create_string_buffer(16)
+    failed = _ntdll.NtQueryInformationFile(handle, status, number, 8, _INTERNAL_INFORMATION)
+    return b"" if failed else number.raw
+
+
+def _standard_info(fd: int) -> bytes:
+    standard = ctypes.create_string_buffer(24)
+    handle = _runtime.get_osfhandle(fd)
+    if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
+        raise _error(None)
+    return standard.raw
+
+
+def _error(path: Optional[str]) -> OSError:
+    code = _any_ctypes.get_last_error()
+    error = OSError(None, _any_ctypes.FormatError(code).strip(), path, code)
+    # What os.open() says of a directory, too: Windows has no other word for it.
+    return error if error.errno else OSError(errno.EIO, str(error), path)

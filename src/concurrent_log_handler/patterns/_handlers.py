@@ -1,0 +1,516 @@
+"""The end of the queue at which the application logs: freeze a record, put it in, and decide what happens without room.
+
+Nothing here opens a file or waits for one, except where the caller chose a synchronous write or to wait
+for room.  Who reads the queue, and when, is `_listener`'s.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import logging.handlers
+import os
+import pickle
+import queue as queue_module
+import sys
+import weakref
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from concurrent_log_handler._afterwards import is_written
+from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing
+from concurrent_log_handler.patterns._queue import (
+    LOGGER_NAME,
+    Counter,
+    RecordQueue,
+    Streak,
+    Worker,
+    complain,
+    home,
+    monotonic,
+    notice_fork,
+    patiently,
+    queue_of,
+    threads_work,
+)
+from concurrent_log_handler.patterns._writer import errors_noted, filters_itself, report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_POLICIES = ("drop", "fallback", "block")
+_new = object.__new__
+_NO_FORMATTER = logging.Formatter()
+_logger = logging.getLogger(LOGGER_NAME)
+_MONITOR = "log queue monitor"
+
+
+class FastQueueHandler(logging.handlers.QueueHandler):
+    """
+    A `logging.handlers.QueueHandler` whose call costs about half, and that survives `fork()`.
+
+    The message is frozen at the call, by a formatter if this handler has one.  A message that is not a
+    string stays what it is, a dict as a shallow copy, and so do `extra` fields.  Inside one process
+    `exc_info` stays with the record, so that the formatter of the file renders it; for a queue between
+    processes it becomes text, and values that cannot be pickled become their `repr`.  No lock is taken.
+
+    When the queue is full the record is dropped and counted, and the log itself says so.
+
+    Args:
+        queue: As for `BatchingQueueListener`, which reads it.
+    """
+
+    def __init__(self, queue: Any) -> None:
+        super().__init__(queue)
+        #: The listener that belongs to this handler; 3.12's `dictConfig` sets it.
+        self.listener: Any = None
+        self._queue = queue_of(queue)
+        self._put: Callable[[Any], None] = self._queue.put_nowait
+        if isinstance(self._queue, RecordQueue) and type(self._queue).put_nowait is RecordQueue.put_nowait:
+            self._put = self._queue.add  # `emit` looks for forks itself
+        self._pickled = self._queue.crosses_processes
+        if self._pickled:
+            hook_exit_of_children()
+        self._filters_itself = filters_itself(self)
+        self._dropped = Counter()
+        self._failing = Streak()
+
+    @property
+    def dropped_count(self) -> int:
+        """Number of records of this handler that nobody wrote.  May be set."""
+        return self._dropped.value()
+
+    @dropped_count.setter
+    def dropped_count(self, value: int) -> None:
+        self._dropped.set(value)
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        if self.filters or self._filters_itself:
+            verdict: Any = self.filter(record)
+            if not verdict:
+                return verdict
+            if isinstance(verdict, logging.LogRecord):
+                record = verdict
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.process != home.pid:
+                notice_fork()
+            self.enqueue(self.prepare(record))
+        except Exception:  # noqa: BLE001 - the standard library's rule for handlers
+            self.handleError(record)
+
+    # --- freezing ---------------------------------------------------------------------------------
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """
+        A copy of *record* that no later change of the caller's reaches.
+
+        As with the standard library's, `message` is set and `args` is None.  A formatter of this handler's
+        own makes the message, with traceback and stack.
+        """
+        if type(record) is logging.LogRecord:
+            # A third of what copy.copy() takes, and half of filling an empty dictionary.
+            frozen = _new(logging.LogRecord)
+            frozen.__dict__ = record.__dict__.copy()
+        else:
+            frozen = copy.copy(record)
+        message = frozen.msg
+        if self.formatter is not None:
+            frozen.msg = frozen.message = self.format(record)
+            frozen.args = frozen.exc_info = frozen.exc_text = frozen.stack_info = None
+        elif isinstance(message, str):
+            if frozen.args:
+                frozen.msg = frozen.getMessage()
+            frozen.message = frozen.msg
+            frozen.args = None
+        else:
+            frozen.message = frozen.getMessage()
+            if isinstance(message, dict):
+                frozen.msg = self._frozen_event(message)
+            if frozen.args:
+                frozen.msg = frozen.message
+            frozen.args = None
+        if self._pickled:
+            return self._for_other_processes(frozen)
+        if frozen.exc_text and _is_plain_traceback(frozen):
+            frozen.exc_text = None
+        return frozen
+
+    def _frozen_event(self, event: dict[Any, Any]) -> dict[Any, Any]:
+        """A copy of an event of structlog, whose `exc_info` may mean the exception of this moment."""
+        frozen = event.copy()
+        error = frozen.get("exc_info")
+        if not error:
+            return frozen
+        if isinstance(error, BaseException):
+            error = (type(error), error, error.__traceback__)
+        elif not isinstance(error, tuple):
+            error = sys.exc_info()
+        if error[0] is not None:
+            if self._pickled:
+                del frozen["exc_info"]
+                frozen.setdefault("exception", _NO_FORMATTER.formatException(error))
+            else:
+                frozen["exc_info"] = error
+        return frozen
+
+    def _for_other_processes(self, frozen: logging.LogRecord) -> logging.LogRecord:
+        if frozen.exc_info:
+            if not frozen.exc_text and isinstance(frozen.exc_info, tuple):
+                formatter = self.formatter or _NO_FORMATTER
+                frozen.exc_text = formatter.formatException(frozen.exc_info)
+            frozen.exc_info = None
+        try:
+            pickle.dumps(frozen)
+        except Exception:  # noqa: BLE001 - whatever an object's own pickling may raise
+            # Also a plain record: the class may be one that the other process cannot import.
+            return logging.makeLogRecord({name: _picklable(value) for name, value in frozen.__dict__.items()})
+        return frozen
+
+    # --- into the queue ---------------------------------------------------------------------------
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Put *record* in; where there is no room, `overflow` decides."""
+        try:
+            self._put(record)
+        except queue_module.Full:
+            if record.name == LOGGER_NAME:
+                self._queue.keep(record)  # that the queue is full, one line at a time
+            else:
+                self.overflow(record)
+        except Exception:  # noqa: BLE001 - a queue that only fails costs each record, and one traceback
+            self._dropped.add()
+            report(self, record, self._failing)
+        else:
+            if self._failing.on:
+                self._failing.ends()
+            if self._pickled and self._queue.untold_since is not None:
+                self._tell_reader()
+
+    def overflow(self, record: logging.LogRecord) -> None:
+        """Called for a record that found the queue full: drop it and count it."""
+        self.drop(record)
+
+    def drop(self, record: logging.LogRecord) -> None:
+        """Count *record* as one that nobody writes; the log will say so."""
+        self._dropped.add()
+        self._queue.note_drop(record)
+        if self._pickled and self._queue.reader is None:
+            owing.add(self._queue)
+
+    def _tell_reader(self) -> None:
+        # The listener is in another process: what was dropped here has to go through the queue as well.
+        if self._queue.reader is None and not self._queue.untold_for():
+            self._queue.report_to_reader(0.0)
+            if self._queue.untold_since is None:
+                owing.discard(self._queue)
+
+
+class GracefulQueueHandler(FastQueueHandler):
+    """
+    A queue handler that says what becomes of a record when the queue is full.
+
+    `"drop"` counts it in `dropped_count`; `"fallback"` writes it at once through *fallback_handler*, in
+    the calling thread; `"block"` waits for room.  If the fallback writes to the same file as the
+    listener, what is queued is written first, so that no record overtakes another.  A record that the
+    fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
+
+    Args:
+        queue: As for `FastQueueHandler`.
+        fallback_handler: Writes what finds no room; usually the handler of the file itself.
+        overflow: What happens to records below *critical_level*.
+        critical_overflow: What happens to records from *critical_level* up.
+        critical_level: A number or a name such as `"ERROR"`.
+        block_timeout: Seconds that `"block"` waits at most; then the record counts as dropped.  None
+            waits as long as it takes.
+
+    Raises:
+        ValueError: For an unknown policy or level.
+    """
+
+    def __init__(
+        self,
+        queue: Any,
+        fallback_handler: logging.Handler | None = None,
+        *,
+        overflow: str = "drop",
+        critical_overflow: str = "fallback",
+        critical_level: int | str = logging.ERROR,
+        block_timeout: float | None = None,
+    ) -> None:
+        for name, policy in (("overflow", overflow), ("critical_overflow", critical_overflow)):
+            if policy not in _POLICIES:
+                msg = f"{name} must be one of {', '.join(_POLICIES)}, got {policy!r}"
+                raise ValueError(msg)
+        super().__init__(queue)
+        self.fallback_handler = fallback_handler
+        self.critical_level = level_number(critical_level)
+        self.block_timeout = block_timeout
+        self._policies = (overflow, critical_overflow)
+        self._rescued = Counter()
+
+    @property
+    def rescued_count(self) -> int:
+        """Number of records that found the queue full and were written all the same.  May be set."""
+        return self._rescued.value()
+
+    @rescued_count.setter
+    def rescued_count(self, value: int) -> None:
+        self._rescued.set(value)
+
+    def overflow(self, record: logging.LogRecord) -> None:
+        policy = self._policies[record.levelno >= self.critical_level]
+        rescue = {"block": self._wait_for_room, "fallback": self._fall_back}.get(policy)
+        if rescue is not None and rescue(record):
+            self._rescued.add()
+        else:
+            self.drop(record)
+
+    def _wait_for_room(self, record: logging.LogRecord) -> bool:
+        if self._queue.reader is not None and self._queue.reader.busy_here():
+            return False  # a handler that logs while it writes: nobody else would make room
+        try:
+            patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
+        except queue_module.Full:
+            return False
+        return True
+
+    def _fall_back(self, record: logging.LogRecord) -> bool:
+        handler, listener = self.fallback_handler, self._queue.reader
+        if handler is None or record.levelno < handler.level:
+            return False
+        write = partial(_written, handler, record)
+        try:
+            if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
+                return bool(listener.write_after_queued(write))
+            return write()
+        except Exception:  # noqa: BLE001 - the standard library's rule for handlers
+            self.handleError(record)
+            return False
+
+
+def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    failed: list[logging.LogRecord] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if not is_written(record):  # else it tells of what came after: a rotation, or a lock that was not had
+            failed.append(record)
+        return False
+
+    with errors_noted(handler, note):
+        verdict: Any = handler.handle(record)
+    # A handler of its own kind may return nothing at all.
+    return (verdict is None or bool(verdict)) and not failed
+
+
+def level_number(level: int | str) -> int:
+    """The number of *level*, which may be a name such as `"ERROR"`."""
+    if isinstance(level, int):
+        return level
+    number = logging.getLevelName(level.upper())
+    if not isinstance(number, int):
+        msg = f"unknown level {level!r}; accepted are numbers and names such as 'ERROR'"
+        raise ValueError(msg)  # noqa: TRY004 - the type is right
+    return number
+
+
+def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
+    if one is other:
+        return True
+    name = getattr(one, "baseFilename", None)
+    return name is not None and name == getattr(other, "baseFilename", os.devnull)
+
+
+def _is_plain_traceback(record: logging.LogRecord) -> bool:
+    """
+    The text was left by another handler's formatter, so the file's own must get its turn.
+
+    Any other text was put there on purpose, to hide a secret for example.
+    """
+    info = record.exc_info
+    return isinstance(info, tuple) and record.exc_text == _NO_FORMATTER.formatException(info)
+
+
+def _picklable(value: Any) -> Any:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - as above
+        return repr(value)
+    return value
+
+
+# --- how full the queue is ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QueueFigures:
+    """
+    What a `MonitoredQueueHandler` reports.
+
+    Attributes:
+        depth: Records in the queue now; None where the queue cannot tell.
+        capacity: Records that fit; 0 where there is no known limit.
+        max_depth_seen: The highest depth after a record was put in.
+        total_messages: Records given to the handler.
+        dropped_count: Records that nobody wrote.
+        above_threshold: The depth is above the threshold; never so without a limit.
+    """
+
+    depth: int | None
+    capacity: int
+    max_depth_seen: int
+    total_messages: int
+    dropped_count: int
+    above_threshold: bool
+
+
+class MonitoredQueueHandler(GracefulQueueHandler):
+    """
+    A `GracefulQueueHandler` that reports how full its queue is.
+
+    Args:
+        queue: As for `FastQueueHandler`.
+        interval: Seconds between two reports.
+        threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
+        callback: Gets a `QueueFigures` once per interval, for statsd, Prometheus and the like, in the
+            monitor's thread.  If it raises, that is reported on stderr.  Without one, a WARNING goes to
+            the logger `concurrent_log_handler.patterns` while the queue is nearly full.
+        monitor: False leaves it to you to call `start_monitoring()`.
+        options: Those of `GracefulQueueHandler`.
+
+    Raises:
+        ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
+        TypeError: For a callback that cannot be called.
+
+    The thread ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler, and
+    with the process.  A forked child starts its own with its first record.
+    """
+
+    def __init__(
+        self,
+        queue: Any,
+        *,
+        interval: float = 60.0,
+        threshold: float = 0.8,
+        callback: Callable[[QueueFigures], Any] | None = None,
+        monitor: bool = True,
+        **options: Any,
+    ) -> None:
+        if not isinstance(interval, (int, float)) or not interval > 0:
+            msg = f"interval must be more than 0 seconds, got {interval!r}"
+            raise ValueError(msg)
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            msg = f"threshold must be a part of the queue's capacity, 0 to 1, got {threshold!r}"
+            raise ValueError(msg)
+        if callback is not None and not callable(callback):
+            msg = f"callback must be callable or None, got {callback!r}"
+            raise TypeError(msg)
+        super().__init__(queue, **options)
+        self.interval = interval
+        self.threshold = threshold
+        self.callback: Callable[[QueueFigures], Any] = callback or _warn
+        self.max_depth_seen = 0
+        self._total = Counter()
+        self._monitored = False
+        self._monitors: dict[int, Worker] = {}  # by the process in which they live
+        if monitor:
+            self.start_monitoring()
+
+    @property
+    def total_messages(self) -> int:
+        """Number of records given to this handler, dropped ones included.  May be set."""
+        return self._total.value()
+
+    @total_messages.setter
+    def total_messages(self, value: int) -> None:
+        self._total.set(value)
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        super().enqueue(record)
+        self._total.add()
+        depth = self._queue.depth()
+        if depth is not None and depth > self.max_depth_seen:
+            self.max_depth_seen = depth
+        if self._monitored and home.generation not in self._monitors:
+            self.start_monitoring()
+
+    def figures(self) -> QueueFigures:
+        """The figures of this moment."""
+        depth, capacity = self._queue.depth(), self._queue.capacity()
+        above = depth is not None and capacity > 0 and depth > self.threshold * capacity
+        return QueueFigures(
+            depth, capacity, self.max_depth_seen, self.total_messages, self.dropped_count, above
+        )
+
+    def start_monitoring(self) -> None:
+        """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
+        self._monitored = True
+        notice_fork()
+        if not threads_work():
+            return
+        monitor = Worker(
+            partial(_watch, weakref.ref(self, lambda _: monitor.ring()), self.interval), _MONITOR
+        )
+        if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
+            self._monitors.clear()
+
+    def stop_monitoring(self) -> None:
+        """End the monitor's thread, unless it has ended."""
+        self._monitored = False
+        monitors, self._monitors = self._monitors, {}
+        for monitor in monitors.values():
+            monitor.join(monotonic() + 1.0)
+
+    def close(self) -> None:
+        self.stop_monitoring()
+        super().close()
+
+
+def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, monitor: Worker) -> None:
+    trouble = Streak()
+    while not monitor.wait(interval):
+        handler = handler_ref()
+        if handler is None:
+            return
+        try:
+            handler.callback(handler.figures())
+        except Exception as error:  # noqa: BLE001 - the next report may succeed
+            if trouble.begins():
+                complain(f"log queue monitor: the callback raised {error!r}")
+        else:
+            trouble.ends()
+        del handler  # the next wait must not keep it alive
+
+
+def _warn(figures: QueueFigures) -> None:
+    if figures.above_threshold:
+        _logger.warning("log queue holds %d of %d records", figures.depth, figures.capacity)
+
+
+# --- one way or the other -------------------------------------------------------------------------
+
+
+class CriticalityFilter(logging.Filter):
+    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
+
+    def __init__(self, min_level: int | str = logging.ERROR) -> None:
+        super().__init__()
+        self.min_level = level_number(min_level)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.min_level
+
+
+class CriticalOnlyFilter(CriticalityFilter):
+    """For the handler that writes at once: ERROR and above, unless told otherwise."""
+
+
+class NonCriticalFilter(CriticalityFilter):
+    """The other half: what is below *min_level*, ERROR unless told otherwise."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < self.min_level

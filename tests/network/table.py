@@ -1,0 +1,132 @@
+"""
+Print what two machines lose on each kind of share, and what a record costs there, as a Markdown table.
+
+    python tests/network/table.py [--kinds nfs42,smb-nolease] >table.md
+
+It measures the handler beside the published package and the standard library's, on a local disk first.  The
+machines are emulated, so times say something only beside each other: *alone* is what a record takes where nobody else
+writes, *together* the whole time divided by all records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent), str(HERE.parent / "benchmarks")]
+
+from lab import Lab, open_lab  # noqa: E402
+from peers import CLH, directory_of  # noqa: E402
+from share import LOCAL, Share, Writer, backups, files_for_the_lab  # noqa: E402
+
+KINDS = (
+    *(
+        LOCAL,
+        "nfs42",
+        "nfs40",
+        "nfs3",
+        "nfs42-noac",
+        "nfs42-actimeo=0",
+        "nfs42-lookupcache=none",
+        "nfs42-sync",
+    ),
+    *("nfs42-nocto", "nfs3-nolock", "smb", "smb-nolease", "smb-closetimeo=0", "smb-nobrl"),
+)
+LIMIT = 1500
+RECORDS = 40
+SIZE = {"handler": "size", "maxBytes": LIMIT, "backupCount": 900}
+TIMED = {"handler": "timed", "maxBytes": LIMIT, "when": "S"}
+
+
+def at_once(team: list[Writer]) -> None:
+    for _ in range(2):
+        for writer in team:
+            writer.tell(f"emit {RECORDS}")
+        for writer in team:
+            writer.answer()
+
+
+def batches(team: list[Writer]) -> None:
+    for _ in range(2):
+        for writer in team:
+            writer.tell(f"batch {RECORDS}")
+        for writer in team:
+            writer.answer()
+
+
+def now_and_then(team: list[Writer]) -> None:
+    for _ in range(8):
+        team[0].do("emit 25")
+        team[1].do("emit 1")
+
+
+ROWS: tuple[tuple[str, str, dict[str, Any], Any], ...] = (
+    ("this one", "both at once", SIZE, at_once),
+    ("this one", "both at once, gzip", {**SIZE, "use_gzip": True}, at_once),
+    ("this one", "both at once, in batches", SIZE, batches),
+    ("this one", "both at once, timed", TIMED, at_once),
+    ("this one", "one of them now and then", SIZE, now_and_then),
+    ("CLH 0.9.31", "both at once", {**SIZE, "handler": "clh"}, at_once),
+    ("CLH 0.9.31", "one of them now and then", {**SIZE, "handler": "clh"}, now_and_then),
+    ("standard library", "both at once", {**SIZE, "handler": "stdlib"}, at_once),
+    ("standard library", "one of them now and then", {**SIZE, "handler": "stdlib"}, now_and_then),
+)
+
+
+def measured(lab: Lab, kind: str, options: dict[str, Any], act: Any) -> str:
+    """Return the cells of one row."""
+    lab.mount(kind)
+    share = Share(lab, kind)
+    try:
+        team = share.writers(2, **options)
+        for writer in team:
+            writer.do("emit 1")
+        alone = min(team[0].do("emit 20") for _ in range(2)) / 20
+        before = share.verdict()["acknowledged"]
+        began = time.monotonic()
+        act(team)
+        together = time.monotonic() - began
+        written = share.verdict()
+        each = together / max(1, written["acknowledged"] + len(written["refused"]) - before)
+        for writer in team:
+            writer.end()
+        verdict = share.verdict()
+    except (AssertionError, OSError) as error:
+        return f"{type(error).__name__}: {str(error)[:60]!r} | | | | | |"
+    finally:
+        lab.run(0, "sh", "-c", "pkill -KILL -f [w]riter.py || true")
+        lab.forget()
+    counts = [
+        verdict["acknowledged"],
+        *(len(verdict[what]) for what in ("lost", "doubled", "torn", "refused")),
+    ]
+    return " | ".join(
+        [*map(str, counts), str(len(backups(verdict))), f"{alone * 1e3:.1f}", f"{each * 1e3:.1f}"]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--kinds", default=",".join(KINDS), help="what to mount, separated by commas (%(default)s)"
+    )
+    kinds = parser.parse_args().kinds.split(",")
+    heads = ("acknowledged", "lost", "doubled", "torn", "refused", "backups", "ms, alone", "ms, together")
+    print("| mount | handler | scenario |", " | ".join(heads), "|")
+    print("|---|---|---|" + "--:|" * len(heads), flush=True)
+    with open_lab({**files_for_the_lab(), "clh": directory_of(CLH)}) as lab:
+        for kind in kinds:
+            for handler, scenario, options, act in ROWS:
+                print(
+                    f"| {kind} | {handler} | {scenario} | {measured(lab, kind, options, act)} |", flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()
