@@ -82,6 +82,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
         (["--processes", "3"], {"processes": 3, "records": 900}),
         (["--records", "100"], {"records": 200}),
         (["--max-bytes", "10 KB"], {"max_bytes": 10_000}),
+        (["--header"], {"without_one_header": 0}),
         (["--max-bytes", "40"], {"max_bytes": 40, "records": 600}),
     ],
     ids=" ".join,

@@ -149,6 +149,29 @@ def test_empty_line_is_forgiven_where_locks_are_deleted(tmp_path: Path) -> None:
     assert lenient.findings.empty_lines == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "files"),
+    [
+        (b"", 0),
+        (b"#head\n" + line(1, 1), 0),
+        (b"#head\n", 0),
+        (line(1, 1), 1),
+        (b"#head\n#head\n" + line(1, 1), 1),
+        (b"#head\n" + line(1, 1) + b"#head\n", 1),
+        (line(1, 1) + b"#head\n", 1),
+    ],
+)
+def test_each_file_has_one_header_at_its_beginning(tmp_path: Path, content: bytes, files: int) -> None:
+    (tmp_path / "app.log").write_bytes(content)
+    (tmp_path / "app.log.1.gz").write_bytes(gzip.compress(b"#head\n" + line(1, 2)))
+    audit = Audit({1: Claim(2)}, Limits(10_000, 9, LONGEST, header=b"#head"))
+    audit.read_chain(chain_of(str(tmp_path / "app.log"), ".__app.lock"))
+    found = audit.finish()
+
+    assert (found.without_one_header, found.torn) == (files, 0)
+    assert found.wrong >= bool(files)
+
+
 def test_single_long_record_may_pass_the_limit(tmp_path: Path) -> None:
     (tmp_path / "app.log").write_bytes(line(1, 1))
     (tmp_path / "app.log.1").write_bytes(line(1, 1) + line(1, 2))

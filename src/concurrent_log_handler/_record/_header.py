@@ -76,10 +76,9 @@ class Header:
             opening = self.ready()
             self._ready = None
             # Somebody may have begun the file since: a signal handler, or a process that got no lock.
+            # First the size: whoever comes in between after that shows in the mark.
             begun = bool(opening) and size() > 0
-            yield (
-                b"" if begun and not self._overtaken else opening
-            )  # in this order: we may be interrupted here, too
+            yield b"" if begun and not self._overtaken else opening
         finally:
             self.owed = self._overtaken = False
 

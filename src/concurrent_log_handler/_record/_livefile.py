@@ -149,7 +149,7 @@ class LiveFile:
         if not size and self.regular and not self.header.owed:
             with self.header.before_first_record(self.look) as opening:
                 if opening:
-                    self.append(opening + data, 0)
+                    self.append(opening + data, self.end)  # which `look` has told
                     return
         try:
             written = append_to(self.fd, data, size)

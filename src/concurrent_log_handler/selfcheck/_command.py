@@ -20,6 +20,7 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler, __version__, _
 from ._check import Check, InterruptedCheckError
 from ._machines import MachinesCheck
 from ._meeting import MeetingError
+from ._records import HEADER
 from ._report import PROGRAM, LiveLine, show, show_heading, show_json
 from ._round import Settings
 from ._writer import STOPPING
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--gzip", "compress backups (default: yes)", action=argparse.BooleanOptionalAction, default=True)
     add("--background-gzip", "compress in a thread, the logging call does not wait", action="store_true")
     add("--chaos", "kill writers, delete the lock file, move the log away while it runs", action="store_true")
+    add("--header", "begin each file with a header, and look that each has one", action="store_true")
     add("--machines", "machines that do this together, on a --dir that they share", **whole)
     add("--wait", "wait this long for the other machines (default: 120)", **seconds)
     choices = tuple(_SHARED)
@@ -146,7 +148,10 @@ def _settings(options: argparse.Namespace, handler_class: type[logging.Handler],
         chaos=options.chaos,
         patience=patience,
         handler_class=handler_class,
-        arguments={} if told is None else {"shared_between_machines": _SHARED[told]},
+        arguments={
+            **({} if told is None else {"shared_between_machines": _SHARED[told]}),
+            **({"header": HEADER} if options.header else {}),
+        },
         machines=options.machines or 1,
         wait=options.wait or 120.0,
         shared=kind if _network.is_shared_type(kind) else "",

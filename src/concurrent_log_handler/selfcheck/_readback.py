@@ -14,24 +14,29 @@ from ._records import Claim, parse, record_text
 
 
 class Limits(NamedTuple):
-    """What the handler was asked to keep to; *slack* bytes may pass the size limit, lines may be empty."""
+    """What the handler was asked to keep to; *slack* bytes may pass the size limit, lines may be empty.
+
+    Each file begins with *header*, if there is one, and has it nowhere else.
+    """
 
     max_bytes: int
     backup_count: int
     longest: int
     slack: int = 0
     empty_lines: bool = False
+    header: bytes = b""
 
 
 @dataclass
 class Findings:
-    """What the files say, in records; `largest` is in bytes, `over_limit` in files."""
+    """What the files say, in records; `largest` is in bytes, `over_limit` and `without_one_header` in files."""
 
     lost: int = 0
     doubled: int = 0
     torn: int = 0
     out_of_order: int = 0
     over_limit: int = 0
+    without_one_header: int = 0
     present: int = 0
     expired: int = 0
     fragments: int = 0
@@ -41,7 +46,8 @@ class Findings:
 
     @property
     def wrong(self) -> bool:
-        return bool(self.lost or self.doubled or self.torn or self.out_of_order or self.over_limit)
+        damaged = self.lost or self.doubled or self.torn or self.out_of_order
+        return bool(damaged or self.over_limit or self.without_one_header)
 
     def add(self, other: Findings) -> None:
         """Add what one more log says."""
@@ -147,14 +153,24 @@ class Audit:
 
     def _read_file(self, path: str, latest: dict[int, int]) -> None:
         name = os.path.basename(path)
-        size = records = 0
+        size = records = headers = 0
+        begins = False
+        header = self._limits.header
         try:
             for line in _lines(path):
+                if header and line.rstrip(b"\r\n") == header:
+                    begins = begins or not size
+                    headers += 1
+                else:
+                    records += 1
+                    self._line(line, name, latest)
                 size += len(line)
-                records += 1
-                self._line(line, name, latest)
         except (OSError, EOFError, zlib.error) as error:
             self.findings.problems.append(f"{name} cannot be read to its end: {error}")
+        if header and size and not (begins and headers == 1):
+            self.findings.without_one_header += 1
+            where = "" if begins or not headers else ", not at its beginning"
+            self._example(f"header: {name} has {headers}{where}")
         self.findings.largest = max(self.findings.largest, size)
         if size > self._limits.max_bytes + self._limits.slack and records > 1:
             self.findings.over_limit += 1

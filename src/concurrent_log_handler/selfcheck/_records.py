@@ -17,6 +17,7 @@ _WORDS = (
 _TEXT = _WORDS * 16
 _BYTES_PER_CHARACTER = len(_WORDS.encode()) / len(_WORDS)
 _USUAL = 150
+HEADER = "#Fields: writer number text checksum"
 _OVERHEAD = 24
 
 

@@ -95,6 +95,7 @@ def show_json(settings: Settings, result: Result) -> None:
         "out_of_order": found.out_of_order,
         "expired": found.expired,
         "over_limit": found.over_limit,
+        "without_one_header": found.without_one_header,
         "handler_errors": result.handler_errors,
         "rotations": result.rotations,
         "seconds": round(result.seconds, 3),
@@ -120,6 +121,8 @@ def _rows(settings: Settings, result: Result) -> Iterator[tuple[str, str]]:
     yield "doubled", f"{found.doubled:,}"
     yield "torn", f"{found.torn:,}"
     yield "out of order within one writer", f"{found.out_of_order:,}"
+    if "header" in settings.arguments:
+        yield "files without exactly one header", f"{found.without_one_header:,}"
     if found.expired:
         yield "expired, as --backup-count says", f"{found.expired:,}"
     if result.handler_errors:

@@ -188,7 +188,14 @@ class Round:
         # While a sidecar is deleted, two processes can each hold one.  Both see room for their record, and
         # one may see half of the other's, which the kernel is still copying, and seal it.
         slack = (settings.processes - 1) * largest_bytes(settings.longest) if settings.chaos else 0
-        limits = Limits(settings.max_bytes, settings.backups(), settings.longest, slack, settings.chaos)
+        limits = Limits(
+            settings.max_bytes,
+            settings.backups(),
+            settings.longest,
+            slack,
+            settings.chaos,
+            settings.arguments.get("header", "").encode(),
+        )
         audit = Audit(self.claims, limits, heed)
         chain = chain_of(self.log, SIDECAR)
         audit.read_chain(chain)

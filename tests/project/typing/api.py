@@ -59,6 +59,10 @@ def log_in(directory: Path) -> LogFilenameType:
     return directory / "app.log"
 
 
+def columns() -> str:
+    return "time,level,message"
+
+
 by_size = ConcurrentRotatingFileHandler(
     log_in(Path()),
     "a",
@@ -82,6 +86,8 @@ by_size = ConcurrentRotatingFileHandler(
     max_total_bytes="1 GB",
     max_age=dt.timedelta(days=30),
     on_rotated=upload,
+    header="time,level,message",
+    fsync=True,
 )
 by_time = ConcurrentTimedRotatingFileHandler(
     "app.log",
@@ -98,6 +104,8 @@ by_time = ConcurrentTimedRotatingFileHandler(
     lock_timeout=2.5,
     max_age=86_400.0,
     on_rotated="shop.upload",
+    header=columns,
+    fsync=False,
 )
 
 base: logging.handlers.BaseRotatingHandler = by_size
