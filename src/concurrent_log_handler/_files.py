@@ -120,9 +120,8 @@ def closed_late(fd: int) -> int:
 
 def identity(file: Union[int, str]) -> Optional[Tuple[int, int]]:
     """Return what tells the file that a descriptor has open, or a path leads to, from others; None if there is none."""
-    if _windows.AVAILABLE and isinstance(
-        file, int
-    ):  # fstat() is slow there, and knows no device of a file without a name
+    # There fstat() is slow, and knows no device of a file without a name.
+    if _windows.AVAILABLE and isinstance(file, int):
         number = _windows.number(file)
         return None if number is None else (0, number)
     try:

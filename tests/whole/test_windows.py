@@ -1,6 +1,6 @@
 """
-The branches for Windows, on a POSIX system that pretends: what Windows lacks is taken away, and what is
-open cannot be renamed or deleted.  Nothing of this runs on a real Windows.
+Windows where Python has no ctypes, on a POSIX system that pretends: what Windows lacks is taken away, and what is
+open cannot be renamed or deleted.  What holds with ctypes is tested on Windows itself, in `tests/windows`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ PRETEND = textwrap.dedent(
     # -- the handler
     import concurrent_log_handler
     from concurrent_log_handler import ConcurrentRotatingFileHandler, _files
-    assert _files.WINDOWS
+    assert _files.WINDOWS and not _files.RENAMES_OPEN
 
     class Strict(ConcurrentRotatingFileHandler):
         def handleError(self, record):
