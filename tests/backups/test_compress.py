@@ -65,7 +65,7 @@ def while_compressing(monkeypatch: pytest.MonkeyPatch) -> WhileCompressing:
 
 
 def a_handler(directory: Path, kind: type[Strict] = Strict, **more: Any) -> Strict:
-    arguments: dict[str, Any] = {"maxBytes": 10, "backupCount": 5, "use_gzip": True, **more}
+    arguments: dict[str, Any] = {"maxBytes": 10, "backupCount": 5, "use_gzip": True, "newline": "\n", **more}
     return kind(directory / "app.log", **arguments)
 
 
@@ -939,7 +939,7 @@ def our_gz(directory: Path, *members: str) -> bytes:
     backup.touch()
     (job,) = Jobs(str(directory / "app.log"), Access()).claim([str(backup)], lambda _: True)
     for text in members:
-        with open(backup, "a") as late:
+        with open(backup, "a", newline="\n") as late:
             late.write(text)
         job.compress()
     assert job.publish([str(backup)], finally_=True) == f"{backup}.gz"
