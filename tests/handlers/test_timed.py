@@ -1036,7 +1036,7 @@ def test_namer_with_a_directory_for_each_month(tmp_path: Path) -> None:
         "2025-11/app.log.2025-11-25.gz",
         "2025-11/app.log.2025-11-26.gz",
     ]
-    assert set(logs(tmp_path)) == {"app.log", *(os.path.relpath(path, tmp_path) for path in told)}
+    assert set(logs(tmp_path)) == {"app.log", *(Path(path).relative_to(tmp_path).as_posix() for path in told)}
     handler.close()
 
 
