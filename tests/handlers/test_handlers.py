@@ -184,10 +184,11 @@ def test_mode_w_empties_the_file_once(tmp_path: Path) -> None:
     write(handler, "two")
     os.rename(tmp_path / "app.log", tmp_path / "moved")
     write(handler, "three")
+    os.rename(tmp_path / "app.log", tmp_path / "three")
     os.rename(tmp_path / "moved", tmp_path / "app.log")
     write(handler, "four")
 
-    assert contents(tmp_path) == {"app.log": "one\ntwo\nfour\n"}
+    assert contents(tmp_path) == {"app.log": "one\ntwo\nfour\n", "three": "three\n"}
 
 
 def test_mode_w_empties_at_construction_without_delay(tmp_path: Path) -> None:
@@ -363,7 +364,8 @@ def test_limit_counts_the_line_ends_that_are_written(tmp_path: Path) -> None:
 
     write(handler, "aaaa", "bbbb", "cccc")
 
-    assert contents(tmp_path) == {"app.log": "cccc\r\n", "app.log.1": "bbbb\r\n", "app.log.2": "aaaa\r\n"}
+    written = {path.name: path.read_bytes() for path in tmp_path.glob("app.log*")}
+    assert written == {"app.log": b"cccc\r\n", "app.log.1": b"bbbb\r\n", "app.log.2": b"aaaa\r\n"}
 
 
 def test_namer_and_rotator_set_after_construction(tmp_path: Path) -> None:
@@ -928,6 +930,7 @@ def test_names_of_logs(tmp_path: Path, name: str, use_gzip: bool) -> None:
     assert contents(tmp_path) == {name: "cccc\n", f"{name}.1{gz}": "bbbb\n", f"{name}.2{gz}": "aaaa\n"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows counts 255 characters, and Wine some more")
 def test_name_too_long_for_a_lock_file_is_an_error_at_construction(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="File name too long"):
         ConcurrentRotatingFileHandler(tmp_path / ("x" * 250))
@@ -1129,7 +1132,7 @@ def test_empty_terminator(tmp_path: Path) -> None:
 def test_newline(tmp_path: Path, newline: Optional[str], written: str) -> None:
     write(Strict(tmp_path / "app.log", newline=newline), "one\ntwo", "three")
 
-    assert contents(tmp_path) == {"app.log": f"one{written}two{written}three{written}"}
+    assert (tmp_path / "app.log").read_bytes() == f"one{written}two{written}three{written}".encode()
 
 
 def test_default_encoding_is_the_locales(tmp_path: Path) -> None:
@@ -1142,15 +1145,16 @@ def test_default_encoding_is_the_locales(tmp_path: Path) -> None:
     run_program(program, tmp_path, "utf8.log", PYTHONUTF8="1")
     run_program(program, tmp_path, "ascii.log", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
 
-    assert (tmp_path / "utf8.log").read_bytes() == b"caf\xc3\xa9\n"
-    assert (tmp_path / "ascii.log").read_bytes() in (b"caf\\xe9\n", b"caf\xc3\xa9\n")
+    assert (tmp_path / "utf8.log").read_bytes().rstrip() == b"caf\xc3\xa9"
+    # Windows has a code page of its own, whatever LC_ALL says.
+    assert (tmp_path / "ascii.log").read_bytes().rstrip() in (b"caf\\xe9", b"caf\xc3\xa9", b"caf\xe9")
 
 
 # -- emit_batch ---------------------------------------------------------------
 
 
 def test_batch_keeps_order_and_limit(tmp_path: Path) -> None:
-    handler = Strict(tmp_path / "app.log", maxBytes=100, backupCount=50)
+    handler = Strict(tmp_path / "app.log", maxBytes=100, backupCount=50, newline="\n")
 
     handler.emit_batch([a_record("%03d", number) for number in range(200)])
 
@@ -1700,7 +1704,7 @@ def test_batch_counts_the_byte_order_mark(tmp_path: Path, encoding: str) -> None
 
 def test_batch_from_a_deque_takes_what_it_has_dealt_with(tmp_path: Path) -> None:
     """So a caller that is interrupted knows what is left."""
-    handler = Strict(tmp_path / "app.log", maxBytes=20, backupCount=9)
+    handler = Strict(tmp_path / "app.log", maxBytes=20, backupCount=9, newline="\n")
     records = collections.deque(a_record("record %d", number) for number in range(6))
     moves = []
 

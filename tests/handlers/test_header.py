@@ -306,8 +306,10 @@ def test_header_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
     """With CPython's rule a file stays below `maxBytes`, so the shortest record needs two bytes more."""
     message = r"header must leave room for a record below maxBytes \(11\), and takes 10 bytes"
     with pytest.raises(ValueError, match=message):
-        ConcurrentRotatingFileHandler(tmp_path / "app.log", maxBytes=11, backupCount=1, header=HEADER)
-    handler = Strict(tmp_path / "app.log", maxBytes=12, backupCount=2, header=HEADER)
+        ConcurrentRotatingFileHandler(
+            tmp_path / "app.log", maxBytes=11, backupCount=1, header=HEADER, newline="\n"
+        )
+    handler = Strict(tmp_path / "app.log", maxBytes=12, backupCount=2, header=HEADER, newline="\n")
     with pytest.raises(ValueError, match=message):
         handler.maxBytes = 11
     write(handler, "", "")
@@ -338,6 +340,7 @@ def test_files_stay_below_the_limit_and_hold_everything(
     limit = len(opens) + len("\n".encode(encoding)) + room
     handler = Strict(
         directory / "app.log",
+        newline="\n",
         maxBytes=limit,
         backupCount=99,
         encoding=encoding,

@@ -139,6 +139,7 @@ def test_batch_that_cannot_be_written_reports_each_record(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="closes what Wine and Windows need themselves")
 def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
     """The backup stays as it is, and what the application opens next is not written to."""
     run_program(
