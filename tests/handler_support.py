@@ -22,7 +22,7 @@ import pytest
 from concurrent_log_handler import ConcurrentRotatingFileHandler, _windows
 
 on_wine = _windows.AVAILABLE and not _windows._NAME_FOLLOWS
-SECONDS = 30.0  # the longest that any test waits for something that should happen at once
+SECONDS = 55.0  # the longest that any test waits for something that should happen at once
 
 
 def a_record(text: str, *args: object, level: int = logging.INFO, **extra: Any) -> logging.LogRecord:
