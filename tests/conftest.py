@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,14 @@ collect_ignore = ["network"]
 def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative file name in a test or a snippet must not land in the source tree."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory on a disk where a sync takes no time, for what is killed hundreds of times."""
+    fast = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=fast if os.access(fast, os.W_OK) else None) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture(autouse=True)

@@ -479,50 +479,47 @@ def test_file_behind_a_link_has_its_name_synced_in_its_own_directory(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"use_gzip": True}], ids=["plain", "gzip"])
-def test_killed_after_each_single_step(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_killed_after_each_single_step(memory: Path, options: dict[str, Any]) -> None:
     """The steps that `fsync` adds lose nothing either."""
     run_program(
         f"""
+        Steps.NAMES += ("fdatasync", "dup")
         steps = Steps()
-        steps.counted -= {{"flock", "fchmod", "fchown", "utime"}}
-        import shutil, tempfile
+        steps.counted &= {{"fsync", "fdatasync", "dup", "rename", "replace", "unlink", "pwrite"}}
+        import shutil
         from pathlib import Path
-        memory = "/dev/shm"  # where a sync takes no time
-        logs = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
-        options = dict(maxBytes=300, backupCount=50, fsync=True, **{options})
-        try:
-            for last in range(1, 1000):
-                shutil.rmtree(logs)
-                logs.mkdir()
-                reader, writer = os.pipe()
-                def victim():
-                    handler = open_log(str(logs / "app.log"), **options)
-                    steps.arm(last)
-                    for number in range(10):
-                        write(handler, "victim", [number])
-                        assert not handler.failures, handler.failures
-                        os.writev(writer, [b"%d\\n" % number])
-                    os.writev(writer, [" ".join(steps.names).encode()])
-                child = start(victim)
-                os.close(writer)
-                with open(reader) as acknowledged:
-                    lines = acknowledged.read().splitlines()
-                [status] = join(child)
-                numbers = [int(line) for line in lines if line.isdigit()]
-                def healthy():
-                    handler = open_log(str(logs / "app.log"), **options)
-                    write(handler, "healthy", range(20))
-                    handler.close()
-                    assert not handler.failures, handler.failures
-                run_children(healthy)
-                check(logs, {{"victim": numbers, "healthy": range(20)}},
-                      perhaps=[("victim", len(numbers))], max_bytes=300)
-                if status == 0:
-                    assert "fsync" in lines[-1]
-                    break
-                assert os.WTERMSIG(status) == signal.SIGKILL, status
-        finally:
+        logs = Path("logs")
+        options = dict(maxBytes=200, backupCount=50, fsync=True, **{options})
+        for last in range(1, 1000):
             shutil.rmtree(logs)
+            logs.mkdir()
+            reader, writer = os.pipe()
+            def victim():
+                handler = open_log(**options)
+                steps.arm(last)
+                for number in range(6):
+                    write(handler, "victim", [number])
+                    assert not handler.failures, handler.failures
+                    os.writev(writer, [b"%d\\n" % number])
+                os.writev(writer, [" ".join(steps.names).encode()])
+            child = start(victim)
+            os.close(writer)
+            with open(reader) as acknowledged:
+                lines = acknowledged.read().splitlines()
+            [status] = join(child)
+            numbers = [int(line) for line in lines if line.isdigit()]
+            def healthy():
+                handler = open_log(**options)
+                write(handler, "healthy", range(8))
+                handler.close()
+                assert not handler.failures, handler.failures
+            run_children(healthy)
+            check(logs, {{"victim": numbers, "healthy": range(8)}},
+                  perhaps=[("victim", len(numbers))], max_bytes=200)
+            if status == 0:
+                assert "fsync" in lines[-1]
+                break
+            assert os.WTERMSIG(status) == signal.SIGKILL, status
         """,
-        tmp_path,
+        memory,
     )

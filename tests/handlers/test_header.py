@@ -657,16 +657,16 @@ if __name__ == "__main__":
 @posix
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["after the step", "half-way through writes"])
-@pytest.mark.parametrize("options", [{}, {"use_gzip": True, "chmod": 0o640}], ids=["plain", "gzip"])
-@pytest.mark.parametrize("way", ["emit", "batch"])
-def test_killed_after_each_single_step(tmp_path: Path, way: str, options: dict[str, Any], half: bool) -> None:
+@pytest.mark.parametrize("way", ["emit", "batch", "gzip"])
+def test_killed_after_each_single_step(memory: Path, way: str, half: bool) -> None:
     """Among the steps: a file made and nothing written to it, and half a header.  Then a healthy process carries on."""
     output = run_program(
         "steps = Steps()\n"
+        "steps.counted -= {'flock', 'close', 'fchmod', 'fchown', 'utime', 'fsync'}  # what changes no content\n"
         + PREPARED
         + f"""
 import shutil
-options = dict(maxBytes=400, backupCount=50, **{options})
+options = dict(maxBytes=300, backupCount=50, use_gzip={way == "gzip"})
 for last in range(1, 1000):
     shutil.rmtree("logs")
     Path("logs").mkdir()
@@ -674,10 +674,10 @@ for last in range(1, 1000):
     def victim():
         handler = opened(**options)
         steps.arm(last, {half})
-        for number in range(0, 12, 6 if {way == "batch"} else 1):
+        for number in range(0, 8, 4 if {way == "batch"} else 1):
             if {way == "batch"}:
-                handler.emit_batch([a_record(text_of("victim", number + each)) for each in range(6)])
-                number += 5
+                handler.emit_batch([a_record(text_of("victim", number + each)) for each in range(4)])
+                number += 3
             else:
                 write(handler, "victim", [number])
             assert not handler.failures, handler.failures
@@ -692,13 +692,13 @@ for last in range(1, 1000):
     top = numbers[-1] + 1 if numbers else 0
     def healthy():
         handler = opened(**options)
-        write(handler, "healthy", range(20))
+        write(handler, "healthy", range(8))
         handler.close()
         assert not handler.failures, handler.failures
     run_children(healthy)
     try:
-        look({{"victim": range(top), "healthy": range(20)}},
-             [("victim", n) for n in range(top, 12)], torn={int(half)})
+        look({{"victim": range(top), "healthy": range(8)}},
+             [("victim", n) for n in range(top, 8)], torn={int(half)})
     except AssertionError as error:
         raise AssertionError(f"killed after step {{last}} of {{lines}}") from error
     if status == 0:
@@ -706,7 +706,7 @@ for last in range(1, 1000):
         break
     assert os.WTERMSIG(status) == signal.SIGKILL, status
 """,
-        tmp_path,
+        memory,
     )
 
     steps, *names = output.split()
