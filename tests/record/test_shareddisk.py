@@ -579,7 +579,7 @@ def test_what_is_locked_is_open_for_writing_where_it_may_be(tmp_path: Path) -> N
 def test_another_users_file_is_locked_to_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch(0o444)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
         folder.chmod(0o755)
 
     def as_another() -> None:

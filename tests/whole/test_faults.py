@@ -37,7 +37,7 @@ def failing(name, real):
 
 could_utime = os.utime in os.supports_fd
 for name in ("open", "close", "stat", "lstat", "fstat", "rename", "replace", "unlink", "link", "fchmod", "fchown",
-             "fsync", "utime", "scandir", "ftruncate", "pwrite", "pread", "write", "read"):
+             "fsync", "fdatasync", "dup", "utime", "scandir", "ftruncate", "pwrite", "pread", "write", "read"):
     setattr(os, name, failing(name, getattr(os, name)))
 if could_utime:
     os.supports_fd.add(os.utime)
@@ -63,14 +63,18 @@ def open_now():
     paths = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
     return [path for path in paths if os.path.lexists(path)]
 
-def text_of(directory):
+def text_of(directory, header):
     lines = []
     for name in sorted(os.listdir(directory)):
         path = os.path.join(directory, name)
         if name == ".__app.lock":
             continue
         with (gzip.open if name.endswith(".gz") else open)(path, "rt") as file:
-            lines += file.read().splitlines()
+            content = file.read().splitlines()
+        if header is not None and content:
+            first = content.pop(0)
+            assert (first, content.count(header)) == (header, 0), (name, first, content)
+        lines += content
     return lines
 
 def one_round(directory, options, faulty):
@@ -85,7 +89,7 @@ def one_round(directory, options, faulty):
         finally:
             Fault.on = False
     handler.close()
-    lines = text_of(directory)
+    lines = text_of(directory, options.get("header"))
     names = set(os.listdir(directory))
     wrong = []
     for number in range(12):
@@ -131,6 +135,8 @@ print(at)
         '{"use_gzip": true}',
         '{"use_gzip": true, "chmod": 384}',
         '{"keep_file_open": false}',
+        '{"header": "#", "fsync": true}',
+        '{"header": "#", "fsync": true, "use_gzip": true, "keep_file_open": false}',
         '{"shared_between_machines": true, "use_gzip": true}',
     ],
 )
