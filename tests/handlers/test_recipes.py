@@ -149,14 +149,14 @@ def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
         from concurrent_log_handler._backups import _jobs
 
         reading, go_on = threading.Event(), threading.Event()
-        read = os.read
-        def waiting_read(fd, size):
-            data = read(fd, size)
+        read = _jobs.read_at
+        def waiting_read(fd, size, offset):
+            data = read(fd, size, offset)
             if threading.current_thread() is not threading.main_thread() and size > 10000:
                 reading.set()
                 assert go_on.wait(20)
             return data
-        _jobs.os = type("os", (), {**vars(os), "read": staticmethod(waiting_read)})
+        _jobs.read_at = waiting_read
 
         handler = ConcurrentRotatingFileHandler(
             "app.log", maxBytes=3_000_000, backupCount=3, use_gzip=True, background_gzip=True

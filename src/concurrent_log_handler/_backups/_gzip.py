@@ -92,5 +92,3 @@ def packed_size(path: str, source: int) -> int:
             return size
     except (OSError, EOFError, zlib.error):
         return -1
-    finally:
-        os.lseek(source, 0, os.SEEK_SET)  # for whoever compresses it

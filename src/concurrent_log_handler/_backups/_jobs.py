@@ -23,6 +23,7 @@ from concurrent_log_handler._files import (
     identity,
     names_like,
     open_to_lock,
+    read_at,
     remove,
     sync_directory,
 )
@@ -60,7 +61,7 @@ class Job:
         member = Member()
         while True:
             self._check()
-            data = os.read(self._source, CHUNK)
+            data = read_at(self._source, CHUNK, self._read)
             if not data:
                 break
             self._read += len(data)
