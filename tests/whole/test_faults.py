@@ -141,9 +141,9 @@ print(at)
     ],
 )
 @pytest.mark.parametrize("faulty", [0, 1, 2, 6], ids=["first record", "second", "rotation", "late rotation"])
-def test_every_call_fails_once(tmp_path: Path, options: str, faulty: int) -> None:
+def test_every_call_fails_once(memory: Path, options: str, faulty: int) -> None:
     """What the record needs goes to `handleError`; what a rotation or a compression needs, costs no record."""
-    steps = int(run_program(PROGRAM, tmp_path, options, str(faulty)))
+    steps = int(run_program(PROGRAM, memory, options, str(faulty)))
 
     assert 4 < steps < 999
-    assert contents(tmp_path) == {}
+    assert contents(memory) == {}
