@@ -69,17 +69,18 @@ import logging, multiprocessing, sys
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from concurrent_log_handler.patterns import BatchingQueueListener, GracefulQueueHandler
 
-def child(records, dropped):
+def child(records, dropped, together):
     handler = GracefulQueueHandler(records)
+    together.wait(20)  # their last wait is short, and a start may take seconds
     for number in range(300):
         handler.handle(logging.LogRecord("child", 20, "f", 1, f"number {number}", None, None))
     dropped.put(handler.dropped_count)
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
-    records, dropped = context.Queue(10), context.Queue()
+    records, dropped, together = context.Queue(10), context.Queue(), context.Barrier(2)
     listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
-    children = [context.Process(target=child, args=(records, dropped)) for _ in range(2)]
+    children = [context.Process(target=child, args=(records, dropped, together)) for _ in range(2)]
     for each in children:
         each.start()
     counts = [dropped.get(timeout=20) for _ in children]
