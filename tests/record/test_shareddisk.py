@@ -26,7 +26,7 @@ import pytest
 import process_helpers
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
 from concurrent_log_handler._files import open_to_lock
-from concurrent_log_handler._locks import LockTimeoutError, _sidecar
+from concurrent_log_handler._locks import LockTimeoutError, _platform, _sidecar
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from concurrent_log_handler._record import _shareddisk
 from concurrent_log_handler._record._shareddisk import SharedDiskFile
@@ -346,7 +346,8 @@ def test_a_wait_is_no_burst_of_requests(tmp_path: Path, monkeypatch: pytest.Monk
             tries.append(time.monotonic())
         return real(fd, operation)
 
-    monkeypatch.setattr(_sidecar, "flock", flock)
+    for room in (_sidecar, _platform):
+        monkeypatch.setattr(room, "flock", flock)
     other = holding(tmp_path / ".__app.lock")
     write(handler, "two")
     os.close(other)

@@ -15,7 +15,7 @@ from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler._settings import Settings
 
-from ._platform import directory_lock
+from ._platform import FAR, directory_lock
 from ._sidecar import INSIDE, SidecarLock
 from ._threads import CONFIG_PATIENCE, logging_is_locked_here
 
@@ -112,6 +112,11 @@ class LogLocks:
         with directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE)) as state:
             self._live.ask_for_all_names()
             yield state
+
+    def reach_far(self) -> None:
+        """Have the locks taken as is right where each try goes to a server, and others see what is closed alone."""
+        self.close_each_time = True
+        self.sidecar.manner = FAR
 
     def close_files(self) -> None:
         """Close the files between two records, with the lock held, and release it."""

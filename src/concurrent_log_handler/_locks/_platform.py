@@ -9,13 +9,13 @@ import contextlib
 import errno
 import os
 from time import sleep
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import portalocker
 import portalocker.portalocker
 
 from concurrent_log_handler._clock import monotonic
-from concurrent_log_handler._files import WINDOWS, close_quietly, identity
+from concurrent_log_handler._files import WINDOWS, close_quietly, closed_late, identity
 from concurrent_log_handler._forks import here, home, in_child
 from concurrent_log_handler._windows_lock import lock_now, unlock
 
@@ -24,15 +24,44 @@ SHARED_NOW = int(portalocker.LOCK_SH | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
 _CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
 
+
+class Manner(NamedTuple):
+    """How a lock is waited for, by where the lock file lies, and what its file needs there."""
+
+    tries: int  #: In one burst.
+    sleeps: Tuple[float, float]  #: The first and the longest between bursts, in seconds.
+    pause: float  #: Seconds before the first burst.
+    patience: float  #: Seconds to wait, for a record, while the last wait was in vain.
+    consequence: str  #: What becomes of records without the lock.
+    opened: Callable[[int], int]  #: Returns the descriptor to go on with for the one that was opened.
+    written: Callable[[int], object]  #: Has what was written where others see it.
+
+
 # Waiting: bursts of tries, since the holder is usually done in microseconds, with sleeps between
 # them that grow.  A burst after each sleep keeps the slowest call short: the lock is free
 # several times during it.  A sleep costs about 60 microseconds more than it is asked for.
 # The thread lock and sleep() are taken from one import: where gevent patches them, it patches both.
-TRIES = 20
-TRIES_BEFORE_YIELDING = 5
-NEAR = (0.00005, 0.002)
-FAR = (0.001, 0.016)  # each try is a request to a server
-yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+_TRIES_BEFORE_YIELDING = 5
+NEAR = Manner(
+    tries=20,
+    sleeps=(0.00005, 0.002),
+    pause=0.0,
+    patience=0.0,
+    consequence="records are appended without it, and the file is not rotated meanwhile",
+    opened=lambda fd: fd,
+    written=lambda _: None,
+)
+# Each try is a request to a server.
+FAR = Manner(
+    tries=1,
+    sleeps=(0.001, 0.016),
+    pause=0.001,
+    patience=0.05,
+    consequence="on a disk that machines share nothing is written without it, so the record is not in the file",
+    opened=closed_late,
+    written=os.fsync,
+)
+_yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 
 
 def _bind_locker() -> Callable[[int, int], object]:
@@ -55,12 +84,25 @@ def contended(error: OSError) -> bool:
     return error.errno in _CONTENDED
 
 
-def wait_for(
-    attempt: Callable[[], bool], timeout: Optional[float], sleeps: Tuple[float, float] = NEAR
-) -> bool:
+def burst(fd: int, manner: Manner) -> bool:
+    """Try some times in a row to lock *fd*, as fast as can be: the holder is usually done in microseconds."""
+    for tries in range(manner.tries):
+        try:
+            flock(fd, EXCLUSIVE_NOW)
+        except OSError as error:
+            if not contended(error):
+                raise
+        else:
+            return True
+        if tries >= _TRIES_BEFORE_YIELDING:
+            _yield_processor()  # to the holder, perhaps
+    return False
+
+
+def wait_for(attempt: Callable[[], bool], timeout: Optional[float], manner: Manner = NEAR) -> bool:
     """Call *attempt* until it returns True, at most about *timeout* seconds (None: for ever)."""
     until = None if timeout is None else monotonic() + timeout
-    pause, longest = sleeps
+    pause, longest = manner.sleeps
     while not attempt():
         if until is not None and monotonic() >= until:
             return False

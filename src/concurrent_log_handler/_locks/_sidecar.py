@@ -10,49 +10,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import sys
 import weakref
+from functools import partial
 from os import lseek
 from time import sleep
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
-from concurrent_log_handler._files import (
-    WINDOWS,
-    Access,
-    close_quietly,
-    closed_late,
-    is_ours,
-    mark,
-    open_in_directory,
-    read_at,
-    root,
-    write_at,
-)
+from concurrent_log_handler._files import WINDOWS, Access, close_quietly, is_ours, read_at, root, write_at
 from concurrent_log_handler._forks import home
 
 from . import LockTimeoutError
-from ._platform import (
-    EXCLUSIVE_NOW,
-    FAR,
-    NEAR,
-    TRIES,
-    TRIES_BEFORE_YIELDING,
-    UNLOCK,
-    contended,
-    flock,
-    wait_for,
-    yield_processor,
-)
+from ._lockfile import open_lock_file, require_regular
+from ._platform import EXCLUSIVE_NOW, NEAR, UNLOCK, burst, flock, wait_for
 from ._threads import ThreadLock
 
 # How a step that `run` calls came in: without the thread lock, with it, or from inside another step of this thread.
 OUTSIDE, ENTERED, INSIDE = range(3)
 
-# Where each try goes to a server: seconds to wait, for a record, while the last wait was in vain.
-_STUCK_PATIENCE = 0.05
-_APPENDED = "records are appended without it, and the file is not rotated meanwhile"
-_REFUSED = "on a disk that machines share nothing is written without it, so the record is not in the file"
+_STUCK_THREAD_PATIENCE = 0.001
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
@@ -83,7 +59,7 @@ class SidecarLock:
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
         fd: The open sidecar, or -1.
         writable: Whether it may be written to: by its mode, and since it has no other name.
-        distant: Each try is a request to a server, and nothing is written without the lock.
+        manner: How it is waited for.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
         users: The handlers on this log.
     """
@@ -96,7 +72,7 @@ class SidecarLock:
         self.held = False
         self.entered = False
         self.stuck = False
-        self.distant = False
+        self.manner = NEAR
         self.trouble: Optional[BaseException] = None
         self.users: weakref.WeakValueDictionary[int, LockUser] = weakref.WeakValueDictionary()
         self._access = access
@@ -186,7 +162,7 @@ class SidecarLock:
     def enter(self, timeout: Optional[float]) -> bool:
         """Take the thread lock; *timeout* seconds (None: for ever) are for a holder that does not let go."""
         if self.stuck and timeout is not None:
-            timeout = min(timeout, _STUCK_PATIENCE if self.distant else 0.001)
+            timeout = min(timeout, max(self.manner.patience, _STUCK_THREAD_PATIENCE))
         if self._threads.take(timeout):
             return True
         self._give_up(timeout, "another thread of this process holds it")
@@ -234,7 +210,9 @@ class SidecarLock:
         turn, until the stack is full.
         """
         try:
-            return is_ours(self.fd, self._mark) and (self._burst() or WINDOWS)  # which locks nothing twice
+            return is_ours(self.fd, self._mark) and (
+                burst(self.fd, self.manner) or WINDOWS
+            )  # which locks nothing twice
         except OSError:
             return False
 
@@ -284,8 +262,7 @@ class SidecarLock:
         write_at(self.fd, content, 0)
         lseek(self.fd, self._mark, os.SEEK_SET)
         os.ftruncate(self.fd, len(content))
-        if self.distant:
-            os.fsync(self.fd)
+        self.manner.written(self.fd)
 
     def close(self) -> None:
         """Close the sidecar; the next `acquire` opens it again."""
@@ -301,20 +278,20 @@ class SidecarLock:
     def check_path(self) -> None:
         """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
         with contextlib.suppress(FileNotFoundError):
-            _require_regular(os.lstat(self.path), self.path)
+            require_regular(os.lstat(self.path), self.path)
 
     def _acquire_slowly(self, timeout: Optional[float]) -> bool:
         if self.stuck and timeout is not None:
-            timeout = min(timeout, _STUCK_PATIENCE) if self.distant else 0.0
+            timeout = min(timeout, self.manner.patience)
         try:
             for _ in range(100):
                 opened = not is_ours(self.fd, self._mark)
                 if opened:
                     self._open()
-                elif self.distant:
-                    sleep(FAR[0])  # `acquire` has just tried
+                elif self.manner.pause:
+                    sleep(self.manner.pause)  # `acquire` has just tried
                 try:
-                    had = wait_for(self._burst, timeout, FAR if self.distant else NEAR)
+                    had = wait_for(partial(burst, self.fd, self.manner), timeout, self.manner)
                 except OSError:
                     if opened:
                         raise
@@ -336,26 +313,10 @@ class SidecarLock:
             self.stuck = True
             return False
 
-    def _burst(self) -> bool:
-        """Try some times in a row, as fast as can be: the holder is usually done in microseconds."""
-        fd = self.fd
-        for tries in range(1 if self.distant else TRIES):
-            try:
-                flock(fd, EXCLUSIVE_NOW)
-            except OSError as error:
-                if not contended(error):
-                    raise
-            else:
-                return True
-            if tries >= TRIES_BEFORE_YIELDING:
-                yield_processor()  # to the holder, perhaps
-        return False
-
     def _give_up(self, waited: Optional[float], cause: str) -> None:
         if not self.stuck:
             self.trouble = LockTimeoutError(
-                f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); "
-                + (_REFUSED if self.distant else _APPENDED)
+                f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); {self.manner.consequence}"
             )
         self.stuck = True
 
@@ -370,37 +331,9 @@ class SidecarLock:
 
     def _open(self) -> None:
         self.fd = -1
-        fd = open_in_directory(self.path, self._open_path, within=self._root)
-        if self.distant:
-            fd = closed_late(fd)
-        try:
-            found = os.fstat(fd)
-            _require_regular(found, self.path)
-            # Another name for it may be somebody's try to have us write into another file.
-            self.writable = self.writable and found.st_nlink <= 1
-            self._identity = (found.st_dev, found.st_ino)
-            self._mark = mark(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        self.fd = fd
-
-    def _open_path(self) -> int:
-        # A symbolic link here may be somebody's try to have us lock, or create, another file.
-        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        try:
-            self.writable = True
-            return self._access.open(self.path, os.O_RDWR | flags)
-        except PermissionError as error:
-            try:
-                self.writable = False
-                return self._access.open(self.path, os.O_RDONLY | flags, create=False)
-            except FileNotFoundError:
-                raise error from None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise _not_regular(self.path, error.errno) from error
-            raise
+        self._identity, self._mark, self.writable, self.fd = open_lock_file(
+            self.path, self._access, self._root, self.manner.opened
+        )
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -423,12 +356,3 @@ class SidecarLock:
             if user is not None:
                 user.after_fork()
         self._generation = generation
-
-
-def _not_regular(path: str, number: int) -> OSError:
-    return OSError(number, "the lock file must be a regular file, and something else lies there", path)
-
-
-def _require_regular(found: os.stat_result, path: str) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise _not_regular(path, errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL)

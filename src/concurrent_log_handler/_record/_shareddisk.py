@@ -13,7 +13,7 @@ import os
 import warnings
 from functools import partial
 from time import sleep
-from typing import Callable, Optional, Protocol
+from typing import Callable, Optional
 from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
@@ -29,10 +29,6 @@ _SMB = ("cifs", "smb2", "smb3")
 _MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
 _OPEN_PATIENCE = 3.0
 _OPEN_PAUSE = 0.02
-
-
-class _Locks(Locks, Protocol):
-    close_each_time: bool
 
 
 class SharedDiskFile(LiveFile):
@@ -140,7 +136,7 @@ def _have_it_closed(fd: int) -> None:
         flock(fd, UNLOCK)
 
 
-def choose(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> None:
+def choose(live: LiveFile, locks: Locks, shared: Optional[bool]) -> None:
     """
     Make *live* a `SharedDiskFile` where it is on a disk that machines share, now or later.
 
@@ -154,7 +150,7 @@ def choose(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> None:
     live.on_other_disk(live)
 
 
-def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
+def _recognise(locks: Locks, shared: Optional[bool], live: LiveFile) -> bool:
     """Tell whether *live* has become a `SharedDiskFile`."""
     if not live.is_file() or not (is_shared(live.path) if shared is None else shared):
         return False
@@ -164,8 +160,7 @@ def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
     live._disk = None  # `fsync` asks for no more than is done here, and would keep the file open
     live.locks = locks
     live.on_smb = file_system_type(live.path) in _SMB
-    locks.close_each_time = True
-    locks.sidecar.distant = True
+    locks.reach_far()
     return True
 
 
