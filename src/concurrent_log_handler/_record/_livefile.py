@@ -18,19 +18,18 @@ from typing import Callable, Optional, Protocol, Tuple
 
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
-    WINDOWS,
     Access,
     append_to,
     close_quietly,
     is_ours,
     mark,
-    open_in_directory,
     read_at,
     root,
     truncate,
 )
 
 from ._header import Header
+from ._opening import open_to_append
 from ._tail import torn_end
 from ._text import TextFormat
 from ._whole import write_rest, write_through
@@ -39,8 +38,6 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-_APPEND = os.O_RDWR | os.O_APPEND
 
 # Seconds from `look` to the end of `append` up to which nobody can have compressed the file
 # meanwhile: `_compress` removes no backup that young.
@@ -310,33 +307,7 @@ class LiveFile:
     # -- opening --------------------------------------------------------------
 
     def _open(self) -> int:
-        return open_in_directory(self.path, self._open_path, within=self._root)
-
-    def _open_path(self) -> int:
-        try:
-            fd = self._access.open(self.path, _APPEND)
-        except PermissionError:
-            return self._open_to_write()
-        try:
-            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-                return fd
-        except OSError:
-            os.close(fd)
-            raise
-        # A pipe that we could read ourselves would never tell that its reader has gone.
-        os.close(fd)
-        return self._open_to_write()
-
-    def _open_to_write(self) -> int:
-        # A pipe without a reader is an error then, in place of waiting for one.
-        fd = self._access.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
-        try:
-            if not WINDOWS:
-                os.set_blocking(fd, True)
-        except OSError:
-            os.close(fd)
-            raise
-        return fd
+        return open_to_append(self.path, self._access, self._root)
 
     def _look_again(self) -> int:
         there: Optional[os.stat_result] = None
