@@ -125,13 +125,29 @@ class LogLocks:
         if RENAMES_OPEN and not self._settings.keep_file_open:
             self.sidecar.close()
 
+    def close(self, finish: Callable[[], object]) -> None:
+        """Call *finish*, without the thread lock, then close the files; the next record opens them again."""
+        lock = self.sidecar
+        notice_fork()
+        if not (lock.mine() and lock.held):
+            self._without_thread_lock(finish)  # logging.shutdown() comes here with it held
+        mine = lock.mine()
+        try:
+            if mine or lock.enter(self.closing_timeout()):
+                self._live.close()
+                if not lock.held:
+                    lock.close()
+        finally:
+            if not mine and lock.mine():
+                lock.rlock.release()
+
     def closing_timeout(self) -> Optional[float]:
         """Return the time-out, or less in `dictConfig()`: who has the lock may wait for this thread."""
         if not logging_is_locked_here():
             return self.timeout
         return CONFIG_PATIENCE if self.timeout is None else min(self.timeout, CONFIG_PATIENCE)
 
-    def without(self, wait: Callable[[], object]) -> None:
+    def _without_thread_lock(self, wait: Callable[[], object]) -> None:
         """Call *wait* with the thread lock released, however often this thread has it, and taken again behind it."""
         levels = self.sidecar.leave()
         try:

@@ -6,7 +6,6 @@ known to the parts that the handler holds: the locks, the live file, the backups
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -22,7 +21,6 @@ from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
 from concurrent_log_handler._backups import Chain
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._compressor import Compressor
-from concurrent_log_handler._backups._gzip import GZ, has_read
 from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._backups._schedule import Schedule
 from concurrent_log_handler._files import check_parent
@@ -33,6 +31,7 @@ from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
+from ._apart import Apart
 from ._batch import Batch
 from ._disk import Disk
 from ._format import QuickFormat
@@ -48,11 +47,8 @@ class ConcurrentHandler(BaseRotatingHandler):
     """
     A rotating file handler whose every record is written whole, once, under a lock that processes share.
 
-    A subclass says when a rotation is due (`shouldRollover`), how it is done (`_roll`), which backups there
-    are (`_backups`), and which of them are too many (`_surplus`).
-
-    Args:
-        given: The constructor's arguments by name.
+    A subclass says when a rotation is due (`shouldRollover`), how it is done (`_roll`), which backups there are
+    (`_backups`), and which of them are too many (`_surplus`).  *given*: its constructor's arguments by name.
     """
 
     _class_terminator = "\n"
@@ -64,9 +60,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     backupCount = Setting[int]()  #: Backups kept.
     max_total_bytes = Setting[Optional[int]]()  #: Limit of all files of this log together in bytes, or None.
     max_age = Setting[Optional[float]]()  #: Age in seconds beyond which backups go, or None.
-    on_rotated = Setting[
-        Optional[OnRotated]
-    ]()  #: What is called with the path of each complete backup, or None.
+    on_rotated = Setting[Optional[OnRotated]]()  #: What is called with the path of each complete backup.
     lock_timeout = Setting[Optional[float]]()
     use_gzip = Setting[bool]()
     background_gzip = Setting[bool]()
@@ -94,9 +88,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._set_up()
         mode = self._settings.mode
         # By its name: a user's class may have another handler of the standard library among its bases.
-        BaseRotatingHandler.__init__(
-            self, self.baseFilename, mode, encoding=given["encoding"], delay=True, errors=given["errors"]
-        )
+        BaseRotatingHandler.__init__(self, self.baseFilename, mode, given["encoding"], True, given["errors"])
         self.delay = self._settings.delay
         terminator = given["terminator"]
         self.terminator = self._class_terminator if terminator == "\n" else terminator
@@ -115,8 +107,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         warn_of_old_hooks(cls)
         own = class_attribute(cls, "terminator")
         if isinstance(own, str):  # of the class, or of a mixin before us, as `StreamHandler` documents it
-            cls._class_terminator = own
-            cls.terminator = ConcurrentHandler.__dict__["terminator"]  # type: ignore[method-assign]  # stays in force
+            cls._class_terminator, cls.terminator = own, ConcurrentHandler.terminator  # type: ignore[method-assign]
 
     def _set_up(self) -> None:
         """Make the parts, which belong to this process and are neither copied nor pickled."""
@@ -124,8 +115,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._text = settings.text
         self._lock = lock_for(self.lockFilename, settings.access)
         self._afterwards = Afterwards(log, settings.debug)
-        bare, fixed = settings.text.opening(""), not callable(settings.header)
-        header = Header(settings.opening, bare, fixed, self._afterwards.report)
+        fixed = not callable(settings.header)
+        header = Header(settings.opening, settings.text.opening(""), fixed, self._afterwards.report)
         self._disk = Disk(log, self._afterwards) if settings.fsync else None
         self._live = live_file(log, settings.access, settings.text, header, self._disk)
         self._locks = LogLocks(self._lock, self._live, settings)
@@ -134,6 +125,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         if isinstance(self, TimedRotatingFileHandler):
             self._schedule = Schedule(self._live.filled, self._lock, self._afterwards)
         both = self._locks, self._afterwards
+        self._apart = Apart(self._live, *both)
         self._announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, self._announcer)
         retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
@@ -152,7 +144,7 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     _PARTS: Tuple[str, ...] = (
         *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
-        *("_announcer", "_compressor", "_rotation", "_schedule", "_disk"),
+        *("_apart", "_announcer", "_compressor", "_rotation", "_schedule", "_disk"),
     )
 
     def after_fork(self) -> None:
@@ -171,9 +163,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         """
         Write *record* if the filters let it pass.
 
-        Unlike `logging.Handler.handle`, it leaves the locking to `emit`, so that compression,
-        which comes last, keeps nobody waiting.  An `emit` of a subclass is called with the thread
-        lock held, as it may expect.
+        The locking is left to `emit`, so that compression, which comes last, keeps nobody waiting; but an `emit`
+        of a subclass is called with the thread lock held, as by `logging.Handler.handle`.
         """
         passed: Any = self.filter(record)
         if passed:
@@ -212,10 +203,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         text = self.format(record) + self._terminator
         data = text.encode(form.codec, form.errors) if form.newline == "\n" else form.encode(text)
         if way == INSIDE:
-            # The process has the lock already; the record goes to the live path at once and by itself.
-            if not lock.again() and self._live.needs_lock:
-                raise lock.take_trouble()
-            self._live.append_apart(data, self._is_missing)
+            self._apart.write_inside(self._backups, data)
         elif way and lock.acquire(self._settings.lock_timeout):
             live, rotation = self._live, self._rotation
             looked = monotonic()
@@ -229,12 +217,12 @@ class ConcurrentHandler(BaseRotatingHandler):
                 if not self._locks.close_each_time:
                     lock.release()
                 if monotonic() - looked > LATE:
-                    self._make_sure(data, size)
+                    self._apart.make_sure(self._backups, data, size)
             finally:
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            self._write_apart(data)
+            self._apart.write(self._backups, data)
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
 
     def format(self, record: LogRecord) -> str:
@@ -248,12 +236,9 @@ class ConcurrentHandler(BaseRotatingHandler):
         """
         Write *records* in their order, under one lock, with one write for each file that they fill.
 
-        Every record has `emit`'s guarantees; one that cannot be formatted or written goes to
-        `handleError` and leaves the others alone.  Level and filters are the caller's business,
-        as with `emit`.
-
-        From a `collections.deque`, records are taken as they are dealt with: after an interrupt,
-        what is left in it was not written.
+        Each has `emit`'s guarantees; one that cannot be formatted or written goes to `handleError` and leaves the
+        others alone.  From a `collections.deque`, records are taken as they are dealt with: after an interrupt,
+        what is left in it was not written.  Level and filters are the caller's business, as with `emit`.
         """
         notice_fork()
         batch = Batch(records)
@@ -272,45 +257,17 @@ class ConcurrentHandler(BaseRotatingHandler):
         batch.encode(self._bytes)
         if batch.lines and way and self._lock.acquire(self._settings.lock_timeout):
             try:
-                batch.write(self._live, self._rotation.is_due, self._make_room, self._make_sure)
+                make_room = partial(self._rotation.make_room, self)
+                make_sure = partial(self._apart.make_sure, self._backups)
+                batch.write(self._live, self._rotation.is_due, make_room, make_sure)
             finally:
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            batch.write_each(self._write_apart)
+            batch.write_each(partial(self._apart.write, self._backups))
         return self._afterwards.take() if way <= ENTERED else ()
 
-    def _write_apart(self, data: bytes) -> None:
-        """Append *data* without the lock, since it could not be had, and have that reported once."""
-        if self._live.needs_lock:
-            raise self._lock.take_trouble()
-        self._live.append_apart(data, self._is_missing)
-        trouble, self._lock.trouble = self._lock.trouble, None
-        if (
-            trouble is not None and self._live.is_file()
-        ):  # /dev/stdout and the like have no place for a sidecar
-            self._afterwards.report(trouble)
-
-    def _make_sure(self, data: bytes, size: int) -> None:
-        """
-        Write *data* again if the file that it went to, behind *size* bytes, was already out of use.
-
-        Somebody who deletes the sidecar puts us under another lock than the process that rotates.
-        If we then come `LATE` with what `look` saw, the file may be a backup by now, or gone.
-        """
-        with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
-            if not self._live.linked() and self._is_missing(self._live.fd, data, size):
-                self._live.append_apart(data, self._is_missing)
-
-    def _is_missing(self, fd: int, data: bytes, size: int) -> bool:
-        """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
-        with self._locks.directory():  # whoever removed the file is done with it
-            return not has_read((name + GZ for name in self._backups().names()), fd, data, size)
-
     # -- rotation --------------------------------------------------------------
-
-    def _make_room(self, record: LogRecord, length: int) -> int:
-        return self._rotation.make_room(self, record, length)
 
     def _adjust(self) -> None:
         self._rotation.adjust(self)
@@ -324,15 +281,13 @@ class ConcurrentHandler(BaseRotatingHandler):
         Rotate now, whatever the size or the time; callable from anywhere, also without the lock.
 
         Raises:
-            OSError: The rotation could not be done.  Nothing is lost; at most it stopped half-way,
-                and the next one goes on from there.
+            OSError: The rotation failed.  Nothing is lost; where it stopped half-way, the next one goes on.
             LockTimeoutError: Another process held the lock for `lock_timeout` seconds.
         """
         by_hand = not self._lock.mine()
         if self._rotation.rolling and not by_hand:
             return  # called from inside itself, say by a namer that logs
-        if self._locks.exclusive(partial(self._rotation.roll_over, self)):
-            self.num_rollovers += 1
+        self.num_rollovers += self._locks.exclusive(partial(self._rotation.roll_over, self))
         if by_hand:
             self._do_afterwards()
 
@@ -371,24 +326,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         """Do nothing: a record is in the file when the logging call returns."""
 
     def close(self) -> None:
-        """
-        Close the files, after waiting for a compression in the background.
-
-        A record that comes later opens them again.
-        """
-        lock = self._lock
-        notice_fork()
-        if not (lock.mine() and lock.held):
-            self._locks.without(self._finish)  # logging.shutdown() comes here with the thread lock held
-        mine = lock.mine()
-        try:
-            if mine or lock.enter(self._locks.closing_timeout()):
-                self._live.close()
-                if not lock.held:
-                    lock.close()
-        finally:
-            if not mine and lock.mine():
-                lock.rlock.release()
+        """Close the files, after waiting for a compression in the background; a later record opens them again."""
+        self._locks.close(self._finish)
         logging.StreamHandler.close(self)
 
     def _finish(self) -> None:
@@ -436,17 +375,15 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def getLockFilename(self, lock_file_directory: Optional[LogFilenameType] = None) -> str:
         """Return the sidecar's path; a *lock_file_directory* that is missing is made."""
-        if not lock_file_directory:
-            return sidecar_path(self.baseFilename)
-        directory = os.path.abspath(os.fsdecode(lock_file_directory))
-        os.makedirs(directory, exist_ok=True)
+        directory = os.path.abspath(os.fsdecode(lock_file_directory)) if lock_file_directory else None
+        if directory is not None:
+            os.makedirs(directory, exist_ok=True)
         return sidecar_path(self.baseFilename, directory)
 
     @staticmethod
     def baseLockFilename(baseFilename: str) -> Tuple[str, str]:
         """Return (directory, name) of the sidecar that belongs to the log *baseFilename*."""
-        folder, name = os.path.split(sidecar_path(baseFilename))
-        return folder, name
+        return os.path.split(sidecar_path(baseFilename))
 
     # -- pickling (spawn) -----------------------------------------------------
 
