@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Installing and booting a virtual machine takes more than `pytest` alone may be taken to ask for: name it.
 collect_ignore = ["network"]
+
+# How long an example takes is the machine's business; a hang fails by pytest's time-out.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -334,7 +334,7 @@ def boundary_after(oracle: TimedRotatingFileHandler, now: int) -> int:
 AT_TIMES = st.none() | st.just(dt.time()) | st.times()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(["S", "M", "H", "D", *ON_THE_WALL]), st.integers(1, 40), AT_TIMES, MOMENTS)
 def test_in_utc_every_boundary_is_the_stdlibs(
     when: str, interval: int, at_time: Optional[dt.time], now: int
@@ -352,7 +352,7 @@ def test_in_utc_every_boundary_is_the_stdlibs(
 
 
 @needs_tzset
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(list(CHANGES)), st.sampled_from(["H", "D", *ON_THE_WALL]), AT_TIMES, MOMENTS)
 @example("Europe/Berlin", "MIDNIGHT", None, utc("2026-03-28T23:00"))
 @example("America/New_York", "W6", None, utc("2026-11-01T12:00"))
@@ -374,7 +374,7 @@ def test_in_local_time_every_boundary_is_the_stdlibs_away_from_changes(
 
 
 @needs_tzset
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(list(CHANGES)), st.sampled_from(["H", *ON_THE_WALL]), AT_TIMES, MOMENTS, MOMENTS)
 def test_boundaries_never_go_backwards(
     where: str, when: str, at_time: Optional[dt.time], one: int, other: int

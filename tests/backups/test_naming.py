@@ -312,7 +312,7 @@ def test_namer_that_fails_on_a_strange_name_leaves_it_alone() -> None:
     assert names_of(list_backups(daily(strict), listing)) == ["app.log.2026-01-01"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["%Y-%m-%d_%H-%M-%S", "%Y-%m-%d", "%d.%m.%Y", "%G-W%V", "%Y-%m-%d.log"]),
     st.sampled_from([None, at_end, lambda path: path + ".gz"]),

@@ -121,7 +121,7 @@ def test_names_within_the_limit_are_all_named_and_others_only_if_they_are_there(
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     there=st.sets(st.tuples(st.integers(1, 9), st.sampled_from(["", ".gz"]))),
     limit=st.integers(0, 9),

@@ -95,7 +95,7 @@ def outcome(
     return after
 
 
-@settings(max_examples=150 if os.name != "nt" else 25, deadline=None)
+@settings(max_examples=150 if os.name != "nt" else 25)
 @given(
     found=st.lists(TEXT, max_size=6).map(tuple),
     max_bytes=st.integers(0, 120),
@@ -123,7 +123,7 @@ def test_same_records_give_the_same_files(
     assert ours == theirs
 
 
-@settings(max_examples=60 if os.name != "nt" else 15, deadline=None)
+@settings(max_examples=60 if os.name != "nt" else 15)
 @given(
     texts=st.lists(TEXT, max_size=60),
     max_bytes=st.integers(1, 200),

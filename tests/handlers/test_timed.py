@@ -259,9 +259,7 @@ def test_hour_that_the_clock_shows_twice_gives_two_files(
     handler.close()
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(
     when=st.sampled_from(["S", "M", "H", "D", "MIDNIGHT", "W0", "W3", "W6"]),
     pauses=st.lists(st.integers(0, 3 * DAY), min_size=1, max_size=12),

@@ -243,7 +243,7 @@ def test_arguments_that_do_not_fit() -> None:
         QuickFormat().text(None, a_record("no field", 1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     created=st.lists(st.floats(0, 4e9), min_size=1, max_size=8),
     style=st.sampled_from("%{$"),

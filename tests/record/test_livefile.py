@@ -430,7 +430,7 @@ def test_tail_that_another_process_left_while_we_had_the_file_open(tmp_path: Pat
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.text("ab\n", max_size=9), st.binary(max_size=3)), max_size=12))
 @example([b"<"])
 def test_each_record_begins_a_line_whatever_others_write(tmp_path_factory: Any, steps: list[Any]) -> None:
