@@ -535,16 +535,16 @@ def test_who_waits_gets_the_lock_within_as_many_turns_as_there_are_threads(tmp_p
 
 def test_time_out_is_for_a_holder_that_does_not_let_go(tmp_path: Path) -> None:
     """Eight threads at a tenth of a processor: each waits longer than the time-out, while others get on."""
-    handler = Recording(tmp_path / "app.log", lock_timeout=0.2)
+    handler = Recording(tmp_path / "app.log", lock_timeout=1.0)
 
     class Slow(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            time.sleep(0.04)
+            time.sleep(0.16)
             return super().format(record)
 
     handler.setFormatter(Slow())
     threads = [
-        threading.Thread(target=write, args=(handler, *(f"{each}-{number}" for number in range(4))))
+        threading.Thread(target=write, args=(handler, *(f"{each}-{number}" for number in range(3))))
         for each in range(8)
     ]
     for thread in threads:
@@ -554,7 +554,7 @@ def test_time_out_is_for_a_holder_that_does_not_let_go(tmp_path: Path) -> None:
 
     assert handler.failures == []
     written = (tmp_path / "app.log").read_text().split()
-    assert sorted(written) == sorted(f"{each}-{number}" for each in range(8) for number in range(4))
+    assert sorted(written) == sorted(f"{each}-{number}" for each in range(8) for number in range(3))
 
 
 def test_signal_handler_in_a_thread_that_stands_in_line(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ FORMS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["after the step", "half-way through writes"])
 @pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
-def test_killed_after_each_single_step(tmp_path: Path, options: dict[str, object], half: bool) -> None:
+def test_killed_after_each_single_step(memory: Path, options: dict[str, object], half: bool) -> None:
     """A chain of three files with room for more; the log is full, so the victim rotates."""
     output = run_program(
         EXHAUSTIVE
@@ -110,7 +110,7 @@ for last, logs, acknowledged, done in each_step(options, 3, {half}):
     except AssertionError as error:
         raise AssertionError(f"killed after step {{last}}, acknowledged {{acknowledged}}") from error
 """,
-        tmp_path,
+        memory,
     )
 
     count, *names = output.split()

@@ -160,17 +160,17 @@ def attempt(opcode, options, again=0):
     for name, numbers in (("app.log.1", range(5)), ("app.log", range(5, 10))):
         with open("logs/" + name, "w", encoding="utf-8") as file:
             file.writelines(text_of("old", number) + "\\n" for number in numbers)
-    handler = open_log(backupCount=20, lock_timeout=1.0, **options)
+    handler = open_log(backupCount=20, lock_timeout=20.0, **options)
     write(handler, "old", [10])
     interrupted = interrupt_at(opcode, lambda: write(handler, "cut", [0]), again)
     started = time.monotonic()
     if again:
         write(handler, "after", range(2))  # what two interrupts left, this thread's next record takes back
-    run_threads(lambda: write(handler, "thread", range(12)), seconds=5)
+    run_threads(lambda: write(handler, "thread", range(12)), seconds=30)
     write(handler, "after", range(2 if again else 0, 12))
     took = time.monotonic() - started
     try:
-        assert took < 0.9, took
+        assert took < 19, took
         assert is_free("logs/.__app.lock") and is_free("logs"), "a lock is still held"
         assert not handler.failures, handler.failures
         expected = {"old": range(11), "after": range(12), "thread": range(12)}
@@ -195,7 +195,7 @@ WAYS = {
     ("way", "stride"),
     [("emission", 1), ("rotation", 3), ("compression", 11), ("opened each time", 7), ("shared", 7)],
 )
-def test_keyboard_interrupt_at_any_bytecode(tmp_path: Path, way: str, stride: int) -> None:
+def test_keyboard_interrupt_at_any_bytecode(memory: Path, way: str, stride: int) -> None:
     """Nothing stays locked, nothing is torn, and the next records come at once.  The offset changes from run to run."""
     output = run_program(
         INTERRUPTED
@@ -206,7 +206,7 @@ while attempt(opcode, {WAYS[way]}):
     opcode += {stride}
 print(opcode)
 """,
-        tmp_path,
+        memory,
     )
 
     assert int(output) > 100
@@ -214,7 +214,7 @@ print(opcode)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_two_interrupts_in_quick_succession(tmp_path: Path, way: str) -> None:
+def test_two_interrupts_in_quick_succession(memory: Path, way: str) -> None:
     """The second one hits the code that cleans up after the first; at random places."""
     run_program(
         INTERRUPTED
@@ -226,7 +226,7 @@ while attempt(last, {WAYS[way]}):
 for _ in range(250):
     attempt(random.randrange(1, last), {WAYS[way]}, random.randrange(1, 25))
 """,
-        tmp_path,
+        memory,
     )
 
 
