@@ -10,10 +10,11 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
 import sys
 import zlib
-from typing import Callable, List, Match, Optional, Pattern, Tuple, Union
+from typing import Callable, Dict, Optional, Tuple, Union
 
 from . import _windows
 
@@ -139,13 +140,14 @@ def look_at(path: str) -> Optional[os.stat_result]:
         return None
 
 
-def names_like(pattern: Pattern[str], folder: str) -> List[Match[str]]:
-    """Return the matches of *pattern* among the names in *folder*."""
+def files_like(folder: str, prefix: str, rest: str) -> Dict[str, str]:
+    """Return the paths of the files in *folder* called *prefix* and what fits *rest*, by what fits its group."""
+    pattern = re.compile(re.escape(prefix) + rest)
     try:
-        names = os.listdir(folder)
+        matches = list(map(pattern.fullmatch, os.listdir(folder)))
     except OSError:
-        return []
-    return [match for match in map(pattern.fullmatch, names) if match is not None]
+        return {}
+    return {match[1]: os.path.join(folder, match[0]) for match in matches if match is not None}
 
 
 def hidden_prefix(log: str) -> str:

@@ -956,7 +956,7 @@ def our_gz(directory: Path, *members: str) -> bytes:
         with open(backup, "a", newline="\n") as late:
             late.write(text)
         job.compress()
-    assert job.publish([str(backup)], finally_=True) == f"{backup}.gz"
+    assert job.publish([str(backup)]) == f"{backup}.gz"
     job.close()
     return Path(f"{backup}.gz").read_bytes()
 

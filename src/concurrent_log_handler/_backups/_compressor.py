@@ -12,7 +12,7 @@ from logging import LogRecord
 from typing import Callable, List, Optional, Set
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
-from concurrent_log_handler._files import RENAMES_OPEN, identity
+from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import threads_work
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._settings import Settings
@@ -44,29 +44,29 @@ class Compressor:
         self._announcer = announcer
         self._jobs = Jobs(log, settings.access)
         self.part_files = self._jobs.part_files
-        self._given_up: Set[Inode] = set()
+        self._tried: Set[Inode] = set()
         self._trouble = Streak()
         self._worker = Worker()
 
     def claim(self, look: Look) -> None:
         """Take what is to be compressed, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
-        self._given_up.clear()
+        self._tried.clear()
         if self._settings.background_gzip and RENAMES_OPEN:
             self._afterwards.later(lambda _, report: self._worker.poke(partial(self._work, look, report)))
             return
         try:
             names = list(look().plain())
             jobs = self._jobs.claim(names, lambda _: True)
-            waiting = set(map(identity, names)) if len(jobs) == AT_A_TIME else set()
         except Exception as error:
             self._afterwards.later(partial(self._failed, error))
             return
+        rounds = -(-len(names) // AT_A_TIME)
         if not RENAMES_OPEN:  # what is open cannot be renamed there, so nobody may come in between
             notice = self._afterwards.notice("compressing a backup")
-            self._compress(look, jobs, waiting, notice, lambda _, error: self._afterwards.report(error))
+            self._compress(look, jobs, rounds, notice, lambda _, error: self._afterwards.report(error))
         elif jobs:
-            self._afterwards.later(partial(self._compress, look, jobs, waiting))
+            self._afterwards.later(partial(self._compress, look, jobs, rounds))
 
     def wait(self, timeout: Optional[float]) -> None:
         """Wait for the thread in the background, at most *timeout* seconds."""
@@ -79,33 +79,30 @@ class Compressor:
     def _work(self, look: Look, report: Report) -> bool:
         """Compress what there is; returns whether there was any."""
         record = self._afterwards.notice("compressing a backup")
-        jobs = self._claim_more(look, lambda inode: inode not in self._given_up, record, report)
-        self._given_up.update(job.inode for job in jobs)
-        self._compress(look, jobs, set(), record, report)
+        jobs = self._claim_more(look, record, report)
+        self._compress(look, jobs, 1, record, report)
         if jobs:
             self._announcer.tell(look, self._afterwards.notice("after a compression"), report)
         return bool(jobs)
 
-    def _compress(
-        self, look: Look, jobs: List[Job], waiting: Set[Optional[Inode]], record: LogRecord, report: Report
-    ) -> None:
-        """Compress the backups of *jobs*, and those of *waiting*, which were too many to be claimed at once."""
+    def _compress(self, look: Look, jobs: List[Job], rounds: int, record: LogRecord, report: Report) -> None:
+        """Compress the backups of *jobs*, and in more *rounds* those that were too many to be claimed at once."""
         try:
             while jobs:
                 for job in jobs:
-                    waiting.discard(job.inode)
+                    self._tried.add(job.inode)
                     if not job.foreign():
                         self._try_to_compress(look, job, record, report)
-                jobs = self._claim_more(look, waiting.__contains__, record, report) if waiting else []
+                rounds -= 1
+                jobs = self._claim_more(look, record, report) if rounds > 0 else []
         finally:
             for job in jobs:  # after an interrupt
                 job.close()
 
-    def _claim_more(
-        self, look: Look, wanted: Callable[[Inode], bool], record: LogRecord, report: Report
-    ) -> List[Job]:
+    def _claim_more(self, look: Look, record: LogRecord, report: Report) -> List[Job]:
         def claim(held: bool) -> List[Job]:
-            return self._jobs.claim(look().plain(), wanted) if held else []
+            names = look().plain() if held else []
+            return self._jobs.claim(names, lambda inode: inode not in self._tried)
 
         try:
             return self._locks.chain(claim)
@@ -115,25 +112,23 @@ class Compressor:
 
     def _try_to_compress(self, look: Look, job: Job, record: LogRecord, report: Report) -> None:
         try:
-            for attempt in range(4):
-                job.compress()
-                job.ripen()
-                path = self._locks.chain(partial(self._publish, look, job, attempt == 3))
-                if path:
-                    self._afterwards.say("compressed %s", path)
-                if path is not None:
-                    break
+            job.compress()
+            job.ripen()
+            job.compress()  # what came late, before the locks are taken
+            path = self._locks.chain(partial(self._publish, look, job))
+            if path:
+                self._afterwards.say("compressed %s", path)
             self._trouble.end()
         except Exception as error:
             self._failed(error, record, report)
         finally:
             job.close()
 
-    def _publish(self, look: Look, job: Job, finally_: bool, held: bool) -> Optional[str]:
+    def _publish(self, look: Look, job: Job, held: bool) -> str:
         if not held:
             raise self._locks.sidecar.take_trouble()
-        self._announcer.about_to_move(job.part_inode[1])
-        path = job.publish(look().names(), finally_, self._settings.fsync)
+        self._announcer.about_to_move(job.part_inode)
+        path = job.publish(look().names(), self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])
         return path

@@ -10,18 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import time
-from typing import Callable, Iterable, List, Optional, Pattern, Tuple
+from typing import Callable, Iterable, List, Optional, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
     RENAMES_OPEN,
     WINDOWS,
     Access,
+    files_like,
     hidden_prefix,
     identity,
-    names_like,
     open_to_lock,
     read_at,
     remove,
@@ -42,33 +41,41 @@ class Job:
     """One backup on its way to its `.gz`."""
 
     def __init__(self, source: int, part: int, part_path: str) -> None:
-        found, made = os.fstat(source), os.fstat(part)
-        self.inode, self.part_inode = (found.st_dev, found.st_ino), (made.st_dev, made.st_ino)
+        found = os.fstat(source)
+        self.inode: Inode = (found.st_dev, found.st_ino)
+        self.part_inode = os.fstat(part).st_ino
         self._source = source
         self._part = part
         self._part_path: Optional[str] = part_path
-        self._source_identity = identity(source)
-        self._part_identity = identity(part)
+        self._identities = identity(source), identity(part)
         self._read = 0
         self._written = 0
         self._process = here()
         self._claimed = monotonic()
 
     def compress(self) -> None:
-        """Compress what the backup has beyond what was read before, as one more gzip member."""
+        """Compress what the backup has beyond what was read before, if anything, as one more gzip member."""
         self._check()
         before = os.fstat(self._source)
-        member = Member()
-        while True:
+        whole = self._written
+        if whole and before.st_size <= self._read:
+            return
+        try:
+            member = Member()
+            while True:
+                self._check()
+                data = read_at(self._source, CHUNK, self._read)
+                if not data:
+                    break
+                self._read += len(data)
+                self._write(member.add(data))
+            self._write(member.end())
             self._check()
-            data = read_at(self._source, CHUNK, self._read)
-            if not data:
-                break
-            self._read += len(data)
-            self._write(member.add(data))
-        self._write(member.end())
-        self._check()
-        os.fsync(self._part)
+            os.fsync(self._part)
+        except BaseException:
+            if identity(self._part) == self._identities[1]:
+                os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
+            raise
         # The time tells readers, and retention by age, when the last record came.
         part = self._part if os.utime in os.supports_fd else self._part_path
         if part is not None:
@@ -78,18 +85,14 @@ class Job:
         """Wait until a writer who was late for the rotation would notice it."""
         time.sleep(max(0.0, self._claimed + _RIPE - monotonic()))
 
-    def publish(self, names: Iterable[str], finally_: bool, fsync: bool = False) -> Optional[str]:
+    def publish(self, names: Iterable[str], fsync: bool = False) -> str:
         """
         Put the `.gz` where the backup is by now, remove the backup, and return the `.gz`'s path.
 
-        Empty if the backup expired or was removed meanwhile; None if a late writer has added to it: then `compress`
-        goes on, with *finally_* here and now.  With *fsync*, the `.gz`'s name is on the disk before the backup goes.
+        Empty if the backup expired or was removed meanwhile.  What a late writer adds until the end is in the `.gz`,
+        too.  With *fsync*, its name is on the disk before the backup goes.
         """
-        self._check()
-        if os.fstat(self._source).st_size > self._read:
-            if not finally_:
-                return None
-            self.compress()
+        self.compress()
         name = next((each for each in names if identity(each) == self.inode), None)
         if name is None or self._part_path is None or os.path.lexists(name + GZ):
             return ""
@@ -102,9 +105,9 @@ class Job:
             self._close_descriptors()
         os.replace(self._part_path, name + GZ)
         self._part_path = None
-        if RENAMES_OPEN and os.fstat(self._source).st_size > self._read:
+        if RENAMES_OPEN:
             try:
-                self._add_what_came_late()
+                self.compress()
             except BaseException:
                 remove(name + GZ)  # the backup has all of it, and is compressed another time
                 raise
@@ -112,18 +115,9 @@ class Job:
             sync_directory(os.path.dirname(name))
         with contextlib.suppress(FileNotFoundError):
             remove(name)
-        if RENAMES_OPEN and os.fstat(self._source).st_size > self._read:
-            self._add_what_came_late()
-        return name + GZ
-
-    def _add_what_came_late(self) -> None:
-        whole = self._written
-        try:
+        if RENAMES_OPEN:
             self.compress()
-        except BaseException:
-            if identity(self._part) == self._part_identity:
-                os.ftruncate(self._part, whole)  # a broken end would make all of it unreadable for some
-            raise
+        return name + GZ
 
     def foreign(self) -> bool:
         """Tell whether the job is a parent process's, whose descriptors are closed here already."""
@@ -145,7 +139,7 @@ class Job:
             raise OSError(
                 errno.ECHILD, "a backup is compressed by the process that rotated, not by its child"
             )
-        if identity(self._source) != self._source_identity or identity(self._part) != self._part_identity:
+        if (identity(self._source), identity(self._part)) != self._identities:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
 
     def _write(self, data: bytes) -> None:
@@ -178,8 +172,6 @@ class Jobs:
     def __init__(self, log: str, access: Access) -> None:
         self._folders = {os.path.dirname(log)}
         self._prefix = hidden_prefix(log)
-        self._is_part = re.compile(re.escape(self._prefix) + r"[0-9a-f]+\.part")
-        self._is_gone = re.compile(re.escape(self._prefix) + r".*\.gone")
         self._access = access
 
     def claim(self, names: Iterable[str], wanted: Callable[[Inode], bool]) -> List[Job]:
@@ -204,7 +196,7 @@ class Jobs:
 
     def clean_up(self) -> None:
         """Remove part files whose makers are dead, and what could not be deleted before."""
-        for path in self._left(self._is_gone):
+        for path in self._left(r"(.*)\.gone"):
             with contextlib.suppress(OSError):
                 os.unlink(path)
         for path in self.part_files():
@@ -214,12 +206,10 @@ class Jobs:
 
     def part_files(self) -> List[str]:
         """Return the paths of this log's part files."""
-        return self._left(self._is_part)
+        return self._left(r"([0-9a-f]+)\.part")
 
-    def _left(self, which: Pattern[str]) -> List[str]:
-        return [
-            os.path.join(folder, match[0]) for folder in self._folders for match in names_like(which, folder)
-        ]
+    def _left(self, rest: str) -> List[str]:
+        return [path for folder in self._folders for path in files_like(folder, self._prefix, rest).values()]
 
     def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
         try:
