@@ -9,10 +9,10 @@ class Chain(Protocol):
     """One look at the backups of a log, good for as long as the chain's locks are held."""
 
     def names(self) -> Iterable[str]:
-        """Yield the names, without `.gz`, that backups may have, newest first."""
+        """Give the names, without `.gz`, that backups may have, newest first."""
 
     def plain(self) -> Iterable[str]:
-        """Yield those of them that may not be compressed yet."""
+        """Give those of them that may not be compressed yet."""
 
 
 Look = Callable[[], Chain]

@@ -6,7 +6,7 @@ What their names mean is known to `_naming`; when a period ends, to `_calendar`.
 from __future__ import annotations
 
 import os
-from typing import Iterator, List, Tuple
+from typing import List, Tuple
 
 from concurrent_log_handler._files import look_at
 
@@ -26,12 +26,12 @@ class DatedChain:
         self._naming = naming
         self._newest = newest
 
-    def names(self) -> Iterator[str]:
-        """Yield the names, without `.gz`, of all backups, newest first."""
+    def names(self) -> List[str]:
+        """Return the names, without `.gz`, of all backups, newest first."""
         return self._with_newest([self._path(each) for each in reversed(self.listed())])
 
-    def plain(self) -> Iterator[str]:
-        """Yield those of them that are not compressed yet."""
+    def plain(self) -> List[str]:
+        """Return those of them that are not compressed yet."""
         listed = [(self._path(each), each.names) for each in reversed(self.listed())]
         return self._with_newest([path for path, names in listed if os.path.basename(path) in names])
 
@@ -73,7 +73,5 @@ class DatedChain:
     def _path(self, backup: Backup) -> str:
         return backup_path(self._naming, backup.text, backup.number)
 
-    def _with_newest(self, listed: List[str]) -> Iterator[str]:
-        if self._newest and self._newest not in listed:
-            yield self._newest
-        yield from listed
+    def _with_newest(self, listed: List[str]) -> List[str]:
+        return listed if self._newest in ("", *listed) else [self._newest, *listed]

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Pattern, Tuple, Union
 
 # For each unit, CPython 3.13's on every Python.
@@ -28,7 +28,6 @@ _COMPOSITES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", 
 _SAMPLE = time.gmtime(1_234_567_890)  # 2009-02-13 23:31:30, a Friday
 _NUMBERED = re.compile(r"(.+)\.([1-9][0-9]*)", re.DOTALL)
 _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
-_MOST_KNOWN = 20_000
 
 Namer = Callable[[str], str]
 Key = Tuple[int, str, int]  # the first three of a `Backup`
@@ -46,7 +45,9 @@ class Naming(NamedTuple):
     dated: bool  # a date can be read from the text
     lenient: bool  # a user's extMatch may find dates that a namer has written in another way
     namer: Optional[Namer]
-    known: Dict[str, Optional[Key]]  # what names were found to mean, where no namer has a say
+    parse: Callable[
+        [str], Optional[Key]
+    ]  # what a name in the log's directory means, where no namer has a say
 
 
 class Backup(NamedTuple):
@@ -119,9 +120,10 @@ def naming_for(
     standard = given.pattern in _STANDARD_MATCHES
     produced = default_ext_match(suffix)
     pattern = produced if standard else given
-    return Naming(
-        directory, base, suffix, pattern, produced, _reading(suffix) is not None, not standard, namer, {}
-    )
+    dated = _reading(suffix) is not None
+    # A rotation lists the directory several times, and most names were there the last time.
+    parse = lru_cache(maxsize=20_000)(partial(_parse_plain, base, suffix, pattern))
+    return Naming(directory, base, suffix, pattern, produced, dated, not standard, namer, parse)
 
 
 def backup_path(naming: Naming, text: str, number: int) -> str:
@@ -176,32 +178,20 @@ def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] 
     if naming.namer is None and not home:
         return []
     for name in names:
-        key = _parse_known(naming, name) if naming.namer is None else _parse_named(naming, name, where)
+        key = naming.parse(name) if naming.namer is None else _parse_named(naming, name, where)
         if key is not None and not (home and name == naming.base):
             found[key] = (*found.get(key, ()), name)
     return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
 
-def _parse_known(naming: Naming, name: str) -> Optional[Key]:
-    # A rotation lists the directory several times, and most names were there the last time.
-    known = naming.known
-    try:
-        return known[name]
-    except KeyError:
-        if len(known) >= _MOST_KNOWN:
-            known.clear()
-        key = known[name] = _parse_plain(naming, name)
-        return key
-
-
-def _parse_plain(naming: Naming, name: str) -> Optional[Key]:
-    if not name.startswith(naming.base + "."):
+def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Optional[Key]:
+    if not name.startswith(base + "."):
         return None
-    for rest in _with_and_without_gz(name[len(naming.base) + 1 :]):
+    for rest in _with_and_without_gz(name[len(base) + 1 :]):
         numbered = _NUMBERED.fullmatch(rest)
         for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
-            if text and naming.pattern.fullmatch(text):
-                stamp = _stamp(text, naming.suffix) if naming.dated else 0
+            if text and pattern.fullmatch(text):
+                stamp = _stamp(text, suffix)
                 if stamp is not None:
                     return stamp, text, number
     return None
@@ -214,7 +204,7 @@ def _parse_named(naming: Naming, name: str, where: str) -> Optional[Key]:
             match = pattern.search(stem)
             while match:
                 text = match[0]
-                stamp = _stamp(text, naming.suffix) if naming.dated else 0
+                stamp = _stamp(text, naming.suffix)
                 if stamp is not None or naming.lenient:
                     around = _NUMBER.findall(stem[match.end() :]) + _NUMBER.findall(stem[: match.start()])
                     for number in (0, *map(int, around)):
@@ -254,10 +244,11 @@ def _reading(suffix: str) -> Optional[Reading]:
 
 @lru_cache(maxsize=16_384)
 def _stamp(text: str, suffix: str) -> Optional[int]:
+    """Return a `Backup`'s stamp, None for a date that no calendar has."""
     if suffix in _STANDARD_SUFFIXES:
         return _standard_stamp(text, suffix)
     reading = _reading(suffix)
-    return None if reading is None else _read(text, suffix, reading)
+    return 0 if reading is None else _read(text, suffix, reading)
 
 
 def _standard_stamp(text: str, suffix: str) -> Optional[int]:
