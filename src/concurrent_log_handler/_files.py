@@ -68,17 +68,8 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
-def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.read(fd, length)
-
-
 def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
     os.lseek(fd, offset, os.SEEK_SET)
-    return os.write(fd, data)
-
-
-def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
     return os.write(fd, data)
 
 
@@ -90,16 +81,17 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-# Where there is no pread(), the offset moves.
-read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+# Where there is no pwrite(), the offset moves.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _windows.read_at)
 write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
 # By which a file of ours is opened, appended to and cut back, while others have it open.
 open_fd: Callable[..., int] = os.open
-append_to: Callable[[int, bytes, int], int] = write_at if OFFSET_IS_OURS else _write_at_end
+append_to: Callable[[int, bytes, int], int] = (
+    write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
+)
 truncate: Callable[[int, int], None] = os.ftruncate
 if _windows.AVAILABLE:
-    open_fd, append_to, read_at = _windows.open_shared, _windows.append, _windows.read_at
-    truncate = _windows.truncate
+    open_fd, append_to, truncate = _windows.open_shared, _windows.append, _windows.truncate
 
 
 def closed_late(fd: int) -> int:
