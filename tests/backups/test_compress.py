@@ -951,7 +951,7 @@ def our_gz(directory: Path, *members: str) -> bytes:
     directory.mkdir()
     backup = directory / "app.log.1"
     backup.touch()
-    (job,) = Jobs(str(directory / "app.log"), Access()).claim([str(backup)], lambda _: True)
+    (job,) = Jobs(str(directory / "app.log"), Access()).claim([str(backup)])
     for text in members:
         with open(backup, "a", newline="\n") as late:
             late.write(text)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 from functools import partial
-from logging import LogRecord
 from threading import get_ident
 from typing import Dict, List, Optional, Set, Tuple, Type
 
@@ -68,7 +67,7 @@ class Announcer:
             with contextlib.suppress(OSError):
                 remove(self._mark(inode))
 
-    def tell(self, look: Look, record: LogRecord, report: Report) -> None:
+    def tell(self, look: Look, report: Report) -> None:
         """Call `on_rotated` for each complete backup that it has not been told of."""
         me = get_ident()
         if me in self._tellers:
@@ -86,9 +85,9 @@ class Announcer:
                         if callback is not None:
                             callback(claim.backup)
                     except Exception as error:
-                        report(record, error)
+                        report(error)
         except Exception as error:
-            report(record, error)
+            report(error)
         finally:
             self._tellers.discard(me)
 

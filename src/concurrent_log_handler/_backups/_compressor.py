@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from functools import partial
-from logging import LogRecord
-from typing import Callable, List, Optional, Set
+from typing import Callable, List, Optional
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
 from concurrent_log_handler._files import RENAMES_OPEN
@@ -19,7 +18,7 @@ from concurrent_log_handler._settings import Settings
 
 from . import Look
 from ._announcer import Announcer
-from ._jobs import AT_A_TIME, Inode, Job, Jobs
+from ._jobs import AT_A_TIME, Job, Jobs
 
 _START_PATIENCE = 5.0  # seconds that starting a thread may take
 _LAST_STEPS = 8  # that are done while somebody waits for the end, and others go on rotating
@@ -44,29 +43,26 @@ class Compressor:
         self._announcer = announcer
         self._jobs = Jobs(log, settings.access)
         self.part_files = self._jobs.part_files
-        self._tried: Set[Inode] = set()
         self._trouble = Streak()
         self._worker = Worker()
 
     def claim(self, look: Look) -> None:
         """Take what is to be compressed, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
-        self._tried.clear()
         if self._settings.background_gzip and RENAMES_OPEN:
-            self._afterwards.later(lambda _, report: self._worker.poke(partial(self._work, look, report)))
+            self._afterwards.later(lambda report: self._worker.poke(partial(self._work, look, report)))
             return
         try:
-            names = list(look().plain())
-            jobs = self._jobs.claim(names, lambda _: True)
+            names = look().plain()
+            jobs = self._jobs.claim(names)
         except Exception as error:
-            self._afterwards.later(partial(self._failed, error))
+            self._trouble.note(error, self._afterwards.report)
             return
-        rounds = -(-len(names) // AT_A_TIME)
+        work = partial(self._compress, look, jobs, -(-len(names) // AT_A_TIME))
         if not RENAMES_OPEN:  # what is open cannot be renamed there, so nobody may come in between
-            notice = self._afterwards.notice("compressing a backup")
-            self._compress(look, jobs, rounds, notice, lambda _, error: self._afterwards.report(error))
+            work(self._afterwards.report)
         elif jobs:
-            self._afterwards.later(partial(self._compress, look, jobs, rounds))
+            self._afterwards.later(work)
 
     def wait(self, timeout: Optional[float]) -> None:
         """Wait for the thread in the background, at most *timeout* seconds."""
@@ -78,39 +74,34 @@ class Compressor:
 
     def _work(self, look: Look, report: Report) -> bool:
         """Compress what there is; returns whether there was any."""
-        record = self._afterwards.notice("compressing a backup")
-        jobs = self._claim_more(look, record, report)
-        self._compress(look, jobs, 1, record, report)
+        jobs = self._claim_more(look, report)
+        self._compress(look, jobs, 1, report)
         if jobs:
-            self._announcer.tell(look, self._afterwards.notice("after a compression"), report)
+            self._announcer.tell(look, report)
         return bool(jobs)
 
-    def _compress(self, look: Look, jobs: List[Job], rounds: int, record: LogRecord, report: Report) -> None:
+    def _compress(self, look: Look, jobs: List[Job], rounds: int, report: Report) -> None:
         """Compress the backups of *jobs*, and in more *rounds* those that were too many to be claimed at once."""
         try:
             while jobs:
                 for job in jobs:
-                    self._tried.add(job.inode)
-                    if not job.foreign():
-                        self._try_to_compress(look, job, record, report)
+                    self._try_to_compress(look, job, report)
                 rounds -= 1
-                jobs = self._claim_more(look, record, report) if rounds > 0 else []
+                jobs = self._claim_more(look, report) if rounds > 0 else []
         finally:
             for job in jobs:  # after an interrupt
                 job.close()
 
-    def _claim_more(self, look: Look, record: LogRecord, report: Report) -> List[Job]:
-        def claim(held: bool) -> List[Job]:
-            names = look().plain() if held else []
-            return self._jobs.claim(names, lambda inode: inode not in self._tried)
-
+    def _claim_more(self, look: Look, report: Report) -> List[Job]:
         try:
-            return self._locks.chain(claim)
+            return self._locks.chain(lambda held: self._jobs.claim(look().plain() if held else []))
         except Exception as error:
-            self._failed(error, record, report)
+            self._trouble.note(error, report)
             return []
 
-    def _try_to_compress(self, look: Look, job: Job, record: LogRecord, report: Report) -> None:
+    def _try_to_compress(self, look: Look, job: Job, report: Report) -> None:
+        if job.foreign():
+            return
         try:
             job.compress()
             job.ripen()
@@ -120,7 +111,7 @@ class Compressor:
                 self._afterwards.say("compressed %s", path)
             self._trouble.end()
         except Exception as error:
-            self._failed(error, record, report)
+            self._trouble.note(error, report)
         finally:
             job.close()
 
@@ -132,10 +123,6 @@ class Compressor:
         if path:
             self._announcer.forget(job.inode[1])
         return path
-
-    def _failed(self, error: BaseException, record: LogRecord, report: Report) -> None:
-        if self._trouble.begin():
-            report(record, error)
 
 
 class Worker:

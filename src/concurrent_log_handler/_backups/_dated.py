@@ -6,41 +6,37 @@ What their names mean is known to `_naming`; when a period ends, to `_calendar`.
 from __future__ import annotations
 
 import os
-from typing import List, Tuple
+from typing import Iterator, List, Tuple
 
 from concurrent_log_handler._files import look_at
 
+from . import Chain, Forms
 from ._gzip import GZ
 from ._naming import Backup, Naming, backup_directory, backup_path, free_path, list_backups, next_number
 
 
-class DatedChain:
+class DatedChain(Chain):
     """
-    The backups of one log.
+    The backups that one handler made.
 
-    Contract: everything is called with the chain's locks held.  *newest* is the path that this process gave last;
-    a namer may have put it where the listing does not look, into a directory for each month say.
+    *newest* is the path that this process gave last; a namer may have put it where the listing does not look,
+    into a directory for each month say.
     """
 
     def __init__(self, naming: Naming, newest: str) -> None:
         self._naming = naming
         self._newest = newest
 
-    def names(self) -> List[str]:
-        """Return the names, without `.gz`, of all backups, newest first."""
-        return self._with_newest([self._path(each) for each in reversed(self.listed())])
-
-    def plain(self) -> List[str]:
-        """Return those of them that are not compressed yet."""
-        listed = [(self._path(each), each.names) for each in reversed(self.listed())]
-        return self._with_newest([path for path, names in listed if os.path.basename(path) in names])
-
-    def backups(self) -> List[Tuple[str, ...]]:
-        """Return the paths of each backup, in all its forms, newest first."""
-        directory = backup_directory(self._naming)
-        return [
-            tuple(os.path.join(directory, name) for name in each.names) for each in reversed(self.listed())
-        ]
+    def found(self) -> Iterator[Tuple[str, Forms]]:
+        """Yield those that are listed, and the newest."""
+        listed = {}
+        for backup in reversed(self.listed()):
+            path = backup_path(self._naming, backup.text, backup.number)
+            length = len(os.path.basename(path))
+            listed[path] = tuple(name[length:] for name in backup.names)
+        if self._newest not in ("", *listed):
+            yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
+        yield from listed.items()
 
     def listed(self) -> List[Backup]:
         """Return the backups that this handler made, oldest first."""
@@ -69,9 +65,3 @@ class DatedChain:
             msg = f"no free name for a backup of {log!r}: {path!r} and those after it are taken"
             raise FileExistsError(msg)
         return found
-
-    def _path(self, backup: Backup) -> str:
-        return backup_path(self._naming, backup.text, backup.number)
-
-    def _with_newest(self, listed: List[str]) -> List[str]:
-        return listed if self._newest in ("", *listed) else [self._newest, *listed]

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import time
-from typing import Callable, Iterable, List, Optional, Tuple
+from typing import Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
@@ -29,7 +29,7 @@ from concurrent_log_handler._files import (
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 
-from ._gzip import CHUNK, GZ, Member, is_marked, packed_size
+from ._gzip import CHUNK, GZ, Member, settle
 
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`
 AT_A_TIME = 8  # each job holds two descriptors
@@ -52,6 +52,10 @@ class Job:
         self._written = 0
         self._process = here()
         self._claimed = monotonic()
+
+    def foreign(self) -> bool:
+        """Tell whether the job is a parent process's, whose descriptors are closed here already."""
+        return here() != self._process
 
     def compress(self) -> None:
         """Compress what the backup has beyond what was read before, if anything, as one more gzip member."""
@@ -119,10 +123,6 @@ class Job:
             self.compress()
         return name + GZ
 
-    def foreign(self) -> bool:
-        """Tell whether the job is a parent process's, whose descriptors are closed here already."""
-        return here() != self._process
-
     def close(self) -> None:
         """Release the backup; a part file that was not published goes."""
         if self.foreign():
@@ -135,11 +135,7 @@ class Job:
 
     def _check(self) -> None:
         """Raise if a descriptor was closed under us: its number may be somebody else's by now."""
-        if self.foreign():
-            raise OSError(
-                errno.ECHILD, "a backup is compressed by the process that rotated, not by its child"
-            )
-        if (identity(self._source), identity(self._part)) != self._identities:
+        if self.foreign() or (identity(self._source), identity(self._part)) != self._identities:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
 
     def _write(self, data: bytes) -> None:
@@ -151,7 +147,8 @@ class Job:
             rest = rest[written:]
 
     def _close_descriptors(self) -> None:
-        _unlock(self._source, self._part)
+        unlock_file(self._source)
+        unlock_file(self._part)
         self._source = self._part = -1
 
     def __del__(self) -> None:
@@ -173,29 +170,11 @@ class Jobs:
         self._folders = {os.path.dirname(log)}
         self._prefix = hidden_prefix(log)
         self._access = access
-
-    def claim(self, names: Iterable[str], wanted: Callable[[Inode], bool]) -> List[Job]:
-        """
-        Return jobs for the first `AT_A_TIME` plain backups among *names* that are *wanted* and that nobody is at.
-
-        Raises `OSError` if no part file can be made.
-        """
-        jobs: List[Job] = []
-        try:
-            for name in names:
-                if len(jobs) == AT_A_TIME:
-                    break
-                job = self._claim_one(name, wanted)
-                if job is not None:
-                    jobs.append(job)
-        except BaseException:
-            for job in jobs:
-                job.close()
-            raise
-        return jobs
+        self._claimed: Set[Inode] = set()  # since the last rotation: what failed is not tried at once again
 
     def clean_up(self) -> None:
-        """Remove part files whose makers are dead, and what could not be deleted before."""
+        """Begin anew with a rotation; part files whose makers are dead go, and what could not be deleted before."""
+        self._claimed.clear()
         for path in self._left(r"(.*)\.gone"):
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -211,7 +190,28 @@ class Jobs:
     def _left(self, rest: str) -> List[str]:
         return [path for folder in self._folders for path in files_like(folder, self._prefix, rest).values()]
 
-    def _claim_one(self, name: str, wanted: Callable[[Inode], bool]) -> Optional[Job]:
+    def claim(self, names: Iterable[str]) -> List[Job]:
+        """
+        Return jobs for the first `AT_A_TIME` plain backups among *names* that nobody is or was at.
+
+        Raises `OSError` if no part file can be made.
+        """
+        jobs: List[Job] = []
+        try:
+            for name in names:
+                if len(jobs) == AT_A_TIME:
+                    break
+                job = self._claim_one(name)
+                if job is not None:
+                    jobs.append(job)
+        except BaseException:
+            for job in jobs:
+                job.close()
+            raise
+        self._claimed.update(job.inode for job in jobs)
+        return jobs
+
+    def _claim_one(self, name: str) -> Optional[Job]:
         try:
             source = open_to_lock(name)
         except OSError:
@@ -219,51 +219,27 @@ class Jobs:
         part = -1
         try:
             found = os.fstat(source)
-            free = wanted((found.st_dev, found.st_ino)) and (WINDOWS or lock_file_now(source) is not False)
-            if free and not self._has_gz(name, source):
-                # Beside the backup, since a rotator may have moved it to another file system.
-                folder = os.path.dirname(name)
-                self._folders.add(folder)
-                path = os.path.join(folder, f"{self._prefix}{found.st_ino:x}.part")
-                # There nobody else can read what is locked, so the lock on the part file has to do.
-                if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
-                    return None
-                part = self._access.new(path, like=found)
-                lock_file_now(part)
-                job = Job(source, part, path)
-                source = part = -1
-                return job
-            return None
+            if (found.st_dev, found.st_ino) in self._claimed:
+                return None
+            if not WINDOWS and lock_file_now(source) is False:
+                return None
+            if os.path.lexists(name + GZ) and GZ in settle(name):
+                return None
+            # Beside the backup, since a rotator may have moved it to another file system.
+            folder = os.path.dirname(name)
+            self._folders.add(folder)
+            path = os.path.join(folder, f"{self._prefix}{found.st_ino:x}.part")
+            # There nobody else can read what is locked, so the lock on the part file has to do.
+            if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
+                return None
+            part = self._access.new(path, like=found)
+            lock_file_now(part)
+            job = Job(source, part, path)
+            source = part = -1
+            return job
         finally:
-            _unlock(source, part)
-
-    def _has_gz(self, name: str, source: int) -> bool:
-        """
-        Tell whether *name* has its `.gz` already.
-
-        A compressor killed before its last step leaves both: the plain one goes, or, if a late
-        writer has added to it, the `.gz`.  CLH, switched from gzip to none, leaves two different
-        backups under one number: both stay.
-
-        A `.gz` goes only if it has our mark, whatever it holds.  Version 1.0.0 made none, and another
-        tool's may look like its; so those of 1.0.0 count like another tool's: they stay, and a plain
-        backup goes whose content one has to the end.
-        """
-        if not os.path.lexists(name + GZ):
-            return False
-        packed = packed_size(name + GZ, source)
-        if packed == os.fstat(source).st_size:
-            remove(name)
-        elif packed > 0 and is_marked(name + GZ):
-            remove(name + GZ)
-            return False
-        return True
-
-
-def _unlock(*fds: int) -> None:
-    for fd in fds:
-        if fd != -1:
-            unlock_file(fd)
+            unlock_file(source)
+            unlock_file(part)
 
 
 def _is_abandoned(part: str) -> bool:

@@ -100,7 +100,7 @@ class Retention:
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:
         """Delete the files that *going* returns."""
-        failure: Optional[Exception] = None
+        errors: List[Exception] = []
         try:
             for path in going():
                 try:
@@ -109,10 +109,10 @@ class Retention:
                 except FileNotFoundError:
                     pass
                 except OSError as error:
-                    failure = error
+                    errors.append(error)
         except Exception as error:
-            failure = error
-        if failure is None:
+            errors.append(error)
+        if errors:
+            self._trouble.note(errors[-1], self._afterwards.report)
+        else:
             self._trouble.end()
-        elif self._trouble.begin():
-            self._afterwards.report(failure)

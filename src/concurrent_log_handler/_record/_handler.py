@@ -261,7 +261,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         batch.done()
         for record, error in batch.failed:
             report_to(self.handleError, record, error)
-        last = batch.records[-1] if batch.records else self._afterwards.notice("after a rotation")
+        last = batch.records[-1] if batch.records else None
         self._afterwards.do(afterwards, last, self.handleError)
 
     def _write_batch(self, batch: Batch, way: int) -> Sequence[Afterward]:
@@ -363,9 +363,7 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._do_afterwards()
 
     def _do_afterwards(self) -> None:
-        steps = self._afterwards.take()
-        if steps:
-            self._afterwards.do(steps, self._afterwards.notice("after a rotation"), self.handleError)
+        self._afterwards.do(self._afterwards.take(), None, self.handleError)
 
     def flush(self) -> None:
         """Do nothing: a record is in the file when the logging call returns."""

@@ -155,8 +155,7 @@ class Rotation:
                 hooks.doRollover()
                 self.trouble.end()
         except Exception as error:
-            if self.trouble.begin():
-                self._afterwards.report(error)
+            self.trouble.note(error, self._afterwards.report)
         finally:
             self._incoming = (None, 0)
         size = self._live.look()
