@@ -12,7 +12,7 @@ import contextlib
 import os
 from functools import partial
 from threading import get_ident
-from typing import Dict, List, Optional, Set, Tuple, Type
+from typing import Dict, List, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
 from concurrent_log_handler._files import files_like, hidden_prefix, look_at, open_to_lock, remove
@@ -77,15 +77,9 @@ class Announcer:
             for _ in range(len(self._marks()) + _MOST_MORE):
                 # One mark only: others rotate during the callback, and then the paths are different.
                 claim = self._locks.chain(partial(self._claim, look))
-                callback = self._settings.on_rotated
                 if claim is None:
                     return
-                with claim:
-                    try:
-                        if callback is not None:
-                            callback(claim.backup)
-                    except Exception as error:
-                        report(error)
+                self._tell_of(*claim, report)
         except Exception as error:
             report(error)
         finally:
@@ -95,6 +89,23 @@ class Announcer:
         """Forget the threads, which are the parent's."""
         self._tellers.clear()
 
+    def _tell_of(self, backup: str, mark: str, locked: int, report: Report) -> None:
+        """Call `on_rotated`; after an interrupt the mark stays, for somebody who has more time."""
+        process = here()
+        callback = self._settings.on_rotated
+        try:
+            try:
+                if callback is not None:
+                    callback(backup)
+            except Exception as error:
+                report(error)
+            if here() == process:
+                with contextlib.suppress(OSError):
+                    remove(mark)
+        finally:
+            if here() == process:  # else a child forked by the callback; the mark is its parent's
+                unlock_file(locked)
+
     def _mark(self, inode: int) -> str:
         return os.path.join(self._folder, f"{self._prefix}{inode:x}.new")
 
@@ -102,66 +113,32 @@ class Announcer:
         found = files_like(self._folder, self._prefix, r"([0-9a-f]+)\.new")
         return {int(inode, 16): mark for inode, mark in found.items()}
 
-    def _claim(self, look: Look, held: bool) -> Optional[Claim]:
-        """Take on the mark of the oldest complete backup that has one; marks of files that are gone are removed."""
+    def _claim(self, look: Look, held: bool) -> Optional[Tuple[str, str, int]]:
+        """Take on the oldest complete backup that has a mark; marks of files that are gone are removed."""
         if not held or self._settings.on_rotated is None:
             return None
         wanted = self._marks()
         found: List[Tuple[str, str]] = []
-        for name in look().names():
+        for name, forms in look().found():
             if not wanted:
                 break
-            for path in (name, name + GZ):
-                there = look_at(path)
+            for form in forms:
+                there = look_at(name + form)
                 mark = None if there is None else wanted.pop(there.st_ino, None)
-                complete = path != name or not self._settings.use_gzip
-                if mark is not None and complete:
-                    found.append((mark, path))
+                if mark is not None and (form == GZ or not self._settings.use_gzip):
+                    found.append((name + form, mark))
         if wanted:
             with os.scandir(self._folder) as entries:
                 # The live file's is of a process that died before it rotated; another handler on this log may
                 # have made others.
                 there_too = {entry.inode() for entry in entries}
             for inode in wanted.keys() - there_too:
-                abandoned = _claim_one(wanted[inode], "")
-                if abandoned is not None:
-                    with abandoned:
-                        pass
-        claims = (_claim_one(mark, path) for mark, path in reversed(found))
-        return next((claim for claim in claims if claim is not None), None)
-
-
-class Claim:
-    """
-    One mark that this process has taken on, and the backup that it is about.
-
-    The mark goes at the end; after an interrupt it stays, for somebody who has more time.
-    """
-
-    def __init__(self, fd: int, mark: str, backup: str) -> None:
-        self.backup = backup
-        self._fd = fd
-        self._mark = mark
-        self._process = here()
-
-    def __enter__(self) -> None:
-        """Nothing is to be done."""
-
-    def __exit__(self, interrupt: Optional[Type[BaseException]], *_: object) -> None:
-        if here() != self._process:
-            return  # a child forked by the callback; the mark is its parent's
-        if interrupt is None:
+                with contextlib.suppress(OSError):
+                    remove(wanted[inode])
+        for backup, mark in reversed(found):
             with contextlib.suppress(OSError):
-                remove(self._mark)
-        unlock_file(self._fd)
-
-
-def _claim_one(mark: str, backup: str) -> Optional[Claim]:
-    try:
-        fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))
-    except OSError:
+                fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))
+                if lock_file_now(fd) is not False and os.path.lexists(mark):
+                    return backup, mark, fd
+                unlock_file(fd)
         return None
-    if lock_file_now(fd) is not False and os.path.lexists(mark):
-        return Claim(fd, mark, backup)
-    unlock_file(fd)
-    return None
