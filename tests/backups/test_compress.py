@@ -951,7 +951,8 @@ def our_gz(directory: Path, *members: str) -> bytes:
     directory.mkdir()
     backup = directory / "app.log.1"
     backup.touch()
-    (job,) = Jobs(str(directory / "app.log"), Access()).claim([str(backup)])
+    job = Jobs(str(directory / "app.log"), Access()).claim([str(backup)])
+    assert job is not None
     for text in members:
         with open(backup, "a", newline="\n") as late:
             late.write(text)

@@ -19,7 +19,7 @@ from concurrent_log_handler._files import files_like, hidden_prefix, look_at, op
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
-from concurrent_log_handler._settings import Settings
+from concurrent_log_handler._settings import OnRotated, Settings
 
 from . import Look
 from ._gzip import GZ
@@ -69,8 +69,8 @@ class Announcer:
 
     def tell(self, look: Look, report: Report) -> None:
         """Call `on_rotated` for each complete backup that it has not been told of."""
-        me = get_ident()
-        if me in self._tellers:
+        me, callback = get_ident(), self._settings.on_rotated
+        if callback is None or me in self._tellers:
             return  # the callback logs, and that rotated: the outer call goes on with it
         try:
             self._tellers.add(me)
@@ -79,7 +79,7 @@ class Announcer:
                 claim = self._locks.chain(partial(self._claim, look))
                 if claim is None:
                     return
-                self._tell_of(*claim, report)
+                self._tell(callback, *claim, report)
         except Exception as error:
             report(error)
         finally:
@@ -89,14 +89,13 @@ class Announcer:
         """Forget the threads, which are the parent's."""
         self._tellers.clear()
 
-    def _tell_of(self, backup: str, mark: str, locked: int, report: Report) -> None:
-        """Call `on_rotated`; after an interrupt the mark stays, for somebody who has more time."""
+    @staticmethod
+    def _tell(callback: OnRotated, backup: str, mark: str, locked: int, report: Report) -> None:
+        """Call *callback*; after an interrupt the mark stays, for somebody who has more time."""
         process = here()
-        callback = self._settings.on_rotated
         try:
             try:
-                if callback is not None:
-                    callback(backup)
+                callback(backup)
             except Exception as error:
                 report(error)
             if here() == process:
@@ -115,7 +114,7 @@ class Announcer:
 
     def _claim(self, look: Look, held: bool) -> Optional[Tuple[str, str, int]]:
         """Take on the oldest complete backup that has a mark; marks of files that are gone are removed."""
-        if not held or self._settings.on_rotated is None:
+        if not held:
             return None
         wanted = self._marks()
         found: List[Tuple[str, str]] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from functools import partial
-from typing import Callable, List, Optional
+from typing import Callable, Optional
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
 from concurrent_log_handler._files import RENAMES_OPEN
@@ -18,10 +18,10 @@ from concurrent_log_handler._settings import Settings
 
 from . import Look
 from ._announcer import Announcer
-from ._jobs import AT_A_TIME, Job, Jobs
+from ._jobs import Job, Jobs
 
 _START_PATIENCE = 5.0  # seconds that starting a thread may take
-_LAST_STEPS = 8  # that are done while somebody waits for the end, and others go on rotating
+_LAST_STEPS = 64  # that are done while somebody waits for the end, and others go on rotating
 
 
 class Compressor:
@@ -47,22 +47,26 @@ class Compressor:
         self._worker = Worker()
 
     def claim(self, look: Look) -> None:
-        """Take what is to be compressed, while the locks are held, so that no two processes do it."""
+        """Take the backup that a rotation has made, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
         if self._settings.background_gzip and RENAMES_OPEN:
-            self._afterwards.later(lambda report: self._worker.poke(partial(self._work, look, report)))
+            self._afterwards.later(
+                lambda report: self._worker.poke(partial(self._in_background, look, report))
+            )
             return
         try:
             names = look().plain()
-            jobs = self._jobs.claim(names)
+            job = self._jobs.claim(names)
         except Exception as error:
             self._trouble.note(error, self._afterwards.report)
             return
-        work = partial(self._compress, look, jobs, -(-len(names) // AT_A_TIME))
-        if not RENAMES_OPEN:  # what is open cannot be renamed there, so nobody may come in between
-            work(self._afterwards.report)
-        elif jobs:
+        if job is None:
+            return
+        work = partial(self._compress_all, look, job, len(names))
+        if RENAMES_OPEN:
             self._afterwards.later(work)
+        else:  # what is open cannot be renamed there, so nobody may come in between
+            work(self._afterwards.report)
 
     def wait(self, timeout: Optional[float]) -> None:
         """Wait for the thread in the background, at most *timeout* seconds."""
@@ -72,36 +76,30 @@ class Compressor:
         """Forget the thread, which is the parent's."""
         self._worker = Worker()
 
-    def _work(self, look: Look, report: Report) -> bool:
-        """Compress what there is; returns whether there was any."""
-        jobs = self._claim_more(look, report)
-        self._compress(look, jobs, 1, report)
-        if jobs:
+    def _in_background(self, look: Look, report: Report) -> bool:
+        found = self._compress_next(look, report)
+        if found:
             self._announcer.tell(look, report)
-        return bool(jobs)
+        return found
 
-    def _compress(self, look: Look, jobs: List[Job], rounds: int, report: Report) -> None:
-        """Compress the backups of *jobs*, and in more *rounds* those that were too many to be claimed at once."""
-        try:
-            while jobs:
-                for job in jobs:
-                    self._try_to_compress(look, job, report)
-                rounds -= 1
-                jobs = self._claim_more(look, report) if rounds > 0 else []
-        finally:
-            for job in jobs:  # after an interrupt
-                job.close()
+    def _compress_all(self, look: Look, job: Job, number: int, report: Report) -> None:
+        """Compress the backup of *job*, and what else there is, *number* in all: others may go on rotating."""
+        self._compress(look, job, report)
+        while number > 1 and self._compress_next(look, report):
+            number -= 1
 
-    def _claim_more(self, look: Look, report: Report) -> List[Job]:
+    def _compress_next(self, look: Look, report: Report) -> bool:
+        """Compress one more backup; returns whether there was any."""
         try:
-            return self._locks.chain(lambda held: self._jobs.claim(look().plain() if held else []))
+            job = self._locks.chain(lambda held: self._jobs.claim(look().plain()) if held else None)
         except Exception as error:
             self._trouble.note(error, report)
-            return []
+            return False
+        if job is not None:
+            self._compress(look, job, report)
+        return job is not None
 
-    def _try_to_compress(self, look: Look, job: Job, report: Report) -> None:
-        if job.foreign():
-            return
+    def _compress(self, look: Look, job: Job, report: Report) -> None:
         try:
             job.compress()
             job.ripen()
@@ -111,7 +109,8 @@ class Compressor:
                 self._afterwards.say("compressed %s", path)
             self._trouble.end()
         except Exception as error:
-            self._trouble.note(error, report)
+            if not job.foreign():
+                self._trouble.note(error, report)
         finally:
             job.close()
 

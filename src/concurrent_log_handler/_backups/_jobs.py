@@ -32,7 +32,6 @@ from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from ._gzip import CHUNK, GZ, Member, settle
 
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`
-AT_A_TIME = 8  # each job holds two descriptors
 
 Inode = Tuple[int, int]  # with its device
 
@@ -66,15 +65,10 @@ class Job:
             return
         try:
             member = Member()
-            while True:
-                self._check()
-                data = read_at(self._source, CHUNK, self._read)
-                if not data:
-                    break
+            for data in iter(lambda: read_at(self._source, CHUNK, self._read), b""):
                 self._read += len(data)
                 self._write(member.add(data))
             self._write(member.end())
-            self._check()
             os.fsync(self._part)
         except BaseException:
             if identity(self._part) == self._identities[1]:
@@ -102,9 +96,8 @@ class Job:
             return ""
         whole = os.stat(self._part_path)
         if not os.path.samestat(whole, os.fstat(self._part)) or whole.st_size != self._written:
-            raise OSError(
-                errno.ESTALE, "somebody else changed the part file of a compression", self._part_path
-            )
+            msg = "somebody else changed the part file of a compression"
+            raise OSError(errno.ESTALE, msg, self._part_path)
         if not RENAMES_OPEN:
             self._close_descriptors()
         os.replace(self._part_path, name + GZ)
@@ -190,26 +183,13 @@ class Jobs:
     def _left(self, rest: str) -> List[str]:
         return [path for folder in self._folders for path in files_like(folder, self._prefix, rest).values()]
 
-    def claim(self, names: Iterable[str]) -> List[Job]:
+    def claim(self, names: Iterable[str]) -> Optional[Job]:
         """
-        Return jobs for the first `AT_A_TIME` plain backups among *names* that nobody is or was at.
+        Return a job for the first of the backups *names* that is plain, and that nobody is or was at.
 
         Raises `OSError` if no part file can be made.
         """
-        jobs: List[Job] = []
-        try:
-            for name in names:
-                if len(jobs) == AT_A_TIME:
-                    break
-                job = self._claim_one(name)
-                if job is not None:
-                    jobs.append(job)
-        except BaseException:
-            for job in jobs:
-                job.close()
-            raise
-        self._claimed.update(job.inode for job in jobs)
-        return jobs
+        return next(filter(None, map(self._claim_one, names)), None)
 
     def _claim_one(self, name: str) -> Optional[Job]:
         try:
@@ -235,6 +215,7 @@ class Jobs:
             part = self._access.new(path, like=found)
             lock_file_now(part)
             job = Job(source, part, path)
+            self._claimed.add(job.inode)
             source = part = -1
             return job
         finally:
