@@ -51,17 +51,18 @@ class DatedChain(Chain):
             backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
 
-    def free_name(self, log: str, text: str, least: int) -> Tuple[int, str]:
-        """Return number, *least* or more, and path, which is free, for one more backup of the period *text*."""
-        naming = self._naming
-        first = max(least, next_number(self.listed(), text))
+    def free_name(self, log: str, text: str) -> str:
+        """Return a path, which is free, for one more backup of the period *text*."""
+        folder, name = os.path.split(self._newest)
+        newest = list_backups(self._naming, [name], folder)  # also if it was uploaded and deleted since
+        first = next_number([*self.listed(), *newest], text)
 
         def taken(path: str) -> bool:
             return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
 
-        found = free_path(naming, text, first, taken)
-        if found is None:
-            path = backup_path(naming, text, first)
+        path = free_path(self._naming, text, first, taken)
+        if path is None:
+            path = backup_path(self._naming, text, first)
             msg = f"no free name for a backup of {log!r}: {path!r} and those after it are taken"
             raise FileExistsError(msg)
-        return found
+        return path

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Pattern, Tuple, Union
 
 # For each unit, CPython 3.13's on every Python.
@@ -35,7 +35,7 @@ Reading = Tuple[str, Tuple[str, ...]]  # a format for strptime, and what to add 
 
 
 class Naming(NamedTuple):
-    """How one handler names its backups, compiled once by `naming_for`."""
+    """How one handler names its backups, made by `naming_for`."""
 
     directory: str
     base: str
@@ -45,9 +45,6 @@ class Naming(NamedTuple):
     dated: bool  # a date can be read from the text
     lenient: bool  # a user's extMatch may find dates that a namer has written in another way
     namer: Optional[Namer]
-    parse: Callable[
-        [str], Optional[Key]
-    ]  # what a name in the log's directory means, where no namer has a say
 
 
 class Backup(NamedTuple):
@@ -110,7 +107,7 @@ def naming_for(
     base_path: str, suffix: str, ext_match: Union[str, Pattern[str]], namer: Optional[Namer] = None
 ) -> Naming:
     """
-    Compile the names of the log at *base_path* (absolute).  Keep the result while the four stay the same.
+    Return how the backups of the log at *base_path* (absolute) are named.
 
     Where the user changed only *suffix*, the standard *ext_match* gives way to the one that fits it.
     *namer* maps a whole path to a whole path; pass `rotation_filename` where a subclass overrides it.
@@ -121,9 +118,7 @@ def naming_for(
     produced = default_ext_match(suffix)
     pattern = produced if standard else given
     dated = _reading(suffix) is not None
-    # A rotation lists the directory several times, and most names were there the last time.
-    parse = lru_cache(maxsize=20_000)(partial(_parse_plain, base, suffix, pattern))
-    return Naming(directory, base, suffix, pattern, produced, dated, not standard, namer, parse)
+    return Naming(directory, base, suffix, pattern, produced, dated, not standard, namer)
 
 
 def backup_path(naming: Naming, text: str, number: int) -> str:
@@ -143,20 +138,18 @@ def _named(naming: Naming, text: str, number: int) -> str:
     return path if naming.namer is None else os.fspath(naming.namer(path))
 
 
-def free_path(
-    naming: Naming, text: str, first: int, taken: Callable[[str], bool]
-) -> Optional[Tuple[int, str]]:
+def free_path(naming: Naming, text: str, first: int, taken: Callable[[str], bool]) -> Optional[str]:
     """
-    Return number and path for one more backup of the period *text*, None if there is no path that is not *taken*.
+    Return the path for one more backup of the period *text*, None if there is none that is not *taken*.
 
     What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
     on the disk.
     """
     path = _named(naming, text, first)
     if not taken(path):
-        return first, path
+        return path
     number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
-    return None if number is None else (number, backup_path(naming, text, number))
+    return None if number is None else backup_path(naming, text, number)
 
 
 def backup_directory(naming: Naming) -> str:
@@ -178,12 +171,17 @@ def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] 
     if naming.namer is None and not home:
         return []
     for name in names:
-        key = naming.parse(name) if naming.namer is None else _parse_named(naming, name, where)
+        if naming.namer is None:
+            key = _parse_plain(naming.base, naming.suffix, naming.pattern, name)
+        else:
+            key = _parse_named(naming, name, where)
         if key is not None and not (home and name == naming.base):
             found[key] = (*found.get(key, ()), name)
     return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
 
+# A rotation lists the directory several times, and most names were there the last time.
+@lru_cache(maxsize=20_000)
 def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Optional[Key]:
     if not name.startswith(base + "."):
         return None

@@ -79,7 +79,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     unicode_error_policy = Setting[Optional[str]]()
 
     # What a subclass adds; see `_rotation.Hooks`.
-    _asks_each_time: Callable[[], bool]
+    _decides: Callable[[LogRecord], bool]
     _rotates: Callable[[], bool]
     _backups: Callable[[], Chain]
     _surplus: Callable[[], Iterable[str]]
