@@ -164,7 +164,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention
         limits = retention.limits()._replace(number=0)  # the shift has seen to it
-        return retention.surplus(self._backups().backups(), limits, time.time())
+        return retention.surplus(self._backups(), limits, time.time())
 
 
 class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHandler):
@@ -343,7 +343,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         it, perhaps a number and `.gz`, or what `namer` makes of these.
         """
         retention = self._rotation.retention
-        return retention.surplus(self._backups().backups(), retention.limits(), self._schedule.clock())
+        return retention.surplus(self._backups(), retention.limits(), self._schedule.clock())
 
 
 # `class = handlers.ConcurrentRotatingFileHandler` in an ini: fileConfig evaluates it here.

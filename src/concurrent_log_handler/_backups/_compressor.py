@@ -20,7 +20,6 @@ from . import Look
 from ._announcer import Announcer
 from ._jobs import Job, Jobs
 
-_START_PATIENCE = 5.0  # seconds that starting a thread may take
 _LAST_STEPS = 64  # that are done while somebody waits for the end, and others go on rotating
 
 
@@ -50,9 +49,8 @@ class Compressor:
         """Take the backup that a rotation has made, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
         if self._settings.background_gzip and RENAMES_OPEN:
-            self._afterwards.later(
-                lambda report: self._worker.poke(partial(self._in_background, look, report))
-            )
+            step = partial(self._in_background, look)
+            self._afterwards.later(lambda report: self._worker.poke(partial(step, report)))
             return
         try:
             names = look().plain()
@@ -60,13 +58,12 @@ class Compressor:
         except Exception as error:
             self._trouble.note(error, self._afterwards.report)
             return
-        if job is None:
-            return
-        work = partial(self._compress_all, look, job, len(names))
-        if RENAMES_OPEN:
-            self._afterwards.later(work)
-        else:  # what is open cannot be renamed there, so nobody may come in between
-            work(self._afterwards.report)
+        if job is not None:
+            work = partial(self._compress_all, look, job, len(names))
+            if RENAMES_OPEN:
+                self._afterwards.later(work)
+            else:  # what is open cannot be renamed there, so nobody may come in between
+                work(self._afterwards.report)
 
     def wait(self, timeout: Optional[float]) -> None:
         """Wait for the thread in the background, at most *timeout* seconds."""
@@ -129,7 +126,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._guard = threading.RLock()
-        self._thread: Optional[threading.Thread] = None
+        self._thread: Optional[threading.Thread] = None  # started already
         self._wanted: Optional[Callable[[], bool]] = None
         self._somebody_waits = False
 
@@ -139,28 +136,22 @@ class Worker:
             self._wanted = step
             if self._thread is not None:
                 return
-            if threading.main_thread().is_alive() and threads_work():
-                # Not a daemon: the interpreter waits for it before it exits.
-                self._thread = threading.Thread(target=self._run, name="log compression", daemon=False)
-                try:
-                    self._thread.start()
+            # No thread is left, or none may be started any more (Python 3.12).
+            with contextlib.suppress(RuntimeError):
+                if threading.main_thread().is_alive() and threads_work():
+                    # Not a daemon: the interpreter waits for it before it exits.
+                    thread = threading.Thread(target=self._run, name="log compression", daemon=False)
+                    thread.start()
+                    self._thread = thread
                     return
-                except RuntimeError:  # no thread is left, or none may be started any more (Python 3.12)
-                    self._thread = None
         self._run()
 
     def wait(self, timeout: Optional[float]) -> None:
         """Return when all is done, but for what others add meanwhile, or after *timeout* seconds."""
-        if not self._guard.acquire(timeout=_START_PATIENCE):
-            return
-        try:
-            thread = self._thread  # started by now: `poke` holds the guard until it is
-            self._somebody_waits = thread is not None
-        finally:
-            self._guard.release()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            with contextlib.suppress(RuntimeError):  # we are in a signal handler that interrupts its start
-                thread.join(timeout)
+            self._somebody_waits = True
+            thread.join(timeout)
 
     def _run(self) -> None:
         steps_left = _LAST_STEPS

@@ -1,8 +1,6 @@
 """The chain of numbered backups, `.1` the newest: what there is of it, and how it makes room for one more.
 
-The size handler looks at it with all locks held, and carries out the moves.  What is compressed or
-deleted is decided elsewhere; only a plain backup whose `.gz` is complete goes here, since a shift
-would part the two.
+Nothing is moved here, and of two forms of one backup only one that is needless goes: a shift would part the two.
 """
 
 from __future__ import annotations
@@ -33,8 +31,8 @@ def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Mov
 
     Only what lies below the first free number moves, so a gap that a kill left is closed.  A full
     chain loses its last number first.  *names* are the plain ones from number 1 (newest) on: up to the first
-    that is free or, if none is, all that may stay.  *taken* are the forms of those that are not free: both, if a
-    compressor was killed just before its last step; both move together.
+    that is free or, if none is, all that may stay.  *taken* are the forms of those that are not free; both move
+    together.
     """
     moves: List[Move] = []
     if taken and len(taken) == len(names):
