@@ -407,7 +407,6 @@ MIDNIGHT = utc("2026-11-24T00:00")
     ("content", "expected"),
     [
         (str(MIDNIGHT), MIDNIGHT),
-        (f"{MIDNIGHT}".encode(), MIDNIGHT),
         (f" {MIDNIGHT}\r\n", MIDNIGHT),
         (str(MIDNIGHT + 7_200), MIDNIGHT + 7_200),
         (str(MIDNIGHT + 7_201), None),
@@ -417,9 +416,8 @@ MIDNIGHT = utc("2026-11-24T00:00")
         ("0", None),
         ("-1", None),
         ("", None),
-        (b"", None),
-        (b"\0" * 10, None),
-        (b"\xff\xfe" + b"1", None),
+        ("\0" * 10, None),
+        ("\udcff\udcfe1", None),
         ("9" * 19, None),
         ("9" * 10_000, None),
         (f"{MIDNIGHT}.0", None),
@@ -429,19 +427,20 @@ MIDNIGHT = utc("2026-11-24T00:00")
         (f"{MIDNIGHT} {MIDNIGHT}", None),
     ],
 )
-def test_shared_time_is_used_or_computed_again(content: object, expected: Optional[int]) -> None:
-    assert read_rollover(content, parse_calendar("MIDNIGHT", utc=True), NOW) == expected  # type: ignore[arg-type]
+def test_shared_time_is_used_or_computed_again(content: str, expected: Optional[int]) -> None:
+    raw = content.encode("utf-8", "surrogateescape")
+    assert read_rollover(raw, parse_calendar("MIDNIGHT", utc=True), NOW) == expected
 
 
 def test_shared_time_has_no_slack_where_the_wall_clock_plays_no_part() -> None:
     cal = parse_calendar("H")
 
-    assert read_rollover(str(NOW + 3_600), cal, NOW + 0.5) == NOW + 3_600
-    assert read_rollover(str(NOW + 3_601), cal, NOW) is None
+    assert read_rollover(b"%d" % (NOW + 3_600), cal, NOW + 0.5) == NOW + 3_600
+    assert read_rollover(b"%d" % (NOW + 3_601), cal, NOW) is None
 
 
 def test_shared_time_is_decimal_text_as_clh_writes_it() -> None:
-    assert format_rollover(MIDNIGHT) == "1795478400"
+    assert format_rollover(MIDNIGHT) == b"1795478400"
     assert read_rollover(format_rollover(MIDNIGHT), parse_calendar("MIDNIGHT", utc=True), NOW) == MIDNIGHT
 
 

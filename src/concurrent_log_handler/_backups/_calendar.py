@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Pattern, Tuple, Union
+from typing import Callable, Dict, NamedTuple, Optional, Pattern, Tuple
 
 from concurrent_log_handler._options import accepted
 
@@ -148,12 +148,12 @@ def _instant(cal: Calendar, target: int) -> int:
     return after
 
 
-def format_rollover(at: int) -> str:
+def format_rollover(at: float) -> bytes:
     """The sidecar's content: decimal text, no line end, as CLH reads and writes it."""
-    return str(int(at))
+    return b"%d" % int(at)
 
 
-def read_rollover(content: Union[str, bytes], cal: Calendar, now: float) -> Optional[int]:
+def read_rollover(content: bytes, cal: Calendar, now: float) -> Optional[int]:
     """
     The rollover time in the sidecar, or None where it has to be computed again.
 
@@ -161,8 +161,7 @@ def read_rollover(content: Union[str, bytes], cal: Calendar, now: float) -> Opti
     boundary from *now* (two hours more for MIDNIGHT and W, where an older peer may be an hour off).
     A time in the past is good: a boundary went by while nobody wrote.
     """
-    raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
-    match = _ROLLOVER_TEXT.fullmatch(raw)
+    match = _ROLLOVER_TEXT.fullmatch(content)
     if match is None:
         return None
     at, latest = int(match[1]), following(cal, now) + (SLACK if cal.step else 0)

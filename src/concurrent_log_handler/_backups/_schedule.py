@@ -65,13 +65,11 @@ class Schedule:
         self._own = False
         self._know(at, now, live)
         try:
-            self._sidecar.write(format_rollover(at).encode("ascii"))
+            self._sidecar.write(format_rollover(at))
         except OSError as error:
             self._afterwards.report(error)
 
-    def agree(
-        self, calendar: Calendar, now: float, live: Tuple[int, int], rolling: bool, in_trouble: bool
-    ) -> float:
+    def agree(self, calendar: Calendar, now: float, live: Inode, rolling: bool, in_trouble: bool) -> float:
         """
         Return the rollover time that everybody goes by, which is written down if it was not.
 
@@ -82,13 +80,13 @@ class Schedule:
         content = self._sidecar.read()
         at = self._agreed(content, calendar, now, live, in_trouble)
         known = None if rolling else live
-        if content == format_rollover(at).encode("ascii") or not self._sidecar.writable:
+        if content == format_rollover(at) or not self._sidecar.writable:
             self._know(at, now, known)
         else:
             self.share(at, now, known)
         return at
 
-    def settled(self, live: Tuple[int, int]) -> None:
+    def settled(self, live: Inode) -> None:
         """Note that the rollover is done and the live file is *live*."""
         if self._file_then is None:
             self._file_then = live
@@ -111,7 +109,7 @@ class Schedule:
         at = read_rollover(content, calendar, now)
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
-        known = read_rollover(format_rollover(int(self.at)), calendar, now) if self._asked_at else None
+        known = read_rollover(format_rollover(self.at), calendar, now) if self._asked_at else None
         # Whether the live file is the one from before that, with nothing in it from after.
         before = 0.0 if known is None else known - _TICK
         old = modified is not None and modified < before and live == self._file_then
