@@ -12,17 +12,10 @@ import time
 import warnings
 from logging import LogRecord
 from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
-from typing import Iterable, List, Optional, Tuple, Union
+from typing import Iterable, List, Optional, Union
 
 from . import _options
-from ._backups._calendar import (
-    MIN_VALID_TIME,
-    Calendar,
-    first_boundary,
-    next_boundary,
-    parse_calendar,
-    period_text,
-)
+from ._backups._calendar import Calendar, next_boundary, parse_calendar
 from ._backups._dated import DatedChain
 from ._backups._naming import naming_for
 from ._backups._numbered import NumberedChain
@@ -265,40 +258,32 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
     @rolloverAt.setter
     def rolloverAt(self, value: float) -> None:
         if self._lock.mine() and self._lock.held:
-            self._schedule.share(int(value), self._schedule.clock(), self._known_live())
+            self._schedule.share(int(value), self._schedule.clock(), self._rotation.rolling)
         else:
-            self._schedule.set(value, self._known_live())
-
-    def _known_live(self) -> Optional[Tuple[int, int]]:
-        return None if self._rotation.rolling else self._live.identity()
+            self._schedule.set(value, self._rotation.rolling)
 
     def computeRollover(self, currentTime: float) -> int:
         """Return the first boundary after *currentTime*, both in seconds since the epoch; to be overridden."""
         return next_boundary(self._calendar(), currentTime)
 
     def _calendar(self) -> Calendar:
-        calendar = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
-        return calendar._replace(interval=self.interval, compute=self.computeRollover)
+        asked = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
+        return asked._replace(interval=self.interval, suffix=self.suffix, compute=self.computeRollover)
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether a boundary has been reached, or *record* would make a non-empty file reach `maxBytes`."""
         due = self._schedule.is_up() and self._live.regular and self._locks.exclusive(self._is_past)
         return due or self._rotation.is_full(self, record)
 
+    _decides = shouldRollover
+
     def _is_past(self, held: bool) -> bool:
         now = self._schedule.clock()
         return held and now >= self._agree(now)
 
     def _agree(self, now: float) -> float:
-        return self._schedule.agree(
-            self._calendar(),
-            now,
-            self._live.identity(),
-            rolling=self._rotation.rolling,
-            in_trouble=bool(self._rotation.trouble.pause),
-        )
-
-    _decides = shouldRollover
+        in_trouble = bool(self._rotation.trouble.pause)
+        return self._schedule.agree(self._calendar(), now, self._rotation.rolling, in_trouble)
 
     def _rotates(self) -> bool:
         return True
@@ -310,21 +295,15 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         due = now >= at
         moved = rotation.by_hand() or schedule.last_write() is not None
         if moved:
-            rotation.move_live_file(self, self._target(at, now))
+            period = schedule.period(self._calendar(), at, now)
+            rotation.move_live_file(self, self._backups().free_name(self.baseFilename, period))
         if due or rotation.by_hand():
             # After the move: a kill in between leaves an empty file and a time gone by, and no
             # data under the name of another period.
-            schedule.share(self.computeRollover(int(now)), now, None)
+            schedule.share(self.computeRollover(int(now)), now, rolling=True)
         if moved and rotation.retention.limits().any():
             rotation.retention.enforce(self._surplus)
         return moved
-
-    def _target(self, at: float, now: float) -> str:
-        """Return a path, which is free, for the backup of the period that ends at *at*."""
-        calendar = self._calendar()
-        if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
-            at = first_boundary(calendar, now, self._schedule.last_write())
-        return self._backups().free_name(self.baseFilename, period_text(calendar, int(at), self.suffix))
 
     def _backups(self) -> DatedChain:
         overridden = type(self).rotation_filename is not BaseRotatingHandler.rotation_filename

@@ -161,7 +161,7 @@ class Rotation:
             self._incoming = (None, 0)
         size = self._live.look()
         if self.schedule is not None:
-            self.schedule.settled(self._live.identity())
+            self.schedule.settled()
         return size
 
     def _begin(self, hooks: Hooks) -> None:
