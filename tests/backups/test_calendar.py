@@ -303,15 +303,17 @@ def test_boundary_that_a_peer_wrote_an_hour_off_ends_the_day_it_was_meant_for() 
 def test_suffix_of_the_user_names_the_start_of_the_period() -> None:
     cal = parse_calendar("MIDNIGHT", utc=True, at_time=dt.time(13, 45))
 
-    assert period_text(cal, utc("2026-11-24T13:45"), "%d.%m.%y %H:%M") == "23.11.26 13:45"
+    assert period_text(cal._replace(suffix="%d.%m.%y %H:%M"), utc("2026-11-24T13:45")) == "23.11.26 13:45"
 
 
 @needs_tzset
 def test_suffix_with_the_zone_shows_the_zone() -> None:
     with zone("Europe/Berlin"):
-        assert period_text(parse_calendar("H"), local("2026-07-01 13:00"), "%H%z") == "12+0200"
-        assert period_text(parse_calendar("MIDNIGHT"), local("2026-07-02 00:00"), "%d%z") == "01+0200"
-    assert period_text(parse_calendar("H", utc=True), utc("2026-07-01T13:00"), "%H") == "12"
+        hourly = parse_calendar("H")._replace(suffix="%H%z")
+        assert period_text(hourly, local("2026-07-01 13:00")) == "12+0200"
+        daily = parse_calendar("MIDNIGHT")._replace(suffix="%d%z")
+        assert period_text(daily, local("2026-07-02 00:00")) == "01+0200"
+    assert period_text(parse_calendar("H", utc=True)._replace(suffix="%H"), utc("2026-07-01T13:00")) == "12"
 
 
 # ---------------------------------------------------------------------------------- the oracle

@@ -168,18 +168,17 @@ def read_rollover(content: bytes, cal: Calendar, now: float) -> Optional[int]:
     return at if MIN_VALID_TIME <= at <= latest else None
 
 
-def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
+def period_text(cal: Calendar, at: int) -> str:
     """
-    The text that names the period ending at the rollover time *at*: *suffix* at the period's start.
+    The text that names the period ending at the rollover time *at*: its suffix at the period's start.
 
     For MIDNIGHT and W that is the start by the wall clock, different for any two boundaries, also
     around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
     hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
     """
-    form = cal.suffix if suffix is None else suffix
     if not cal.step:
         start = at - cal.interval
-        return time.strftime(form, time.gmtime(start) if cal.utc else time.localtime(start))
+        return time.strftime(cal.suffix, time.gmtime(start) if cal.utc else time.localtime(start))
     wall = _wall(cal, at)
     target, near = _last_target(cal, wall), _last_target(cal, wall + SLACK)
     if _instant(cal, target) == at:
@@ -190,4 +189,4 @@ def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
         target = near - cal.interval
     moment = _instant(cal, target)
     shown = not cal.utc and _wall(cal, moment) == target
-    return time.strftime(form, time.localtime(moment) if shown else time.gmtime(target))
+    return time.strftime(cal.suffix, time.localtime(moment) if shown else time.gmtime(target))
