@@ -427,7 +427,8 @@ def test_name_that_the_namer_gives_and_that_is_free_is_taken_as_it_is() -> None:
     assert free_path(daily(), "2026-01-01", 1, {f"{BASE}.2026-01-01.1"}.__contains__) == (
         f"{BASE}.2026-01-01.2"
     )
-    assert free_path(daily(lambda path: path), "2026-01-01", 1, lambda _: True) is None
+    with pytest.raises(FileExistsError, match=r"app\.log\.2026-01-01\.1' and those after it are taken"):
+        free_path(daily(lambda path: path), "2026-01-01", 1, lambda _: True)
 
 
 def test_first_free_number_asks_few_times() -> None:

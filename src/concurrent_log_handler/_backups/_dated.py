@@ -12,7 +12,16 @@ from concurrent_log_handler._files import look_at
 
 from . import Chain, Forms
 from ._gzip import GZ
-from ._naming import Backup, Naming, backup_directory, backup_path, free_path, list_backups, next_number
+from ._naming import (
+    Backup,
+    Naming,
+    backup_directory,
+    backup_path,
+    free_path,
+    list_backups,
+    next_number,
+    reading_of,
+)
 
 
 class DatedChain(Chain):
@@ -46,7 +55,7 @@ class DatedChain(Chain):
         except (FileNotFoundError, PermissionError):  # a directory may be written and not read
             return []
         backups = list_backups(self._naming, names, directory)
-        if not self._naming.dated:  # the names show no order
+        if reading_of(self._naming.suffix) is None:  # the names show no order
             found = {each: look_at(os.path.join(directory, each.names[0])) for each in backups}
             backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
@@ -60,9 +69,4 @@ class DatedChain(Chain):
         def taken(path: str) -> bool:
             return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
 
-        path = free_path(self._naming, text, first, taken)
-        if path is None:
-            path = backup_path(self._naming, text, first)
-            msg = f"no free name for a backup of {log!r}: {path!r} and those after it are taken"
-            raise FileExistsError(msg)
-        return path
+        return free_path(self._naming, text, first, taken)

@@ -41,9 +41,6 @@ class Naming(NamedTuple):
     base: str
     suffix: str
     pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
-    produced: Pattern[str]  # what it looks like as *suffix* makes it
-    dated: bool  # a date can be read from the text
-    lenient: bool  # a user's extMatch may find dates that a namer has written in another way
     namer: Optional[Namer]
 
 
@@ -112,13 +109,10 @@ def naming_for(
     Where the user changed only *suffix*, the standard *ext_match* gives way to the one that fits it.
     *namer* maps a whole path to a whole path; pass `rotation_filename` where a subclass overrides it.
     """
-    directory, base = os.path.split(base_path)
-    given = re.compile(ext_match)
-    standard = given.pattern in _STANDARD_MATCHES
-    produced = default_ext_match(suffix)
-    pattern = produced if standard else given
-    dated = _reading(suffix) is not None
-    return Naming(directory, base, suffix, pattern, produced, dated, not standard, namer)
+    pattern = re.compile(ext_match)
+    if pattern.pattern in _STANDARD_MATCHES:
+        pattern = default_ext_match(suffix)
+    return Naming(*os.path.split(base_path), suffix, pattern, namer)
 
 
 def backup_path(naming: Naming, text: str, number: int) -> str:
@@ -138,9 +132,9 @@ def _named(naming: Naming, text: str, number: int) -> str:
     return path if naming.namer is None else os.fspath(naming.namer(path))
 
 
-def free_path(naming: Naming, text: str, first: int, taken: Callable[[str], bool]) -> Optional[str]:
+def free_path(naming: Naming, text: str, first: int, taken: Callable[[str], bool]) -> str:
     """
-    Return the path for one more backup of the period *text*, None if there is none that is not *taken*.
+    Return the path, which is not *taken*, for one more backup of the period *text*.
 
     What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
     on the disk.
@@ -149,14 +143,15 @@ def free_path(naming: Naming, text: str, first: int, taken: Callable[[str], bool
     if not taken(path):
         return path
     number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
-    return None if number is None else backup_path(naming, text, number)
+    if number is None:
+        msg = f"no free name for a backup of {naming.base!r}: {path!r} and those after it are taken"
+        raise FileExistsError(msg)
+    return backup_path(naming, text, number)
 
 
 def backup_directory(naming: Naming) -> str:
     """The directory to list: the log's own, or the one into which the namer puts the backups."""
-    if naming.namer is None:
-        return naming.directory
-    return os.path.abspath(os.path.dirname(backup_path(naming, time.strftime(naming.suffix, _SAMPLE), 0)))
+    return os.path.abspath(os.path.dirname(_named(naming, time.strftime(naming.suffix, _SAMPLE), 0)))
 
 
 def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
@@ -196,14 +191,16 @@ def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Op
 
 
 def _parse_named(naming: Naming, name: str, where: str) -> Optional[Key]:
+    produced = default_ext_match(naming.suffix)
     for stem in _with_and_without_gz(name):
         # The user's own may be anchored to the end of a name that goes on here.
-        for pattern in {naming.pattern: None, naming.produced: None}:
+        for pattern in {naming.pattern: None, produced: None}:
             match = pattern.search(stem)
             while match:
                 text = match[0]
                 stamp = _stamp(text, naming.suffix)
-                if stamp is not None or naming.lenient:
+                # The user's own may find dates that a namer has written in another way.
+                if stamp is not None or naming.pattern != produced:
                     around = _NUMBER.findall(stem[match.end() :]) + _NUMBER.findall(stem[: match.start()])
                     for number in (0, *map(int, around)):
                         # The user's namer, on a name that it may never have seen.
@@ -224,7 +221,8 @@ def _with_and_without_gz(name: str) -> Tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def _reading(suffix: str) -> Optional[Reading]:
+def reading_of(suffix: str) -> Optional[Reading]:
+    """Return how a date is read from what *suffix* produces, None where none can be."""
     # A format without a year warns in CPython 3.13; and without one there is no order in time.
     if suffix in _STANDARD_SUFFIXES:
         return suffix, ("",)
@@ -245,7 +243,7 @@ def _stamp(text: str, suffix: str) -> Optional[int]:
     """Return a `Backup`'s stamp, None for a date that no calendar has."""
     if suffix in _STANDARD_SUFFIXES:
         return _standard_stamp(text, suffix)
-    reading = _reading(suffix)
+    reading = reading_of(suffix)
     return 0 if reading is None else _read(text, suffix, reading)
 
 
@@ -254,8 +252,8 @@ def _standard_stamp(text: str, suffix: str) -> Optional[int]:
     if not default_ext_match(suffix).fullmatch(text):
         return None
     # In whole numbers only: an object may log while the interpreter ends, and `datetime` has gone then.
-    year, month, day, *clock = map(int, text.replace("_", "-").split("-"))
-    hour, minute, second = (*clock, 0, 0, 0)[:3]
+    numbers = [*map(int, text.replace("_", "-").split("-")), 0, 0, 0]
+    year, month, day, hour, minute, second = numbers[:6]
     if not (year >= 1 and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
         return None
     lengths = [31, 28 + calendar.isleap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
