@@ -23,25 +23,16 @@ _MARK = b"LH" + struct.pack("<H", 22) + b"concurrent-log-handler"
 _HEADER = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + struct.pack("<H", len(_MARK)) + _MARK
 
 
-class Member:
-    """One gzip member with our mark; a file may have several, one behind the other."""
-
-    def __init__(self) -> None:
-        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._checksum = self._length = 0
-        self._header = _HEADER
-
-    def add(self, data: bytes) -> bytes:
-        """Return what is to be written for *data*."""
-        self._checksum = zlib.crc32(data, self._checksum)
-        self._length += len(data)
-        header, self._header = self._header, b""
-        return header + self._packer.compress(data)
-
-    def end(self) -> bytes:
-        """Return what is to be written behind all data."""
-        trailer = struct.pack("<LL", self._checksum, self._length % 2**32)
-        return self._header + self._packer.flush() + trailer
+def pack(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield one gzip member with our mark; a file may have several, one behind the other."""
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    header, checksum, length = _HEADER, 0, 0
+    for data in chunks:
+        checksum = zlib.crc32(data, checksum)
+        length += len(data)
+        yield header + packer.compress(data)
+        header = b""
+    yield header + packer.flush() + struct.pack("<LL", checksum, length % 2**32)
 
 
 def settle(name: str) -> Tuple[str, ...]:

@@ -29,7 +29,7 @@ from concurrent_log_handler._files import (
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 
-from ._gzip import CHUNK, GZ, Member, settle
+from ._gzip import CHUNK, GZ, pack, settle
 
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`
 
@@ -64,11 +64,8 @@ class Job:
         if whole and before.st_size <= self._read:
             return
         try:
-            member = Member()
-            for data in iter(lambda: read_at(self._source, CHUNK, self._read), b""):
-                self._read += len(data)
-                self._write(member.add(data))
-            self._write(member.end())
+            for packed in pack(iter(self._next_chunk, b"")):
+                self._write(packed)
             os.fsync(self._part)
         except BaseException:
             if identity(self._part) == self._identities[1]:
@@ -130,6 +127,11 @@ class Job:
         """Raise if a descriptor was closed under us: its number may be somebody else's by now."""
         if self.foreign() or (identity(self._source), identity(self._part)) != self._identities:
             raise OSError(errno.EBADF, "somebody else closed the files of a compression")
+
+    def _next_chunk(self) -> bytes:
+        data = read_at(self._source, CHUNK, self._read)
+        self._read += len(data)
+        return data
 
     def _write(self, data: bytes) -> None:
         self._check()
