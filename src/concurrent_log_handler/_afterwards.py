@@ -10,14 +10,15 @@ import logging
 import os
 import sys
 from collections import deque
+from functools import partial
 from logging import LogRecord
-from typing import Callable, Deque, List, Sequence
+from typing import Callable, Deque, List, Optional, Sequence
 
 from ._clock import monotonic
 
-# Tells of an error, for which a record stands that was written.
-Report = Callable[[LogRecord, BaseException], None]
-Afterward = Callable[[LogRecord, Report], None]
+# Tells of an error; the record that it comes with was written.
+Report = Callable[[BaseException], None]
+Afterward = Callable[[Report], None]
 
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 5.0
@@ -47,7 +48,7 @@ class Afterwards:
 
     def report(self, error: BaseException) -> None:
         """Have *error* reported after the locks are released."""
-        self.steps.append(lambda record, report: report(record, error))
+        self.later(lambda report: report(error))
 
     def take(self) -> List[Afterward]:
         """Take what there is to do."""
@@ -58,27 +59,24 @@ class Afterwards:
         return steps
 
     def do(
-        self, steps: Sequence[Afterward], record: LogRecord, handle_error: Callable[[LogRecord], None]
+        self,
+        steps: Sequence[Afterward],
+        record: Optional[LogRecord],
+        handle_error: Callable[[LogRecord], None],
     ) -> None:
-        """Do *steps*, one whatever becomes of the others; *record* is the one that they come after."""
+        """Do *steps*, one whatever becomes of the others; *record*, if any, is the one that they come after."""
         if not steps:
             return
+        if record is None:
+            text = f"{self._log}: after a rotation"
+            record = LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None)
         told = object.__new__(type(record))  # not copy(): the interpreter may be at its end
-        told.__dict__.update(record.__dict__)
-        told.__dict__[_WRITTEN] = True
-
-        def report(record: LogRecord, error: BaseException) -> None:
-            report_to(handle_error, record, error)
-
+        told.__dict__.update(record.__dict__, **{_WRITTEN: True})
         for step in steps:
             try:
-                step(told, report)
+                step(partial(report_to, handle_error, told))
             except Exception:
                 handle_error(told)
-
-    def notice(self, text: str) -> LogRecord:
-        """Return a record for `handleError` where there is no record of the application's."""
-        return LogRecord(__name__, logging.WARNING, __file__, 0, f"{self._log}: {text}", (), None)
 
     def say(self, text: str, *args: object) -> None:
         """Say on stderr what is done, where the handler was made with *debug*."""
@@ -94,12 +92,13 @@ class Streak:
         self.pause = 0.0
         self.until = 0.0
 
-    def begin(self) -> bool:
-        """Note an error; returns whether it is the first since the last success."""
+    def note(self, error: BaseException, report: Report) -> None:
+        """Note *error*, and report it if it is the first since the last success."""
         first = not self.pause
         self.pause = min(2 * self.pause or _FIRST_PAUSE, _LAST_PAUSE)
         self.until = monotonic() + self.pause
-        return first
+        if first:
+            report(error)
 
     def end(self) -> None:
         """Note a success."""

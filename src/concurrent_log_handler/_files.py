@@ -10,10 +10,11 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
 import sys
 import zlib
-from typing import Callable, List, Match, Optional, Pattern, Tuple, Union
+from typing import Callable, Dict, Iterator, Optional, Tuple, Union
 
 from . import _windows
 
@@ -62,22 +63,21 @@ def is_ours(fd: int, number: int) -> bool:
 
 
 def close_quietly(fd: int) -> None:
-    """Close *fd*."""
     with contextlib.suppress(OSError):
         os.close(fd)
 
 
-def _seek_and_read(fd: int, length: int, offset: int) -> bytes:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.read(fd, length)
+@contextlib.contextmanager
+def _closed_if_it_fails(fd: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
     os.lseek(fd, offset, os.SEEK_SET)
-    return os.write(fd, data)
-
-
-def _write_at_end(fd: int, data: bytes, offset: int) -> int:  # noqa: ARG001 - pwrite()'s signature
     return os.write(fd, data)
 
 
@@ -89,16 +89,17 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-# Where there is no pread(), the offset moves.
-read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+# Where there is no pwrite(), the offset moves.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _windows.read_at)
 write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
 # By which a file of ours is opened, appended to and cut back, while others have it open.
 open_fd: Callable[..., int] = os.open
-append_to: Callable[[int, bytes, int], int] = write_at if OFFSET_IS_OURS else _write_at_end
+append_to: Callable[[int, bytes, int], int] = (
+    write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
+)
 truncate: Callable[[int, int], None] = os.ftruncate
 if _windows.AVAILABLE:
-    open_fd, append_to, read_at = _windows.open_shared, _windows.append, _windows.read_at
-    truncate = _windows.truncate
+    open_fd, append_to, truncate = _windows.open_shared, _windows.append, _windows.truncate
 
 
 def closed_late(fd: int) -> int:
@@ -139,13 +140,14 @@ def look_at(path: str) -> Optional[os.stat_result]:
         return None
 
 
-def names_like(pattern: Pattern[str], folder: str) -> List[Match[str]]:
-    """Return the matches of *pattern* among the names in *folder*."""
+def files_like(folder: str, prefix: str, rest: str) -> Dict[str, str]:
+    """Return the paths of the files in *folder* called *prefix* and what fits *rest*, by what fits its group."""
+    pattern = re.compile(re.escape(prefix) + rest)
     try:
-        names = os.listdir(folder)
+        matches = list(map(pattern.fullmatch, os.listdir(folder)))
     except OSError:
-        return []
-    return [match for match in map(pattern.fullmatch, names) if match is not None]
+        return {}
+    return {match[1]: os.path.join(folder, match[0]) for match in matches if match is not None}
 
 
 def hidden_prefix(log: str) -> str:
@@ -189,12 +191,9 @@ def open_to_lock(path: str, flags: int = 0) -> int:
 def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
     fd = open_fd(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
-    try:
+    with _closed_if_it_fails(fd):
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-    except OSError:
-        os.close(fd)
-        raise
     return fd
 
 
@@ -274,40 +273,32 @@ class Access:
             return _open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
         mode = 0o666 & ~_umask_of_process() if self._new_mode is None else self._new_mode
         if hasattr(os, "O_TMPFILE"):
-            fd = -1
             try:
                 fd = os.open(os.path.dirname(path), (flags & ~os.O_NOFOLLOW) | os.O_TMPFILE, 0o600)
-                os.fchmod(fd, mode)  # first: whoever has given a file away may not change it any more
-                _give(fd, self._uid, self._gid)
-                # link() alone would name the symbolic link in /proc; with a directory
-                # descriptor Python calls linkat(AT_SYMLINK_FOLLOW).
-                os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+                with _closed_if_it_fails(fd):
+                    os.fchmod(fd, mode)  # first: whoever has given a file away may not change it any more
+                    _give(fd, self._uid, self._gid)
+                    # link() alone would name the symbolic link in /proc; with a directory
+                    # descriptor Python calls linkat(AT_SYMLINK_FOLLOW).
+                    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
                 return fd
             except OSError as error:
-                if fd != -1:
-                    os.close(fd)
                 if error.errno not in _NO_TMPFILE:
                     raise
         # Until its mode is set, such a file allows less than was asked for, never more.
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode & 0o600)
-        try:
+        with _closed_if_it_fails(fd):
             _give(fd, self._uid, self._gid)
             with contextlib.suppress(PermissionError):
                 os.fchmod(fd, mode)
-        except OSError:
-            os.close(fd)
-            raise
         return fd
 
     def _corrected(self, fd: int, mode: Optional[int]) -> int:
         """Give the open file our owner, and *mode* if any, as far as we may; return *fd*."""
         if not self._asked:
             return fd
-        try:
+        with _closed_if_it_fails(fd):
             now = os.fstat(fd)
-        except OSError:
-            os.close(fd)
-            raise
         if not stat.S_ISREG(now.st_mode) or now.st_nlink > 1:  # by its other name it is another file, perhaps
             return fd
         if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):

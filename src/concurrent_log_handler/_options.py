@@ -8,8 +8,8 @@ from __future__ import annotations
 import codecs
 import contextlib
 import datetime as dt
-import importlib
 import locale
+import math
 import operator
 import os
 import re
@@ -20,12 +20,11 @@ Size = Union[int, float, str]
 Count = Union[int, str]
 Owner = Sequence[Union[str, int, None]]
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:(?:([kmgt])(i?))?b)?\s*", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"\s*\d{1,18}\s*", re.ASCII)  # more is nobody's number
 _HIGHEST_ID = 2**32 - 2  # -1 stands for "leave it" in chown(2)
 _EXTERNAL = "ext://"  # as in logging.config
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 @contextlib.contextmanager
@@ -33,12 +32,9 @@ def accepted(what: str, value: Any) -> Iterator[None]:
     """Word a `TypeError` or `ValueError` from inside: *what* is accepted, and *value* was given."""
     try:
         yield
-    except TypeError:
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
         msg = f"{what}, got {value!r}"
-        raise TypeError(msg) from None
-    except (ValueError, LookupError, OverflowError):
-        msg = f"{what}, got {value!r}"
-        raise ValueError(msg) from None
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from None
 
 
 def _text(value: Any) -> str:
@@ -54,20 +50,13 @@ def size(value: Size, name: str) -> int:
     Accepted: an int, a float (rounded down), or text: digits, or a number with a decimal unit
     (`"10 MB"` is 10,000,000) or a binary one (`"512 KiB"` is 524,288).
     """
-    with accepted(
-        f"{name} must be a number of bytes, 0 or more, or text such as '10 MB' or '512 KiB'", value
-    ):
-        if isinstance(value, float):
-            if not value >= 0:
-                raise ValueError
-            return int(value)
+    what = f"{name} must be a number of bytes, 0 or more, or text such as '10 MB' or '512 KiB'"
+    with accepted(what, value):
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            return count(value, name)
-        number, prefix, binary, unit = match.groups()
-        if (prefix or binary) and not (prefix and unit):
-            raise ValueError
-        factor = (1024 if binary else 1000) ** _POWERS[prefix.lower()]
+            return count(math.floor(value) if isinstance(value, float) else value, name)
+        number, prefix, binary = match.groups("")
+        factor = (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " ")
         # More digits than any disk has bytes are an error, too.
         return int(number) * factor if number.isdigit() else int(float(number) * factor)
 
@@ -109,9 +98,8 @@ def errors(value: Optional[str], policy: Optional[str]) -> str:
     name, asked = ("errors", value) if value is not None else ("unicode_error_policy", policy)
     if asked is None:
         return "backslashreplace"
-    with accepted(
-        f"{name} must name an error handler such as 'backslashreplace', 'replace' or 'strict'", asked
-    ):
+    what = f"{name} must name an error handler such as 'backslashreplace', 'replace' or 'strict'"
+    with accepted(what, asked):
         codecs.lookup_error(asked)
     return asked
 
@@ -245,18 +233,14 @@ def header_text(value: Any) -> str:
 
 
 def _resolve(dotted: str, name: str, hint: str = "") -> Any:
+    from logging.config import BaseConfigurator  # takes as long to import as all of `logging`
+
     path = dotted.removeprefix(_EXTERNAL)
-    parts = path.split(".")
     msg = f"{name} {dotted!r} cannot be resolved; a name such as 'package.module.function' is accepted{hint}"
-    if not all(part.isidentifier() for part in parts) or len(parts) < 2:
+    if not _DOTTED.fullmatch(path):
         raise ValueError(msg)
     try:
-        found: Any = importlib.import_module(parts[0])
-        for number, part in enumerate(parts[1:], 2):
-            if not hasattr(found, part):
-                importlib.import_module(".".join(parts[:number]))
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        msg = f"{msg}: {error}"
+        return BaseConfigurator({}).resolve(path)
+    except (ValueError, AttributeError) as error:
+        msg = f"{msg}: {error.__cause__ or error}"
         raise ValueError(msg) from error
-    return found

@@ -58,14 +58,26 @@ class Settings:
             _options.bits(given["chmod"], "chmod"),
             _options.bits(given["umask"], "umask"),
         )
-        for name in _CHECKS:
+        for name in (*_CHECKS, "max_total_bytes", "header", *_KEPT):
             self.change(name, given[name])
         self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
         self.debug = _options.flag(given["debug"], "debug")
 
     def change(self, name: str, value: Any) -> None:
         """Check *value* and set the attribute *name*, now or later; raises as the constructor does."""
-        setattr(self, name, _CHECKS[name](self, value))
+        if name in _CHECKS:
+            value = _CHECKS[name](value, name)
+        if name == "maxBytes":  # there must be room for it
+            _options.total_bytes(self.max_total_bytes, value)
+            if isinstance(self.header, str):
+                self._opening(self.header, value)
+        elif name == "max_total_bytes":
+            value = _options.total_bytes(value, self.maxBytes)
+        elif name == "header":
+            value = _options.header(value)
+            if isinstance(value, str):
+                self._opening(value, self.maxBytes)
+        setattr(self, name, value)
 
     def opening(self) -> bytes:
         """
@@ -77,51 +89,28 @@ class Settings:
         """
         header = self.header
         if callable(header):
-            return _opening(self, _options.header_text(header()), self.maxBytes)
+            return self._opening(_options.header_text(header()), self.maxBytes)
         return self.text.opening(header or "")
 
-
-def _max_bytes(settings: Settings, value: _options.Size) -> int:
-    size = _options.size(value, "maxBytes")
-    _options.total_bytes(settings.max_total_bytes, size)  # must have room for it
-    if isinstance(settings.header, str):
-        _opening(settings, settings.header, size)  # must leave room for a record
-    return size
-
-
-def _header(settings: Settings, value: Any) -> Union[str, Header, None]:
-    header = _options.header(value)
-    if isinstance(header, str):
-        _opening(settings, header, settings.maxBytes)
-    return header
+    def _opening(self, header: str, max_bytes: int) -> bytes:
+        opening = self.text.opening(header)
+        if header and 0 < max_bytes <= len(opening) + len(self.text.seal):
+            msg = f"header must leave room for a record below maxBytes ({max_bytes}), and takes {len(opening)} bytes"
+            raise ValueError(msg)
+        return opening
 
 
-def _opening(settings: Settings, header: str, max_bytes: int) -> bytes:
-    opening = settings.text.opening(header)
-    if header and 0 < max_bytes <= len(opening) + len(settings.text.seal):
-        msg = f"header must leave room for a record below maxBytes ({max_bytes}), and takes {len(opening)} bytes"
-        raise ValueError(msg)
-    return opening
-
-
-_CHECKS: Dict[str, Callable[[Settings, Any], Any]] = {
-    "maxBytes": _max_bytes,
-    "backupCount": lambda _, value: _options.count(value, "backupCount"),
-    "max_total_bytes": lambda settings, value: _options.total_bytes(value, settings.maxBytes),
-    "max_age": lambda _, value: _options.age(value),
-    "on_rotated": lambda _, value: _options.callback(value, "on_rotated"),
-    "lock_timeout": lambda _, value: _options.seconds(value, "lock_timeout"),
-    "use_gzip": lambda _, value: _options.flag(value, "use_gzip"),
-    "background_gzip": lambda _, value: _options.flag(value, "background_gzip"),
-    "keep_file_open": lambda _, value: _options.flag(value, "keep_file_open"),
-    "header": _header,
-    "shared_between_machines": lambda _, value: (
-        None if value is None else _options.flag(value, "shared_between_machines")
-    ),
-    "fsync": lambda _, value: _options.flag(value, "fsync"),
-    # Checked together, and kept as they were given.
-    **dict.fromkeys(("owner", "chmod", "umask", "newline", "unicode_error_policy"), lambda _, value: value),
+_CHECKS: Dict[str, Callable[[Any, str], Any]] = {
+    "maxBytes": _options.size,
+    "backupCount": _options.count,
+    "max_age": lambda value, _: _options.age(value),
+    "on_rotated": _options.callback,
+    "lock_timeout": _options.seconds,
+    **dict.fromkeys(("use_gzip", "background_gzip", "keep_file_open", "fsync"), _options.flag),
+    "shared_between_machines": lambda value, name: None if value is None else _options.flag(value, name),
 }
+# Checked together, and kept as they were given.
+_KEPT = ("owner", "chmod", "umask", "newline", "unicode_error_policy")
 
 
 class Setting(Generic[_Value]):

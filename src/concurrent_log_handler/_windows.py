@@ -9,7 +9,7 @@ Python opens files so that nobody can rename or delete them meanwhile.  What is 
 a program of somebody else's that does not (an editor, a scanner) still makes a rename or a removal fail with
 `PermissionError`: `winerror` 32, or 5 for what would be replaced.
 
-Without `ctypes`, or elsewhere than on Windows, `AVAILABLE` is False, and nothing else here may be used.
+Without `ctypes`, or elsewhere than on Windows, `AVAILABLE` is False, and nothing here but `read_at` may be used.
 """
 
 from __future__ import annotations

@@ -12,19 +12,12 @@ import time
 import warnings
 from logging import LogRecord
 from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
-from typing import Any, Iterable, List, Optional, Tuple, Union
+from typing import Iterable, List, Optional, Union
 
 from . import _options
-from ._backups._calendar import (
-    MIN_VALID_TIME,
-    Calendar,
-    first_boundary,
-    next_boundary,
-    parse_calendar,
-    period_text,
-)
+from ._backups._calendar import Calendar, next_boundary, parse_calendar
 from ._backups._dated import DatedChain
-from ._backups._naming import Naming, naming_for
+from ._backups._naming import naming_for
 from ._backups._numbered import NumberedChain
 from ._backups._schedule import Schedule
 from ._record._handler import ConcurrentHandler
@@ -134,19 +127,11 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
                 stacklevel=2,
             )
 
-    def _set_up(self) -> None:
-        self._newest = ""
-        super()._set_up()
-
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         return self._rotation.is_full(self, record)
 
-    def _asks_each_time(self) -> bool:
-        # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
-        return (
-            getattr(self.shouldRollover, "__func__", None) is not ConcurrentRotatingFileHandler.shouldRollover
-        )
+    _decides = shouldRollover
 
     def _rotates(self) -> bool:
         return self._rotation.retention.limits().any()
@@ -155,7 +140,6 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         target, moves = self._backups().make_room()
         self._rotation.carry_out(moves)
         self._rotation.move_live_file(self, target)
-        self._newest = target
         if self._rotation.retention.limits().need_status():
             self._rotation.retention.enforce(self._surplus)
         return True
@@ -163,7 +147,9 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     def _backups(self) -> NumberedChain:
         limits = self._rotation.retention.limits()
         beyond = limits.need_status()
-        return NumberedChain(self.baseFilename, self._backup_name, limits.number, beyond, self._newest)
+        return NumberedChain(
+            self.baseFilename, self._backup_name, limits.number, beyond, self._rotation.newest
+        )
 
     def _backup_name(self, number: int) -> str:
         return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
@@ -171,7 +157,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention
         limits = retention.limits()._replace(number=0)  # the shift has seen to it
-        return retention.surplus(self._backups().backups(), limits, time.time())
+        return retention.surplus(self._backups(), limits, time.time())
 
 
 class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHandler):
@@ -191,26 +177,13 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         backupCount: Files kept besides the live one; the oldest go first.  0 keeps all.
         utc: Boundaries and names by UTC in place of local time.
         atTime: The time of day of the boundary for MIDNIGHT and W.  Its time zone is ignored, as in CPython.
-        maxBytes: Rotates inside a period, too, before the file reaches this size:
-            `app.log.2026-11-23`, `app.log.2026-11-23.1` and so on, each later than the one before.
-            An int, a float (rounded down) or text such as `"10 MB"`.  0 is no limit.
-        max_total_bytes: Limit of the live file, the backups and unfinished `.gz` together, right after
-            a rotation; the oldest backups go first.
-        max_age: Seconds, or a `datetime.timedelta`, since a backup was last written.
-        on_rotated: Called with the path of each backup once it is complete, outside all locks; also
-            as a dotted name.
+        maxBytes: Rotates inside a period, too, before the file reaches this size, in bytes:
+            `app.log.2026-11-23`, `app.log.2026-11-23.1` and so on, each later than the one before.  0 is no limit.
         mode: Only `"a"`.
 
     Everything else is as for `ConcurrentRotatingFileHandler`, and so are the errors.
-
-    Raises:
-        ValueError, TypeError: For a value that no log file could have.
-        FileNotFoundError: The log's directory does not exist.
-        OSError: The file cannot be opened (with `delay=False`), or something other than a
-            regular file lies where the lock file belongs.
     """
 
-    _PARTS = (*ConcurrentHandler._PARTS, "_names_known", "_given", "_newest")
     _schedule: Schedule
 
     def __init__(
@@ -260,12 +233,6 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self.finalize_handler_configuration()
         self._schedule.begin(self._calendar())
 
-    def _set_up(self) -> None:
-        self._names_known: Optional[Tuple[Any, Naming]] = None
-        self._given: Tuple[str, int] = ("", -1)  # period and number of the newest backup
-        self._newest = ""
-        super()._set_up()
-
     def finalize_handler_configuration(self) -> None:
         """
         Set `suffix`, `namer` and the like in a subclass; called at the end of construction.
@@ -291,45 +258,32 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
     @rolloverAt.setter
     def rolloverAt(self, value: float) -> None:
         if self._lock.mine() and self._lock.held:
-            self._schedule.share(int(value), self._schedule.clock(), self._known_live())
+            self._schedule.share(int(value), self._schedule.clock(), self._rotation.rolling)
         else:
-            self._schedule.set(value, self._known_live())
-
-    def _known_live(self) -> Optional[Tuple[int, int]]:
-        return None if self._rotation.rolling else self._live.identity()
+            self._schedule.set(value, self._rotation.rolling)
 
     def computeRollover(self, currentTime: float) -> int:
         """Return the first boundary after *currentTime*, both in seconds since the epoch; to be overridden."""
         return next_boundary(self._calendar(), currentTime)
 
     def _calendar(self) -> Calendar:
-        calendar = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
-        return calendar._replace(interval=self.interval, compute=self.computeRollover)
+        asked = parse_calendar(self.when, 1, bool(self.utc), self.atTime)
+        return asked._replace(interval=self.interval, suffix=self.suffix, compute=self.computeRollover)
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether a boundary has been reached, or *record* would make a non-empty file reach `maxBytes`."""
         due = self._schedule.is_up() and self._live.regular and self._locks.exclusive(self._is_past)
         return due or self._rotation.is_full(self, record)
 
+    _decides = shouldRollover
+
     def _is_past(self, held: bool) -> bool:
         now = self._schedule.clock()
         return held and now >= self._agree(now)
 
     def _agree(self, now: float) -> float:
-        return self._schedule.agree(
-            self._calendar(),
-            now,
-            self._live.identity(),
-            rolling=self._rotation.rolling,
-            in_trouble=bool(self._rotation.trouble.pause),
-        )
-
-    def _asks_each_time(self) -> bool:
-        # Not by vars(self): from then on CPython 3.11 looks up each attribute of the handler the long way.
-        return (
-            getattr(self.shouldRollover, "__func__", None)
-            is not ConcurrentTimedRotatingFileHandler.shouldRollover
-        )
+        in_trouble = bool(self._rotation.trouble.pause)
+        return self._schedule.agree(self._calendar(), now, self._rotation.rolling, in_trouble)
 
     def _rotates(self) -> bool:
         return True
@@ -341,39 +295,21 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         due = now >= at
         moved = rotation.by_hand() or schedule.last_write() is not None
         if moved:
-            text, number, path = self._target(at, now)
-            rotation.move_live_file(self, path)
-            self._given, self._newest = (text, number), path
+            period = schedule.period(self._calendar(), at, now)
+            rotation.move_live_file(self, self._backups().free_name(self.baseFilename, period))
         if due or rotation.by_hand():
             # After the move: a kill in between leaves an empty file and a time gone by, and no
             # data under the name of another period.
-            schedule.share(self.computeRollover(int(now)), now, None)
+            schedule.share(self.computeRollover(int(now)), now, rolling=True)
         if moved and rotation.retention.limits().any():
             rotation.retention.enforce(self._surplus)
         return moved
 
-    def _target(self, at: float, now: float) -> Tuple[str, int, str]:
-        """Return text, number and path, which is free, for the backup of the period that ends at *at*."""
-        calendar = self._calendar()
-        if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
-            at = first_boundary(calendar, now, self._schedule.last_write())
-        text = period_text(calendar, int(at), self.suffix)
-        least = (
-            self._given[1] + 1 if self._given[0] == text else 0
-        )  # also if it was uploaded and deleted since
-        number, path = self._backups().free_name(self.baseFilename, text, least)
-        return text, number, path
-
     def _backups(self) -> DatedChain:
-        return DatedChain(self._naming(), self._newest)
-
-    def _naming(self) -> Naming:
         overridden = type(self).rotation_filename is not BaseRotatingHandler.rotation_filename
         namer = self.rotation_filename if overridden else self.namer if callable(self.namer) else None
-        key = (self.baseFilename, self.suffix, self.extMatch, namer)
-        if self._names_known is None or self._names_known[0] != key:
-            self._names_known = key, naming_for(self.baseFilename, self.suffix, self.extMatch, namer)
-        return self._names_known[1]
+        naming = naming_for(self.baseFilename, self.suffix, self.extMatch, namer)
+        return DatedChain(naming, self._rotation.newest)
 
     def _surplus(self) -> Iterable[str]:
         return self.getFilesToDelete()
@@ -386,7 +322,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         it, perhaps a number and `.gz`, or what `namer` makes of these.
         """
         retention = self._rotation.retention
-        return retention.surplus(self._backups().backups(), retention.limits(), self._schedule.clock())
+        return retention.surplus(self._backups(), retention.limits(), self._schedule.clock())
 
 
 # `class = handlers.ConcurrentRotatingFileHandler` in an ini: fileConfig evaluates it here.

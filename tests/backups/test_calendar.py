@@ -303,15 +303,17 @@ def test_boundary_that_a_peer_wrote_an_hour_off_ends_the_day_it_was_meant_for() 
 def test_suffix_of_the_user_names_the_start_of_the_period() -> None:
     cal = parse_calendar("MIDNIGHT", utc=True, at_time=dt.time(13, 45))
 
-    assert period_text(cal, utc("2026-11-24T13:45"), "%d.%m.%y %H:%M") == "23.11.26 13:45"
+    assert period_text(cal._replace(suffix="%d.%m.%y %H:%M"), utc("2026-11-24T13:45")) == "23.11.26 13:45"
 
 
 @needs_tzset
 def test_suffix_with_the_zone_shows_the_zone() -> None:
     with zone("Europe/Berlin"):
-        assert period_text(parse_calendar("H"), local("2026-07-01 13:00"), "%H%z") == "12+0200"
-        assert period_text(parse_calendar("MIDNIGHT"), local("2026-07-02 00:00"), "%d%z") == "01+0200"
-    assert period_text(parse_calendar("H", utc=True), utc("2026-07-01T13:00"), "%H") == "12"
+        hourly = parse_calendar("H")._replace(suffix="%H%z")
+        assert period_text(hourly, local("2026-07-01 13:00")) == "12+0200"
+        daily = parse_calendar("MIDNIGHT")._replace(suffix="%d%z")
+        assert period_text(daily, local("2026-07-02 00:00")) == "01+0200"
+    assert period_text(parse_calendar("H", utc=True)._replace(suffix="%H"), utc("2026-07-01T13:00")) == "12"
 
 
 # ---------------------------------------------------------------------------------- the oracle
@@ -407,7 +409,6 @@ MIDNIGHT = utc("2026-11-24T00:00")
     ("content", "expected"),
     [
         (str(MIDNIGHT), MIDNIGHT),
-        (f"{MIDNIGHT}".encode(), MIDNIGHT),
         (f" {MIDNIGHT}\r\n", MIDNIGHT),
         (str(MIDNIGHT + 7_200), MIDNIGHT + 7_200),
         (str(MIDNIGHT + 7_201), None),
@@ -417,9 +418,8 @@ MIDNIGHT = utc("2026-11-24T00:00")
         ("0", None),
         ("-1", None),
         ("", None),
-        (b"", None),
-        (b"\0" * 10, None),
-        (b"\xff\xfe" + b"1", None),
+        ("\0" * 10, None),
+        ("\udcff\udcfe1", None),
         ("9" * 19, None),
         ("9" * 10_000, None),
         (f"{MIDNIGHT}.0", None),
@@ -429,19 +429,20 @@ MIDNIGHT = utc("2026-11-24T00:00")
         (f"{MIDNIGHT} {MIDNIGHT}", None),
     ],
 )
-def test_shared_time_is_used_or_computed_again(content: object, expected: Optional[int]) -> None:
-    assert read_rollover(content, parse_calendar("MIDNIGHT", utc=True), NOW) == expected  # type: ignore[arg-type]
+def test_shared_time_is_used_or_computed_again(content: str, expected: Optional[int]) -> None:
+    raw = content.encode("utf-8", "surrogateescape")
+    assert read_rollover(raw, parse_calendar("MIDNIGHT", utc=True), NOW) == expected
 
 
 def test_shared_time_has_no_slack_where_the_wall_clock_plays_no_part() -> None:
     cal = parse_calendar("H")
 
-    assert read_rollover(str(NOW + 3_600), cal, NOW + 0.5) == NOW + 3_600
-    assert read_rollover(str(NOW + 3_601), cal, NOW) is None
+    assert read_rollover(b"%d" % (NOW + 3_600), cal, NOW + 0.5) == NOW + 3_600
+    assert read_rollover(b"%d" % (NOW + 3_601), cal, NOW) is None
 
 
 def test_shared_time_is_decimal_text_as_clh_writes_it() -> None:
-    assert format_rollover(MIDNIGHT) == "1795478400"
+    assert format_rollover(MIDNIGHT) == b"1795478400"
     assert read_rollover(format_rollover(MIDNIGHT), parse_calendar("MIDNIGHT", utc=True), NOW) == MIDNIGHT
 
 

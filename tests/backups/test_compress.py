@@ -951,12 +951,13 @@ def our_gz(directory: Path, *members: str) -> bytes:
     directory.mkdir()
     backup = directory / "app.log.1"
     backup.touch()
-    (job,) = Jobs(str(directory / "app.log"), Access()).claim([str(backup)], lambda _: True)
+    job = Jobs(str(directory / "app.log"), Access()).claim([str(backup)])
+    assert job is not None
     for text in members:
         with open(backup, "a", newline="\n") as late:
             late.write(text)
         job.compress()
-    assert job.publish([str(backup)], finally_=True) == f"{backup}.gz"
+    assert job.publish([str(backup)]) == f"{backup}.gz"
     job.close()
     return Path(f"{backup}.gz").read_bytes()
 

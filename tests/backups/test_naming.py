@@ -420,18 +420,15 @@ def test_name_that_the_namer_gives_and_that_is_free_is_taken_as_it_is() -> None:
         return next(path for number in range(1, 9) if (path := f"{HOME}/x.{number}") not in there)
 
     for first in (0, 1, 5):
-        assert free_path(daily(counting), "2026-01-01", first, there.__contains__) == (first, f"{HOME}/x.3")
-        assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", first, there.__contains__) == (
-            first,
-            f"{HOME}/x",
-        )
+        assert free_path(daily(counting), "2026-01-01", first, there.__contains__) == f"{HOME}/x.3"
+        assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", first, there.__contains__) == f"{HOME}/x"
     taken = {f"{HOME}/x", f"{HOME}/x.1"}
-    assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", 0, taken.__contains__) == (2, f"{HOME}/x.2")
+    assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", 0, taken.__contains__) == f"{HOME}/x.2"
     assert free_path(daily(), "2026-01-01", 1, {f"{BASE}.2026-01-01.1"}.__contains__) == (
-        2,
-        f"{BASE}.2026-01-01.2",
+        f"{BASE}.2026-01-01.2"
     )
-    assert free_path(daily(lambda path: path), "2026-01-01", 1, lambda _: True) is None
+    with pytest.raises(FileExistsError, match=r"app\.log\.2026-01-01\.1' and those after it are taken"):
+        free_path(daily(lambda path: path), "2026-01-01", 1, lambda _: True)
 
 
 def test_first_free_number_asks_few_times() -> None:

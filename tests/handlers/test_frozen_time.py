@@ -81,11 +81,11 @@ def test_job_ripens_in_real_time_also_where_time_is_frozen_or_freed_meanwhile(
 
     if frozen_at_first:
         with freezer:
-            (job,) = jobs.claim([str(tmp_path / "app.log.1")], lambda _: True)
+            job = jobs.claim([str(tmp_path / "app.log.1")])
             before = _clock.monotonic()
         job.ripen()
     else:
-        (job,) = jobs.claim([str(tmp_path / "app.log.1")], lambda _: True)
+        job = jobs.claim([str(tmp_path / "app.log.1")])
         before = _clock.monotonic()
         with freezer:
             job.ripen()

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from functools import partial
-from logging import LogRecord
 from threading import get_ident
-from typing import Dict, Iterable, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import Access, hidden_prefix, look_at, names_like, open_to_lock, remove
+from concurrent_log_handler._files import files_like, hidden_prefix, look_at, open_to_lock, remove
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
-from concurrent_log_handler._settings import Settings
+from concurrent_log_handler._settings import OnRotated, Settings
 
 from . import Look
 from ._gzip import GZ
@@ -38,18 +36,21 @@ class Announcer:
     """
 
     def __init__(self, log: str, settings: Settings, locks: Locks, afterwards: Afterwards) -> None:
-        self._log = log
+        self._folder = os.path.dirname(log)
+        self._prefix = hidden_prefix(log)
         self._settings = settings
         self._locks = locks
         self._afterwards = afterwards
-        self._marks = Marks(log, settings.access)
         self._tellers: Set[int] = set()
 
     def about_to_move(self, inode: int) -> None:
         """The live file *inode* becomes a backup, or the `.gz` *inode* takes a backup's place."""
         if self._settings.on_rotated is not None:
             try:
-                self._marks.put(inode)
+                with contextlib.suppress(FileNotFoundError):
+                    # Of another file that had this inode, or a link that somebody has put there.
+                    remove(self._mark(inode))
+                self._settings.access.create(self._mark(inode))
             except OSError as error:
                 self._afterwards.report(error)
 
@@ -63,33 +64,24 @@ class Announcer:
     def forget(self, inode: int) -> None:
         """The place of the backup *inode* is taken."""
         if self._settings.on_rotated is not None:
-            self._marks.drop(inode)
+            with contextlib.suppress(OSError):
+                remove(self._mark(inode))
 
-    def tell(self, look: Look, record: LogRecord, report: Report) -> None:
+    def tell(self, look: Look, report: Report) -> None:
         """Call `on_rotated` for each complete backup that it has not been told of."""
-        me = get_ident()
-        if me in self._tellers:
+        me, callback = get_ident(), self._settings.on_rotated
+        if callback is None or me in self._tellers:
             return  # the callback logs, and that rotated: the outer call goes on with it
         try:
             self._tellers.add(me)
-            for _ in range(len(self._marks.all()) + _MOST_MORE):
+            for _ in range(len(self._marks()) + _MOST_MORE):
                 # One mark only: others rotate during the callback, and then the paths are different.
                 claim = self._locks.chain(partial(self._claim, look))
-                callback = self._settings.on_rotated
                 if claim is None:
                     return
-                told = False
-                try:
-                    try:
-                        if callback is not None:
-                            callback(claim.backup)
-                    except Exception as error:
-                        report(record, error)
-                    told = True
-                finally:
-                    claim.settle(told)  # after an interrupt the mark stays, for somebody who has more time
+                self._tell(callback, *claim, report)
         except Exception as error:
-            report(record, error)
+            report(error)
         finally:
             self._tellers.discard(me)
 
@@ -97,99 +89,55 @@ class Announcer:
         """Forget the threads, which are the parent's."""
         self._tellers.clear()
 
-    def _claim(self, look: Look, held: bool) -> Optional[Claim]:
-        if not held or self._settings.on_rotated is None:
+    @staticmethod
+    def _tell(callback: OnRotated, backup: str, mark: str, locked: int, report: Report) -> None:
+        """Call *callback*; after an interrupt the mark stays, for somebody who has more time."""
+        process = here()
+        try:
+            try:
+                callback(backup)
+            except Exception as error:
+                report(error)
+            if here() == process:
+                with contextlib.suppress(OSError):
+                    remove(mark)
+        finally:
+            if here() == process:  # else a child forked by the callback; the mark is its parent's
+                unlock_file(locked)
+
+    def _mark(self, inode: int) -> str:
+        return os.path.join(self._folder, f"{self._prefix}{inode:x}.new")
+
+    def _marks(self) -> Dict[int, str]:
+        found = files_like(self._folder, self._prefix, r"([0-9a-f]+)\.new")
+        return {int(inode, 16): mark for inode, mark in found.items()}
+
+    def _claim(self, look: Look, held: bool) -> Optional[Tuple[str, str, int]]:
+        """Take on the oldest complete backup that has a mark; marks of files that are gone are removed."""
+        if not held:
             return None
-        live = look_at(self._log)
-        gone = -1 if live is None else live.st_ino
-        return self._marks.claim(look().names(), gone, wait_for_gz=self._settings.use_gzip)
-
-
-class Claim:
-    """One mark that this process has taken on, and the backup that it is about."""
-
-    def __init__(self, fd: int, mark: str, backup: str) -> None:
-        self.backup = backup
-        self._fd = fd
-        self._mark = mark
-        self._process = here()
-
-    def settle(self, told: bool) -> None:
-        """Let go of the mark; *told* removes it."""
-        if here() != self._process:
-            return  # a child forked by the callback; the mark is its parent's
-        if told:
-            with contextlib.suppress(OSError):
-                remove(self._mark)
-        unlock_file(self._fd)
-
-
-class Marks:
-    """The marks of the log at *path*, which lie beside it."""
-
-    def __init__(self, path: str, access: Access) -> None:
-        self._folder = os.path.dirname(path)
-        self._prefix = hidden_prefix(path)
-        self._pattern = re.compile(re.escape(self._prefix) + r"([0-9a-f]+)\.new")
-        self._access = access
-
-    def put(self, inode: int) -> None:
-        """Mark the file *inode*, which is about to become a backup; raises `OSError`."""
-        path = self._path(inode)
-        with contextlib.suppress(FileNotFoundError):
-            remove(path)  # of another file that had this inode, or a link that somebody has put there
-        self._access.create(path)
-
-    def drop(self, inode: int) -> None:
-        """Remove the mark of *inode*, whose place a marked file has taken."""
-        with contextlib.suppress(OSError):
-            remove(self._path(inode))
-
-    def all(self) -> Dict[int, str]:
-        """Return the marks by inode."""
-        found = names_like(self._pattern, self._folder)
-        return {int(match[1], 16): os.path.join(self._folder, match[0]) for match in found}
-
-    def claim(self, backups: Iterable[str], live: int, wait_for_gz: bool) -> Optional[Claim]:
-        """
-        Take on the mark of the oldest complete one of *backups*; marks of files that are gone are removed.
-
-        The mark of the *live* file's inode was put by a process that died before it rotated.  *wait_for_gz*: a plain
-        backup is not complete yet.
-        """
-        wanted = self.all()
+        wanted = self._marks()
         found: List[Tuple[str, str]] = []
-        for name in backups:
+        for name, forms in look().found():
             if not wanted:
                 break
-            for path in (name, name + GZ):
-                there = look_at(path)
+            for form in forms:
+                there = look_at(name + form)
                 mark = None if there is None else wanted.pop(there.st_ino, None)
-                if mark is not None and not (wait_for_gz and path == name):
-                    found.append((mark, path))
-        wanted.pop(live, None)
+                if mark is not None and (form == GZ or not self._settings.use_gzip):
+                    found.append((name + form, mark))
         if wanted:
             with os.scandir(self._folder) as entries:
-                # Another handler on this log may have made those whose files are there.
+                # The live file's is of a process that died before it rotated; another handler on this log may
+                # have made others.
                 there_too = {entry.inode() for entry in entries}
             for inode in wanted.keys() - there_too:
-                abandoned = self._claim_one(wanted[inode], "")
-                if abandoned is not None:
-                    abandoned.settle(told=True)
-        claims = (self._claim_one(mark, path) for mark, path in reversed(found))
-        return next((claim for claim in claims if claim is not None), None)
-
-    def _claim_one(self, mark: str, backup: str) -> Optional[Claim]:
-        try:
-            fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))
-        except OSError:
-            return None
-        there = os.fstat(fd)
-        named = look_at(mark) if lock_file_now(fd) is not False else None
-        if named is not None and named.st_ino == there.st_ino:
-            return Claim(fd, mark, backup)
-        unlock_file(fd)
+                with contextlib.suppress(OSError):
+                    remove(wanted[inode])
+        for backup, mark in reversed(found):
+            with contextlib.suppress(OSError):
+                fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))
+                if lock_file_now(fd) is not False and os.path.lexists(mark):
+                    return backup, mark, fd
+                unlock_file(fd)
         return None
-
-    def _path(self, inode: int) -> str:
-        return os.path.join(self._folder, f"{self._prefix}{inode:x}.new")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Pattern, Tuple, Union
+from typing import Callable, Dict, NamedTuple, Optional, Pattern, Tuple
 
 from concurrent_log_handler._options import accepted
 
@@ -148,12 +148,12 @@ def _instant(cal: Calendar, target: int) -> int:
     return after
 
 
-def format_rollover(at: int) -> str:
+def format_rollover(at: float) -> bytes:
     """The sidecar's content: decimal text, no line end, as CLH reads and writes it."""
-    return str(int(at))
+    return b"%d" % int(at)
 
 
-def read_rollover(content: Union[str, bytes], cal: Calendar, now: float) -> Optional[int]:
+def read_rollover(content: bytes, cal: Calendar, now: float) -> Optional[int]:
     """
     The rollover time in the sidecar, or None where it has to be computed again.
 
@@ -161,26 +161,24 @@ def read_rollover(content: Union[str, bytes], cal: Calendar, now: float) -> Opti
     boundary from *now* (two hours more for MIDNIGHT and W, where an older peer may be an hour off).
     A time in the past is good: a boundary went by while nobody wrote.
     """
-    raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
-    match = _ROLLOVER_TEXT.fullmatch(raw)
+    match = _ROLLOVER_TEXT.fullmatch(content)
     if match is None:
         return None
     at, latest = int(match[1]), following(cal, now) + (SLACK if cal.step else 0)
     return at if MIN_VALID_TIME <= at <= latest else None
 
 
-def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
+def period_text(cal: Calendar, at: int) -> str:
     """
-    The text that names the period ending at the rollover time *at*: *suffix* at the period's start.
+    The text that names the period ending at the rollover time *at*: its suffix at the period's start.
 
     For MIDNIGHT and W that is the start by the wall clock, different for any two boundaries, also
     around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
     hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
     """
-    form = cal.suffix if suffix is None else suffix
     if not cal.step:
         start = at - cal.interval
-        return time.strftime(form, time.gmtime(start) if cal.utc else time.localtime(start))
+        return time.strftime(cal.suffix, time.gmtime(start) if cal.utc else time.localtime(start))
     wall = _wall(cal, at)
     target, near = _last_target(cal, wall), _last_target(cal, wall + SLACK)
     if _instant(cal, target) == at:
@@ -191,4 +189,4 @@ def period_text(cal: Calendar, at: int, suffix: Optional[str] = None) -> str:
         target = near - cal.interval
     moment = _instant(cal, target)
     shown = not cal.utc and _wall(cal, moment) == target
-    return time.strftime(form, time.localtime(moment) if shown else time.gmtime(target))
+    return time.strftime(cal.suffix, time.localtime(moment) if shown else time.gmtime(target))

@@ -8,21 +8,19 @@ from __future__ import annotations
 import contextlib
 import threading
 from functools import partial
-from logging import LogRecord
-from typing import Callable, List, Optional, Set
+from typing import Callable, Optional
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
-from concurrent_log_handler._files import RENAMES_OPEN, identity
+from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import threads_work
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._settings import Settings
 
 from . import Look
 from ._announcer import Announcer
-from ._jobs import AT_A_TIME, Inode, Job, Jobs
+from ._jobs import Job, Jobs
 
-_START_PATIENCE = 5.0  # seconds that starting a thread may take
-_LAST_STEPS = 8  # that are done while somebody waits for the end, and others go on rotating
+_LAST_STEPS = 64  # that are done while somebody waits for the end, and others go on rotating
 
 
 class Compressor:
@@ -44,29 +42,28 @@ class Compressor:
         self._announcer = announcer
         self._jobs = Jobs(log, settings.access)
         self.part_files = self._jobs.part_files
-        self._given_up: Set[Inode] = set()
         self._trouble = Streak()
         self._worker = Worker()
 
     def claim(self, look: Look) -> None:
-        """Take what is to be compressed, while the locks are held, so that no two processes do it."""
+        """Take the backup that a rotation has made, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
-        self._given_up.clear()
         if self._settings.background_gzip and RENAMES_OPEN:
-            self._afterwards.later(lambda _, report: self._worker.poke(partial(self._work, look, report)))
+            step = partial(self._in_background, look)
+            self._afterwards.later(lambda report: self._worker.poke(partial(step, report)))
             return
         try:
-            names = list(look().plain())
-            jobs = self._jobs.claim(names, lambda _: True)
-            waiting = set(map(identity, names)) if len(jobs) == AT_A_TIME else set()
+            names = look().plain()
+            job = self._jobs.claim(names)
         except Exception as error:
-            self._afterwards.later(partial(self._failed, error))
+            self._trouble.note(error, self._afterwards.report)
             return
-        if not RENAMES_OPEN:  # what is open cannot be renamed there, so nobody may come in between
-            notice = self._afterwards.notice("compressing a backup")
-            self._compress(look, jobs, waiting, notice, lambda _, error: self._afterwards.report(error))
-        elif jobs:
-            self._afterwards.later(partial(self._compress, look, jobs, waiting))
+        if job is not None:
+            work = partial(self._compress_all, look, job, len(names))
+            if RENAMES_OPEN:
+                self._afterwards.later(work)
+            else:  # what is open cannot be renamed there, so nobody may come in between
+                work(self._afterwards.report)
 
     def wait(self, timeout: Optional[float]) -> None:
         """Wait for the thread in the background, at most *timeout* seconds."""
@@ -76,71 +73,52 @@ class Compressor:
         """Forget the thread, which is the parent's."""
         self._worker = Worker()
 
-    def _work(self, look: Look, report: Report) -> bool:
-        """Compress what there is; returns whether there was any."""
-        record = self._afterwards.notice("compressing a backup")
-        jobs = self._claim_more(look, lambda inode: inode not in self._given_up, record, report)
-        self._given_up.update(job.inode for job in jobs)
-        self._compress(look, jobs, set(), record, report)
-        if jobs:
-            self._announcer.tell(look, self._afterwards.notice("after a compression"), report)
-        return bool(jobs)
+    def _in_background(self, look: Look, report: Report) -> bool:
+        found = self._compress_next(look, report)
+        if found:
+            self._announcer.tell(look, report)
+        return found
 
-    def _compress(
-        self, look: Look, jobs: List[Job], waiting: Set[Optional[Inode]], record: LogRecord, report: Report
-    ) -> None:
-        """Compress the backups of *jobs*, and those of *waiting*, which were too many to be claimed at once."""
+    def _compress_all(self, look: Look, job: Job, number: int, report: Report) -> None:
+        """Compress the backup of *job*, and what else there is, *number* in all: others may go on rotating."""
+        self._compress(look, job, report)
+        while number > 1 and self._compress_next(look, report):
+            number -= 1
+
+    def _compress_next(self, look: Look, report: Report) -> bool:
+        """Compress one more backup; returns whether there was any."""
         try:
-            while jobs:
-                for job in jobs:
-                    waiting.discard(job.inode)
-                    if not job.foreign():
-                        self._try_to_compress(look, job, record, report)
-                jobs = self._claim_more(look, waiting.__contains__, record, report) if waiting else []
-        finally:
-            for job in jobs:  # after an interrupt
-                job.close()
-
-    def _claim_more(
-        self, look: Look, wanted: Callable[[Inode], bool], record: LogRecord, report: Report
-    ) -> List[Job]:
-        def claim(held: bool) -> List[Job]:
-            return self._jobs.claim(look().plain(), wanted) if held else []
-
-        try:
-            return self._locks.chain(claim)
+            job = self._locks.chain(lambda held: self._jobs.claim(look().plain()) if held else None)
         except Exception as error:
-            self._failed(error, record, report)
-            return []
+            self._trouble.note(error, report)
+            return False
+        if job is not None:
+            self._compress(look, job, report)
+        return job is not None
 
-    def _try_to_compress(self, look: Look, job: Job, record: LogRecord, report: Report) -> None:
+    def _compress(self, look: Look, job: Job, report: Report) -> None:
         try:
-            for attempt in range(4):
-                job.compress()
-                job.ripen()
-                path = self._locks.chain(partial(self._publish, look, job, attempt == 3))
-                if path:
-                    self._afterwards.say("compressed %s", path)
-                if path is not None:
-                    break
+            job.compress()
+            job.ripen()
+            job.compress()  # what came late, before the locks are taken
+            path = self._locks.chain(partial(self._publish, look, job))
+            if path:
+                self._afterwards.say("compressed %s", path)
             self._trouble.end()
         except Exception as error:
-            self._failed(error, record, report)
+            if not job.foreign():
+                self._trouble.note(error, report)
         finally:
             job.close()
 
-    def _publish(self, look: Look, job: Job, finally_: bool, held: bool) -> Optional[str]:
+    def _publish(self, look: Look, job: Job, held: bool) -> str:
         if not held:
             raise self._locks.sidecar.take_trouble()
-        self._announcer.about_to_move(job.part_inode[1])
-        path = job.publish(look().names(), finally_, self._settings.fsync)
+        self._announcer.about_to_move(job.part_inode)
+        path = job.publish(look().names(), self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])
         return path
-
-    def _failed(self, error: BaseException, record: LogRecord, report: Report) -> None:
-        if self._trouble.begin():
-            report(record, error)
 
 
 class Worker:
@@ -148,7 +126,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._guard = threading.RLock()
-        self._thread: Optional[threading.Thread] = None
+        self._thread: Optional[threading.Thread] = None  # started already
         self._wanted: Optional[Callable[[], bool]] = None
         self._somebody_waits = False
 
@@ -158,28 +136,22 @@ class Worker:
             self._wanted = step
             if self._thread is not None:
                 return
-            if threading.main_thread().is_alive() and threads_work():
-                # Not a daemon: the interpreter waits for it before it exits.
-                self._thread = threading.Thread(target=self._run, name="log compression", daemon=False)
-                try:
-                    self._thread.start()
+            # No thread is left, or none may be started any more (Python 3.12).
+            with contextlib.suppress(RuntimeError):
+                if threading.main_thread().is_alive() and threads_work():
+                    # Not a daemon: the interpreter waits for it before it exits.
+                    thread = threading.Thread(target=self._run, name="log compression", daemon=False)
+                    thread.start()
+                    self._thread = thread
                     return
-                except RuntimeError:  # no thread is left, or none may be started any more (Python 3.12)
-                    self._thread = None
         self._run()
 
     def wait(self, timeout: Optional[float]) -> None:
         """Return when all is done, but for what others add meanwhile, or after *timeout* seconds."""
-        if not self._guard.acquire(timeout=_START_PATIENCE):
-            return
-        try:
-            thread = self._thread  # started by now: `poke` holds the guard until it is
-            self._somebody_waits = thread is not None
-        finally:
-            self._guard.release()
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            with contextlib.suppress(RuntimeError):  # we are in a signal handler that interrupts its start
-                thread.join(timeout)
+            self._somebody_waits = True
+            thread.join(timeout)
 
     def _run(self) -> None:
         steps_left = _LAST_STEPS

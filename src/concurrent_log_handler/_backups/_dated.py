@@ -10,37 +10,42 @@ from typing import Iterator, List, Tuple
 
 from concurrent_log_handler._files import look_at
 
+from . import Chain, Forms
 from ._gzip import GZ
-from ._naming import Backup, Naming, backup_directory, backup_path, free_path, list_backups, next_number
+from ._naming import (
+    Backup,
+    Naming,
+    backup_directory,
+    backup_path,
+    free_path,
+    list_backups,
+    next_number,
+    reading_of,
+)
 
 
-class DatedChain:
+class DatedChain(Chain):
     """
-    The backups of one log.
+    The backups that one handler made.
 
-    Contract: everything is called with the chain's locks held.  *newest* is the path that this process gave last;
-    a namer may have put it where the listing does not look, into a directory for each month say.
+    *newest* is the path that this process gave last; a namer may have put it where the listing does not look,
+    into a directory for each month say.
     """
 
     def __init__(self, naming: Naming, newest: str) -> None:
         self._naming = naming
         self._newest = newest
 
-    def names(self) -> Iterator[str]:
-        """Yield the names, without `.gz`, of all backups, newest first."""
-        return self._with_newest([self._path(each) for each in reversed(self.listed())])
-
-    def plain(self) -> Iterator[str]:
-        """Yield those of them that are not compressed yet."""
-        listed = [(self._path(each), each.names) for each in reversed(self.listed())]
-        return self._with_newest([path for path, names in listed if os.path.basename(path) in names])
-
-    def backups(self) -> List[Tuple[str, ...]]:
-        """Return the paths of each backup, in all its forms, newest first."""
-        directory = backup_directory(self._naming)
-        return [
-            tuple(os.path.join(directory, name) for name in each.names) for each in reversed(self.listed())
-        ]
+    def found(self) -> Iterator[Tuple[str, Forms]]:
+        """Yield those that are listed, and the newest."""
+        listed = {}
+        for backup in reversed(self.listed()):
+            path = backup_path(self._naming, backup.text, backup.number)
+            length = len(os.path.basename(path))
+            listed[path] = tuple(name[length:] for name in backup.names)
+        if self._newest not in ("", *listed):
+            yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
+        yield from listed.items()
 
     def listed(self) -> List[Backup]:
         """Return the backups that this handler made, oldest first."""
@@ -50,30 +55,18 @@ class DatedChain:
         except (FileNotFoundError, PermissionError):  # a directory may be written and not read
             return []
         backups = list_backups(self._naming, names, directory)
-        if not self._naming.dated:  # the names show no order
+        if reading_of(self._naming.suffix) is None:  # the names show no order
             found = {each: look_at(os.path.join(directory, each.names[0])) for each in backups}
             backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
 
-    def free_name(self, log: str, text: str, least: int) -> Tuple[int, str]:
-        """Return number, *least* or more, and path, which is free, for one more backup of the period *text*."""
-        naming = self._naming
-        first = max(least, next_number(self.listed(), text))
+    def free_name(self, log: str, text: str) -> str:
+        """Return a path, which is free, for one more backup of the period *text*."""
+        folder, name = os.path.split(self._newest)
+        newest = list_backups(self._naming, [name], folder)  # also if it was uploaded and deleted since
+        first = next_number([*self.listed(), *newest], text)
 
         def taken(path: str) -> bool:
             return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
 
-        found = free_path(naming, text, first, taken)
-        if found is None:
-            path = backup_path(naming, text, first)
-            msg = f"no free name for a backup of {log!r}: {path!r} and those after it are taken"
-            raise FileExistsError(msg)
-        return found
-
-    def _path(self, backup: Backup) -> str:
-        return backup_path(self._naming, backup.text, backup.number)
-
-    def _with_newest(self, listed: List[str]) -> Iterator[str]:
-        if self._newest and self._newest not in listed:
-            yield self._newest
-        yield from listed
+        return free_path(self._naming, text, first, taken)

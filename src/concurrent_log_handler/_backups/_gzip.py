@@ -10,7 +10,7 @@ import gzip
 import os
 import struct
 import zlib
-from typing import Iterable, Iterator
+from typing import BinaryIO, Iterable, Iterator, Tuple
 
 from concurrent_log_handler._files import open_to_read, remove
 
@@ -23,34 +23,38 @@ _MARK = b"LH" + struct.pack("<H", 22) + b"concurrent-log-handler"
 _HEADER = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + struct.pack("<H", len(_MARK)) + _MARK
 
 
-class Member:
-    """One gzip member with our mark; a file may have several, one behind the other."""
-
-    def __init__(self) -> None:
-        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._checksum = self._length = 0
-        self._header = _HEADER
-
-    def add(self, data: bytes) -> bytes:
-        """Return what is to be written for *data*."""
-        self._checksum = zlib.crc32(data, self._checksum)
-        self._length += len(data)
-        header, self._header = self._header, b""
-        return header + self._packer.compress(data)
-
-    def end(self) -> bytes:
-        """Return what is to be written behind all data."""
-        trailer = struct.pack("<LL", self._checksum, self._length % 2**32)
-        return self._header + self._packer.flush() + trailer
+def pack(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield one gzip member with our mark; a file may have several, one behind the other."""
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    header, checksum, length = _HEADER, 0, 0
+    for data in chunks:
+        checksum = zlib.crc32(data, checksum)
+        length += len(data)
+        yield header + packer.compress(data)
+        header = b""
+    yield header + packer.flush() + struct.pack("<LL", checksum, length % 2**32)
 
 
-def drop_twin(name: str) -> bool:
-    """Remove the plain backup *name*, if its `.gz`, whoever made it, has all of it; tell whether so."""
+def settle(name: str) -> Tuple[str, ...]:
+    """
+    Return what stays of the backup *name* and its `.gz`, which are both there: `""`, `GZ` or both.
+
+    A compressor killed before its last step leaves both: the plain one goes, whoever made the `.gz`, or, if a
+    late writer has added to it, the `.gz`.  CLH, switched from gzip to none, leaves two different backups under
+    one number: both stay.
+
+    A `.gz` goes only if it has our mark, whatever it holds.  Version 1.0.0 made none, and another
+    tool's may look like its; so those of 1.0.0 count like another tool's.
+    """
     with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
-        if packed_size(name + GZ, plain.fileno()) == os.fstat(plain.fileno()).st_size:
+        packed = _packed_size(name + GZ, plain)
+        if packed == os.fstat(plain.fileno()).st_size:
             remove(name)
-            return True
-    return False
+            return (GZ,)
+        if packed > 0 and _is_marked(name + GZ):
+            remove(name + GZ)
+            return ("",)
+    return "", GZ
 
 
 def has_read(packed: Iterable[str], fd: int, data: bytes, size: int) -> bool:
@@ -74,17 +78,16 @@ def _unpack(path: str) -> Iterator[gzip.GzipFile]:
         yield packed
 
 
-def is_marked(path: str) -> bool:
-    """Tell whether the `.gz` at *path* has our mark; those of version 1.0.0 have none."""
+def _is_marked(path: str) -> bool:
     with open(open_to_read(path), "rb") as file:
         return file.read(len(_HEADER)) == _HEADER
 
 
-def packed_size(path: str, source: int) -> int:
-    """Return how many bytes the `.gz` at *path* has, if *source* begins with them; otherwise -1."""
+def _packed_size(path: str, plain: BinaryIO) -> int:
+    """Return how many bytes the `.gz` at *path* has, if *plain* begins with them; otherwise -1."""
     size = 0
     try:
-        with _unpack(path) as packed, open(source, "rb", closefd=False) as plain:
+        with _unpack(path) as packed:
             for data in iter(lambda: packed.read(CHUNK), b""):
                 if data != plain.read(len(data)):
                     return -1

@@ -28,7 +28,6 @@ _COMPOSITES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", 
 _SAMPLE = time.gmtime(1_234_567_890)  # 2009-02-13 23:31:30, a Friday
 _NUMBERED = re.compile(r"(.+)\.([1-9][0-9]*)", re.DOTALL)
 _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
-_MOST_KNOWN = 20_000
 
 Namer = Callable[[str], str]
 Key = Tuple[int, str, int]  # the first three of a `Backup`
@@ -36,17 +35,13 @@ Reading = Tuple[str, Tuple[str, ...]]  # a format for strptime, and what to add 
 
 
 class Naming(NamedTuple):
-    """How one handler names its backups, compiled once by `naming_for`."""
+    """How one handler names its backups, made by `naming_for`."""
 
     directory: str
     base: str
     suffix: str
     pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
-    produced: Pattern[str]  # what it looks like as *suffix* makes it
-    dated: bool  # a date can be read from the text
-    lenient: bool  # a user's extMatch may find dates that a namer has written in another way
     namer: Optional[Namer]
-    known: Dict[str, Optional[Key]]  # what names were found to mean, where no namer has a say
 
 
 class Backup(NamedTuple):
@@ -109,19 +104,15 @@ def naming_for(
     base_path: str, suffix: str, ext_match: Union[str, Pattern[str]], namer: Optional[Namer] = None
 ) -> Naming:
     """
-    Compile the names of the log at *base_path* (absolute).  Keep the result while the four stay the same.
+    Return how the backups of the log at *base_path* (absolute) are named.
 
     Where the user changed only *suffix*, the standard *ext_match* gives way to the one that fits it.
     *namer* maps a whole path to a whole path; pass `rotation_filename` where a subclass overrides it.
     """
-    directory, base = os.path.split(base_path)
-    given = re.compile(ext_match)
-    standard = given.pattern in _STANDARD_MATCHES
-    produced = default_ext_match(suffix)
-    pattern = produced if standard else given
-    return Naming(
-        directory, base, suffix, pattern, produced, _reading(suffix) is not None, not standard, namer, {}
-    )
+    pattern = re.compile(ext_match)
+    if pattern.pattern in _STANDARD_MATCHES:
+        pattern = default_ext_match(suffix)
+    return Naming(*os.path.split(base_path), suffix, pattern, namer)
 
 
 def backup_path(naming: Naming, text: str, number: int) -> str:
@@ -141,27 +132,26 @@ def _named(naming: Naming, text: str, number: int) -> str:
     return path if naming.namer is None else os.fspath(naming.namer(path))
 
 
-def free_path(
-    naming: Naming, text: str, first: int, taken: Callable[[str], bool]
-) -> Optional[Tuple[int, str]]:
+def free_path(naming: Naming, text: str, first: int, taken: Callable[[str], bool]) -> str:
     """
-    Return number and path for one more backup of the period *text*, None if there is no path that is not *taken*.
+    Return the path, which is not *taken*, for one more backup of the period *text*.
 
     What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
     on the disk.
     """
     path = _named(naming, text, first)
     if not taken(path):
-        return first, path
+        return path
     number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
-    return None if number is None else (number, backup_path(naming, text, number))
+    if number is None:
+        msg = f"no free name for a backup of {naming.base!r}: {path!r} and those after it are taken"
+        raise FileExistsError(msg)
+    return backup_path(naming, text, number)
 
 
 def backup_directory(naming: Naming) -> str:
     """The directory to list: the log's own, or the one into which the namer puts the backups."""
-    if naming.namer is None:
-        return naming.directory
-    return os.path.abspath(os.path.dirname(backup_path(naming, time.strftime(naming.suffix, _SAMPLE), 0)))
+    return os.path.abspath(os.path.dirname(_named(naming, time.strftime(naming.suffix, _SAMPLE), 0)))
 
 
 def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
@@ -176,46 +166,41 @@ def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] 
     if naming.namer is None and not home:
         return []
     for name in names:
-        key = _parse_known(naming, name) if naming.namer is None else _parse_named(naming, name, where)
+        if naming.namer is None:
+            key = _parse_plain(naming.base, naming.suffix, naming.pattern, name)
+        else:
+            key = _parse_named(naming, name, where)
         if key is not None and not (home and name == naming.base):
             found[key] = (*found.get(key, ()), name)
     return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
 
-def _parse_known(naming: Naming, name: str) -> Optional[Key]:
-    # A rotation lists the directory several times, and most names were there the last time.
-    known = naming.known
-    try:
-        return known[name]
-    except KeyError:
-        if len(known) >= _MOST_KNOWN:
-            known.clear()
-        key = known[name] = _parse_plain(naming, name)
-        return key
-
-
-def _parse_plain(naming: Naming, name: str) -> Optional[Key]:
-    if not name.startswith(naming.base + "."):
+# A rotation lists the directory several times, and most names were there the last time.
+@lru_cache(maxsize=20_000)
+def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Optional[Key]:
+    if not name.startswith(base + "."):
         return None
-    for rest in _with_and_without_gz(name[len(naming.base) + 1 :]):
+    for rest in _with_and_without_gz(name[len(base) + 1 :]):
         numbered = _NUMBERED.fullmatch(rest)
         for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
-            if text and naming.pattern.fullmatch(text):
-                stamp = _stamp(text, naming.suffix) if naming.dated else 0
+            if text and pattern.fullmatch(text):
+                stamp = _stamp(text, suffix)
                 if stamp is not None:
                     return stamp, text, number
     return None
 
 
 def _parse_named(naming: Naming, name: str, where: str) -> Optional[Key]:
+    produced = default_ext_match(naming.suffix)
     for stem in _with_and_without_gz(name):
         # The user's own may be anchored to the end of a name that goes on here.
-        for pattern in {naming.pattern: None, naming.produced: None}:
+        for pattern in {naming.pattern: None, produced: None}:
             match = pattern.search(stem)
             while match:
                 text = match[0]
-                stamp = _stamp(text, naming.suffix) if naming.dated else 0
-                if stamp is not None or naming.lenient:
+                stamp = _stamp(text, naming.suffix)
+                # The user's own may find dates that a namer has written in another way.
+                if stamp is not None or naming.pattern != produced:
                     around = _NUMBER.findall(stem[match.end() :]) + _NUMBER.findall(stem[: match.start()])
                     for number in (0, *map(int, around)):
                         # The user's namer, on a name that it may never have seen.
@@ -236,7 +221,8 @@ def _with_and_without_gz(name: str) -> Tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def _reading(suffix: str) -> Optional[Reading]:
+def reading_of(suffix: str) -> Optional[Reading]:
+    """Return how a date is read from what *suffix* produces, None where none can be."""
     # A format without a year warns in CPython 3.13; and without one there is no order in time.
     if suffix in _STANDARD_SUFFIXES:
         return suffix, ("",)
@@ -254,10 +240,11 @@ def _reading(suffix: str) -> Optional[Reading]:
 
 @lru_cache(maxsize=16_384)
 def _stamp(text: str, suffix: str) -> Optional[int]:
+    """Return a `Backup`'s stamp, None for a date that no calendar has."""
     if suffix in _STANDARD_SUFFIXES:
         return _standard_stamp(text, suffix)
-    reading = _reading(suffix)
-    return None if reading is None else _read(text, suffix, reading)
+    reading = reading_of(suffix)
+    return 0 if reading is None else _read(text, suffix, reading)
 
 
 def _standard_stamp(text: str, suffix: str) -> Optional[int]:
@@ -265,8 +252,8 @@ def _standard_stamp(text: str, suffix: str) -> Optional[int]:
     if not default_ext_match(suffix).fullmatch(text):
         return None
     # In whole numbers only: an object may log while the interpreter ends, and `datetime` has gone then.
-    year, month, day, *clock = map(int, text.replace("_", "-").split("-"))
-    hour, minute, second = (*clock, 0, 0, 0)[:3]
+    numbers = [*map(int, text.replace("_", "-").split("-")), 0, 0, 0]
+    year, month, day, hour, minute, second = numbers[:6]
     if not (year >= 1 and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
         return None
     lengths = [31, 28 + calendar.isleap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]

@@ -1,8 +1,6 @@
 """The chain of numbered backups, `.1` the newest: what there is of it, and how it makes room for one more.
 
-The size handler looks at it with all locks held, and carries out the moves.  What is compressed or
-deleted is decided elsewhere; only a plain backup whose `.gz` is complete goes here, since a shift
-would part the two.
+Nothing is moved here, and of two forms of one backup only one that is needless goes: a shift would part the two.
 """
 
 from __future__ import annotations
@@ -13,9 +11,9 @@ import stat
 from itertools import count
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ._gzip import GZ, drop_twin
+from . import Chain, Forms
+from ._gzip import GZ, settle
 
-Forms = Tuple[str, ...]  # what stands behind the name: nothing, `.gz`, or each of them once
 _SHORT = 32  # names that are asked for one by one, before whole directories are read
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
 
@@ -33,8 +31,8 @@ def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Mov
 
     Only what lies below the first free number moves, so a gap that a kill left is closed.  A full
     chain loses its last number first.  *names* are the plain ones from number 1 (newest) on: up to the first
-    that is free or, if none is, all that may stay.  *taken* are the forms of those that are not free: both, if a
-    compressor was killed just before its last step; both move together.
+    that is free or, if none is, all that may stay.  *taken* are the forms of those that are not free; both move
+    together.
     """
     moves: List[Move] = []
     if taken and len(taken) == len(names):
@@ -44,9 +42,9 @@ def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Mov
     return moves
 
 
-class NumberedChain:
+class NumberedChain(Chain):
     """
-    One look at the backups of the log at *live*, good for as long as nobody else may change them.
+    The backups of the log at *live*.
 
     Args:
         name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
@@ -83,13 +81,13 @@ class NumberedChain:
             if not forms:
                 break
             # A compressor killed before its last step; a kill between the two moves would part them for good.
-            if len(forms) == 2 and drop_twin(name):
-                forms = (GZ,)
+            if len(forms) == 2:
+                forms = settle(name)
             taken.append(forms)
         return names[0], plan_shift(names, taken)
 
-    def names(self) -> Iterator[str]:
-        """Yield the plain names that backups may have, newest first: within the limit, and others that are there."""
+    def found(self) -> Iterator[Tuple[str, Forms]]:
+        """Yield those within the limit, and others that are there."""
         known: Set[str] = set()
         missing = 0
         for number in count(1):
@@ -98,22 +96,15 @@ class NumberedChain:
                 return
             name = self._name(number)
             if number == 1 and self._newest not in ("", name):
-                yield self._newest  # the namer counts by the disk, and would give the next name now
+                # The namer counts by the disk, and would give the next name now.
+                yield self._newest, self._forms(self._newest)
             if name in known:
                 return  # a namer that gives one name twice would go on for ever
             known.add(name)
-            missing = 0 if within or self._forms(name) else missing + 1
+            forms = self._forms(name)
+            missing = 0 if within or forms else missing + 1
             if not missing:
-                yield name
-
-    def backups(self) -> List[Tuple[str, ...]]:
-        """Return the paths of each backup that is there, in all its forms, newest first."""
-        found = ((name, self._forms(name)) for name in self.names())
-        return [tuple(name + suffix for suffix in forms) for name, forms in found if forms]
-
-    def plain(self) -> List[str]:
-        """Return the names of those that are there and not compressed, newest first."""
-        return [name for name in self.names() if "" in self._forms(name)]
+                yield name, forms
 
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""

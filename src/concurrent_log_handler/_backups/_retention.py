@@ -13,6 +13,8 @@ from concurrent_log_handler._afterwards import Afterwards, Streak
 from concurrent_log_handler._files import look_at, remove
 from concurrent_log_handler._settings import Settings
 
+from . import Chain
+
 
 class Kept(NamedTuple):
     """One backup; its plain form and its `.gz`, where both exist, count as one and go together."""
@@ -30,7 +32,6 @@ class Limits(NamedTuple):
     age: Optional[float] = None  # seconds since the last record
 
     def any(self) -> bool:
-        """Tell whether there is any limit."""
         return self.number > 0 or self.need_status()
 
     def need_status(self) -> bool:
@@ -77,21 +78,19 @@ class Retention:
         self._trouble = Streak()
 
     def limits(self) -> Limits:
-        """Return the limits of this moment."""
         return Limits(self._settings.backupCount, self._settings.max_total_bytes, self._settings.max_age)
 
-    def surplus(self, backups: Sequence[Tuple[str, ...]], limits: Limits, now: float) -> List[str]:
-        """Return the paths that go; *backups*, newest first, have one path for each of their forms."""
+    def surplus(self, chain: Chain, limits: Limits, now: float) -> List[str]:
+        """Return the paths of the backups in *chain* that go *now*."""
         kept: List[Kept] = []
-        for paths in reversed(backups):
+        for paths in reversed(chain.backups()):
             if not limits.need_status():
                 kept.append(Kept(paths))
                 continue
             found = [status for status in map(look_at, paths) if status is not None]
             if found and all(stat.S_ISREG(each.st_mode) for each in found):
-                kept.append(
-                    Kept(paths, sum(each.st_size for each in found), max(each.st_mtime for each in found))
-                )
+                modified = max(each.st_mtime for each in found)
+                kept.append(Kept(paths, sum(each.st_size for each in found), modified))
         besides = 0
         if limits.total_bytes is not None:
             others = map(look_at, [self._log, *self._part_files()])
@@ -100,7 +99,7 @@ class Retention:
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:
         """Delete the files that *going* returns."""
-        failure: Optional[Exception] = None
+        errors: List[Exception] = []
         try:
             for path in going():
                 try:
@@ -109,10 +108,10 @@ class Retention:
                 except FileNotFoundError:
                     pass
                 except OSError as error:
-                    failure = error
+                    errors.append(error)
         except Exception as error:
-            failure = error
-        if failure is None:
+            errors.append(error)
+        if errors:
+            self._trouble.note(errors[-1], self._afterwards.report)
+        else:
             self._trouble.end()
-        elif self._trouble.begin():
-            self._afterwards.report(failure)

@@ -14,7 +14,15 @@ from typing import Callable, Optional, Tuple
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._locks import Sidecar
 
-from ._calendar import Calendar, first_boundary, following, format_rollover, read_rollover
+from ._calendar import (
+    MIN_VALID_TIME,
+    Calendar,
+    first_boundary,
+    following,
+    format_rollover,
+    period_text,
+    read_rollover,
+)
 
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
 _AT_ONCE = 1.0  # any time long past
@@ -27,13 +35,18 @@ class Schedule:
     The rollover time of a log.
 
     Contract: `agree` and `share` are called with the sidecar's lock held.  *filled* returns the status of the live
-    file, or None if there is no record in it.
+    file, or None if there is no record in it; *identity* tells it from others.  *rolling*: it is being moved.
     """
 
     def __init__(
-        self, filled: Callable[[], Optional[os.stat_result]], sidecar: Sidecar, afterwards: Afterwards
+        self,
+        filled: Callable[[], Optional[os.stat_result]],
+        identity: Callable[[], Inode],
+        sidecar: Sidecar,
+        afterwards: Afterwards,
     ) -> None:
         self._filled = filled
+        self._identity = identity
         self._sidecar = sidecar
         self._afterwards = afterwards
         self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
@@ -53,68 +66,65 @@ class Schedule:
             content = b""
             with contextlib.suppress(OSError), open(self._sidecar.path, "rb") as sidecar:
                 content = sidecar.read(64)
-            self.at = self._agreed(content, calendar, self.clock(), None, in_trouble=False)
+            self.at = self._agreed(content, calendar, self.clock(), False)
 
-    def set(self, at: float, live: Optional[Inode]) -> None:
+    def set(self, at: float, rolling: bool) -> None:
         """Take *at* for this process, until it has come."""
-        self._know(at, 0.0, live)
+        self._know(at, 0.0, rolling)
         self._own = True
 
-    def share(self, at: int, now: float, live: Optional[Inode]) -> None:
-        """Make *at* everybody's rollover time; *live* identifies the live file, None while it is moved."""
+    def share(self, at: int, now: float, rolling: bool) -> None:
+        """Make *at* everybody's rollover time."""
         self._own = False
-        self._know(at, now, live)
+        self._know(at, now, rolling)
         try:
-            self._sidecar.write(format_rollover(at).encode("ascii"))
+            self._sidecar.write(format_rollover(at))
         except OSError as error:
             self._afterwards.report(error)
 
-    def agree(
-        self, calendar: Calendar, now: float, live: Tuple[int, int], rolling: bool, in_trouble: bool
-    ) -> float:
-        """
-        Return the rollover time that everybody goes by, which is written down if it was not.
-
-        *live* identifies the live file; *rolling*: it is being moved; *in_trouble*: the last rollover failed.
-        """
+    def agree(self, calendar: Calendar, now: float, rolling: bool, in_trouble: bool) -> float:
+        """Return the time that everybody goes by, and write it down; *in_trouble*: the last rollover failed."""
         if self._own:
             return self.at
         content = self._sidecar.read()
-        at = self._agreed(content, calendar, now, live, in_trouble)
-        known = None if rolling else live
-        if content == format_rollover(at).encode("ascii") or not self._sidecar.writable:
-            self._know(at, now, known)
+        at = self._agreed(content, calendar, now, in_trouble)
+        if content == format_rollover(at) or not self._sidecar.writable:
+            self._know(at, now, rolling)
         else:
-            self.share(at, now, known)
+            self.share(at, now, rolling)
         return at
 
-    def settled(self, live: Tuple[int, int]) -> None:
-        """Note that the rollover is done and the live file is *live*."""
+    def settled(self) -> None:
+        """Note that the rollover is done, and the live file another one."""
         if self._file_then is None:
-            self._file_then = live
+            self._file_then = self._identity()
 
     def last_write(self) -> Optional[float]:
         """Return when the live file was last written to; None if there is nothing in it."""
         found = self._filled()
         return None if found is None else found.st_mtime
 
-    def _know(self, at: float, now: float, live: Optional[Inode]) -> None:
+    def period(self, calendar: Calendar, at: float, now: float) -> str:
+        """Return the text for the period that ends at *at*."""
+        if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
+            at = first_boundary(calendar, now, self.last_write())
+        return period_text(calendar, int(at))
+
+    def _know(self, at: float, now: float, rolling: bool) -> None:
         self.at = at
         self._asked_at = now
         self._wake_at = max(at, _AT_ONCE)
-        self._file_then = live
+        self._file_then = None if rolling else self._identity()
 
-    def _agreed(
-        self, content: bytes, calendar: Calendar, now: float, live: Optional[Inode], in_trouble: bool
-    ) -> int:
+    def _agreed(self, content: bytes, calendar: Calendar, now: float, in_trouble: bool) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
         at = read_rollover(content, calendar, now)
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
-        known = read_rollover(format_rollover(int(self.at)), calendar, now) if self._asked_at else None
+        known = read_rollover(format_rollover(self.at), calendar, now) if self._asked_at else None
         # Whether the live file is the one from before that, with nothing in it from after.
         before = 0.0 if known is None else known - _TICK
-        old = modified is not None and modified < before and live == self._file_then
+        old = modified is not None and modified < before and self._identity() == self._file_then
         if at is None or (old and known is not None and known <= now < at):
             # Lost, or written for another log of the same name that shares this sidecar.
             at = known

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from functools import partial
-from logging import LogRecord
 from typing import Callable, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
@@ -53,14 +52,14 @@ class Disk:
 
     def renamed(self, target: str) -> None:
         """Have the names that a rotation gave, the last of them *target*, on the disk after the locks are released."""
-        self._afterwards.later(lambda *_: self._sync_names(target))
+        self._afterwards.later(lambda _: self._sync_names(target))
 
     def after_fork(self) -> None:
         """Close, in a forked child, what the parent's threads still work on."""
         while self._held:
             close_quietly(self._held.pop())
 
-    def _sync_held(self, fd: int, _record: LogRecord, _report: Report) -> None:
+    def _sync_held(self, fd: int, _report: Report) -> None:
         if fd in self._held:  # else it was the parent's
             try:
                 self._sync(fd)

@@ -13,22 +13,25 @@ import time
 from functools import lru_cache
 from keyword import iskeyword
 from logging import Formatter, LogRecord
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 _DEFAULT = Formatter()  # what `logging.Handler.format` uses where no formatter is set
 _MSEC_FORMAT = "%s,%03d"  # the one that nearly everybody has
 _MSECS = tuple(f",{number:03d}" for number in range(1000))
-_FIELD = re.compile(r"%(?:%|\((\w+)\)([-#0 +]*\d*(?:\.\d+)?[hlL]?[a-zA-Z]))")
+_FIELD = re.compile(r"%\((\w+)\)([-#0 +]*\d*(?:\.\d+)?[hlL]?[a-zA-Z])")
 
 
 class _Plan(NamedTuple):
-    """What is known about a formatter."""
+    """What is known about a formatter, for the records of one second."""
 
     formatter: Any
     fmt: Any
     quick: bool  # its methods are the standard library's, so we may do their work
     uses_time: bool
     fill: Optional[Callable[[LogRecord], str]]  # does what its `formatMessage` does; None: leave it to that
+    second: float
+    date: str
+    msec_format: Optional[str]  # adds the milliseconds
 
 
 class QuickFormat:
@@ -40,29 +43,22 @@ class QuickFormat:
 
     def __init__(self) -> None:
         # Replaced whole, never changed: a signal handler may log between any two steps.
-        self._plan = _Plan(None, None, False, False, None)
-        self._moment: Tuple[float, str, Optional[str]] = (-1.0, "", None)
+        self._plan = _Plan(None, None, False, False, None, -1.0, "", None)
 
     def text(self, formatter: Optional[Formatter], record: LogRecord) -> str:
         """Return what `formatter.format(record)` returns."""
         known: Any = formatter or _DEFAULT
-        learned, fmt, quick, uses_time, fill = self._plan
-        if known is not learned or (quick and known._style._fmt is not fmt):  # noqa: SLF001
-            _, fmt, quick, uses_time, fill = self._plan = _learn(known)
-            self._moment = (-1.0, "", None)
+        learned, fmt, quick, uses_time, fill, second, date, msec_format = self._plan
+        try:
+            fresh = second <= record.created < second + 1.0 and known is learned
+            # Somebody may have replaced a method of the formatter, or of its class.
+            if not fresh or (quick and known._style._fmt is not fmt):  # noqa: SLF001
+                plan = self._plan = _learn(known, record.created)
+                _, _, quick, uses_time, fill, _, date, msec_format = plan
+        except TypeError:  # a record made from somebody's dictionary
+            quick = False
         if not quick or record.exc_info or record.exc_text or record.stack_info:
             return known.format(record)  # type: ignore[no-any-return]
-        second, date, msec_format = self._moment
-        try:
-            fresh = second <= record.created < second + 1.0
-        except TypeError:  # a record made from somebody's dictionary
-            return known.format(record)  # type: ignore[no-any-return]
-        if not fresh:
-            # Somebody may have replaced a method of the formatter, or of its class.
-            self._plan = _learn(known)
-            if not self._plan.quick:
-                return known.format(record)  # type: ignore[no-any-return]
-            second, date, msec_format = self._moment = _learn_second(known, record.created, uses_time)
         record.message = record.getMessage()
         if uses_time:
             if msec_format == _MSEC_FORMAT and 0 <= record.msecs < 1000:
@@ -77,7 +73,7 @@ class QuickFormat:
         return known.formatMessage(record)  # type: ignore[no-any-return]
 
 
-def _learn(formatter: Any) -> _Plan:
+def _learn(formatter: Any, created: float) -> _Plan:
     kind = type(formatter)
     style = getattr(formatter, "_style", None)
     quick = style is not None and all(
@@ -89,7 +85,13 @@ def _learn(formatter: Any) -> _Plan:
     fmt = getattr(style, "_fmt", None)
     usual = type(style) is logging.PercentStyle and not getattr(style, "_defaults", None)
     fill = _compile(fmt) if usual and isinstance(fmt, str) else None
-    return _Plan(formatter, fmt, quick, quick and formatter.usesTime(), fill)
+    second, date, msec_format = float(created // 1), "", None
+    uses_time = quick and formatter.usesTime()
+    if uses_time:
+        form = formatter.datefmt or formatter.default_time_format
+        date = time.strftime(form, formatter.converter(second))
+        msec_format = None if formatter.datefmt else formatter.default_msec_format or None
+    return _Plan(formatter, fmt, quick, uses_time, fill, second, date, msec_format)
 
 
 def _is_loggings(method: Any) -> bool:
@@ -117,14 +119,13 @@ def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
     for found in _FIELD.finditer(fmt):
         between, (name, conversion) = fmt[end : found.start()], found.groups()
         end = found.end()
-        if "%" in between or not (name is None or _is_field(name)):
+        if "%" in between or not _is_field(name):
             return None
-        if name is None:
-            source += f"{{{constant(between + '%')}}}"
-        elif conversion == "s":
-            source += f"{{{constant(between)}}}{{record.{name}!s}}"
+        source += f"{{{constant(between)}}}"
+        if conversion == "s":
+            source += f"{{record.{name}!s}}"
         else:
-            source += f"{{{constant(between)}}}{{{constant('%' + conversion)} % (record.{name},)}}"
+            source += f"{{{constant('%' + conversion)} % (record.{name},)}}"
     if "%" in fmt[end:]:
         return None
     source += f"{{{constant(fmt[end:])}}}"
@@ -136,14 +137,3 @@ def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
 def _is_field(name: str) -> bool:
     """Tell whether `record.name` is the same as `record.__dict__["name"]`: what the class has, too, is not."""
     return name.isascii() and name.isidentifier() and not iskeyword(name) and not hasattr(LogRecord, name)
-
-
-def _learn_second(formatter: Any, created: float, uses_time: bool) -> Tuple[float, str, Optional[str]]:
-    """Return (the second, its date, the format that adds the milliseconds)."""
-    second = float(created // 1)
-    if not uses_time:
-        return second, "", None
-    moment = formatter.converter(second)
-    form = formatter.datefmt or formatter.default_time_format
-    msec_format = None if formatter.datefmt else formatter.default_msec_format or None
-    return second, time.strftime(form, moment), msec_format

@@ -73,7 +73,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     unicode_error_policy = Setting[Optional[str]]()
 
     # What a subclass adds; see `_rotation.Hooks`.
-    _asks_each_time: Callable[[], bool]
+    _decides: Callable[[LogRecord], bool]
     _rotates: Callable[[], bool]
     _backups: Callable[[], Chain]
     _surplus: Callable[[], Iterable[str]]
@@ -123,7 +123,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()
         if isinstance(self, TimedRotatingFileHandler):
-            self._schedule = Schedule(self._live.filled, self._lock, self._afterwards)
+            self._schedule = Schedule(self._live.filled, self._live.identity, self._lock, self._afterwards)
         both = self._locks, self._afterwards
         self._apart = Apart(self._live, *both)
         self._announcer = Announcer(log, settings, *both)
@@ -246,7 +246,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         batch.done()
         for record, error in batch.failed:
             report_to(self.handleError, record, error)
-        last = batch.records[-1] if batch.records else self._afterwards.notice("after a rotation")
+        last = batch.records[-1] if batch.records else None
         self._afterwards.do(afterwards, last, self.handleError)
 
     def _write_batch(self, batch: Batch, way: int) -> Sequence[Afterward]:
@@ -318,9 +318,7 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._do_afterwards()
 
     def _do_afterwards(self) -> None:
-        steps = self._afterwards.take()
-        if steps:
-            self._afterwards.do(steps, self._afterwards.notice("after a rotation"), self.handleError)
+        self._afterwards.do(self._afterwards.take(), None, self.handleError)
 
     def flush(self) -> None:
         """Do nothing: a record is in the file when the logging call returns."""

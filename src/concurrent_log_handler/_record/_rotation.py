@@ -37,9 +37,8 @@ class Hooks(Protocol):
     def rotate(self, source: str, dest: str) -> None: ...
     def _bytes(self, record: LogRecord) -> bytes: ...
 
-    @property
-    def _asks_each_time(self) -> Callable[[], bool]:
-        """Tell whether a subclass decides when to rotate."""
+    def _decides(self, record: LogRecord) -> bool:
+        """Stand for our own `shouldRollover`, where a subclass has another one."""
 
     @property
     def _rotates(self) -> Callable[[], bool]:
@@ -70,6 +69,7 @@ class Rotation:
         schedule: The time that all processes go by, of a handler that rotates by time.
         rolling: A rotation is going on.
         trouble: Rotations that failed.
+        newest: The path that was given to a backup last, or nothing.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Rotation:
         self.schedule = schedule
         self._disk = disk
         self.trouble = Streak()
+        self.newest = ""
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -119,7 +120,7 @@ class Rotation:
 
     def adjust(self, hooks: Hooks) -> None:
         """Learn anew from which size of the live file a rotation may be due."""
-        if not self._begun or hooks._asks_each_time():
+        if not self._begun or hooks.shouldRollover != hooks._decides:
             self.look_closer_at = _ALWAYS
         elif self._settings.maxBytes and hooks._rotates():
             self.look_closer_at = nearly_full(self._settings.maxBytes)
@@ -155,13 +156,12 @@ class Rotation:
                 hooks.doRollover()
                 self.trouble.end()
         except Exception as error:
-            if self.trouble.begin():
-                self._afterwards.report(error)
+            self.trouble.note(error, self._afterwards.report)
         finally:
             self._incoming = (None, 0)
         size = self._live.look()
         if self.schedule is not None:
-            self.schedule.settled(self._live.identity())
+            self.schedule.settled()
         return size
 
     def _begin(self, hooks: Hooks) -> None:
@@ -236,6 +236,7 @@ class Rotation:
                 raise
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
         self._afterwards.say("%s -> %s", self._log, target)
+        self.newest = target
         if RENAMES_OPEN:
             self._begin_new_file(target, before)
         self._announcer.moved(before[1], target)
