@@ -325,7 +325,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str
 
 class Steps:
     """
-    Counts the system calls that change files or locks, and dies of SIGKILL after one of them.
+    Counts the system calls that change files or locks, and dies of SIGKILL, or TerminateProcess, after one of them.
 
     Install it before the package is imported: some calls are bound at import.
     """
@@ -336,17 +336,26 @@ class Steps:
     )
 
     def __init__(self) -> None:
-        import fcntl
-
         self.armed = False
         self.done = 0
         self.last = 0
         self.half = False
         self.names: List[str] = []
-        self.counted = set(self.NAMES) | {"flock"}
+        self.counted = {*self.NAMES, "flock", "locking", "CreateFileW"}
         for name in self.NAMES:
-            setattr(os, name, self._wrap(getattr(os, name), name))
-        fcntl.flock = self._wrap(fcntl.flock, "flock")  # type: ignore[assignment]
+            if hasattr(os, name):
+                setattr(os, name, self._wrap(getattr(os, name), name))
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock = self._wrap(fcntl.flock, "flock")  # type: ignore[assignment]
+        else:
+            import msvcrt
+
+            from concurrent_log_handler._windows import _kernel32
+
+            msvcrt.locking = self._wrap(msvcrt.locking, "locking")  # type: ignore[attr-defined]
+            _kernel32.CreateFileW = self._wrap(_kernel32.CreateFileW, "CreateFileW")
 
     def arm(self, last: int, half: bool = False) -> None:
         """Die after step number *last*, counted from now; with *half*, half-way through it if it writes."""
@@ -369,11 +378,11 @@ class Steps:
                     die()
 
         for support in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks):
-            if call in support:
+            if call in tuple(support):  # what ctypes gives has no hash
                 support.add(counted)
         return counted
 
 
 def die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)  # Windows, too
     raise AssertionError("unreachable")

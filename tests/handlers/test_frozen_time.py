@@ -102,7 +102,7 @@ def test_backups_are_compressed_while_time_is_frozen(
         directory = tmp_path / str(background)
         directory.mkdir()
         handler = Strict(
-            directory / "app.log", maxBytes=10, backupCount=3, use_gzip=True, background_gzip=background
+            directory / "app.log", maxBytes=11, backupCount=3, use_gzip=True, background_gzip=background
         )
         write(handler, "one", "two", "three" * 2)
         handler.close()
