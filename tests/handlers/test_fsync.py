@@ -26,7 +26,9 @@ from concurrent_log_handler.patterns import setup_critical_and_background_loggin
 from handler_support import Recording, Strict, a_record, contents, in_a_fork, open_paths, write
 from process_helpers import run_program
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, pipes, links, looks into /proc")
+linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="forks, pipes, links, looks into /proc"
+)
 
 
 # The disk as a power cut may leave it.  Data are there that were synced; of the changes of names since the
