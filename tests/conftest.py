@@ -33,6 +33,14 @@ def memory() -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory in which other users may work; every pytest that starts closes the one above `tmp_path` to them."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory)
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_found() -> Iterator[None]:
     """Handlers that a test adds anywhere are closed and removed; levels go back."""

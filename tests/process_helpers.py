@@ -29,13 +29,14 @@ _PYTHONPATH = [
     str(HERE),
     *map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))),
 ]
-SECONDS = 45.0
+SECONDS = 45.0 if os.name == "posix" else 200.0  # Wine takes its time to start programs
 Key = Tuple[str, int]
 
 # Every program starts with this; what hangs shows where.
 PRELUDE = """\
 import ctypes, faulthandler, functools, logging, os, random, signal, sys, threading, time, traceback
-faulthandler.register(signal.SIGUSR1)
+if os.name == "posix":
+    faulthandler.register(signal.SIGUSR1)
 from process_helpers import *
 """
 
@@ -175,10 +176,7 @@ def _number(file: str, name: str) -> int:
 
 def run_program(source: str, directory: Path, *arguments: object, quiet: bool = True, status: int = 0) -> str:
     """Run *source* in *directory* and return its stdout; all its children end with it."""
-    if not hasattr(os, "killpg"):
-        import pytest  # not in the programs, which start often
-
-        pytest.skip("a program of POSIX")
+    skip_without_fork(source)
     program = directory / "program.py"
     program.write_text(PRELUDE + textwrap.dedent(source), encoding="utf-8")
     (directory / "logs").mkdir(exist_ok=True)
@@ -199,19 +197,35 @@ def run_program(source: str, directory: Path, *arguments: object, quiet: bool = 
     try:
         output, errors = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGUSR1)
-        time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGKILL)
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGUSR1)
+            time.sleep(0.5)
+        _kill_all(process)
         output, errors = process.communicate(timeout=10)
         raise AssertionError(f"the program hangs\n{output}\n{errors}") from None
     finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)  # children that a failure left behind
-        except ProcessLookupError:
-            pass
+        _kill_all(process)
     assert process.returncode == status, f"exit {process.returncode}\n{output}\n{errors}"
     assert not (quiet and errors), errors
     return output
+
+
+def skip_without_fork(source: str) -> None:
+    """Skip a test whose program forks, or kills as only POSIX does, where nobody can."""
+    if not hasattr(os, "fork") and re.search(r"fork|run_children|(?<![.\w])start\(|SIGKILL", source):
+        import pytest  # not in the programs, which start often
+
+        pytest.skip("there is no fork")
+
+
+def _kill_all(process: subprocess.Popen[str]) -> None:
+    """End it, and the children that a failure left behind."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except AttributeError:  # Windows
+        process.kill()
+    except ProcessLookupError:
+        pass
 
 
 # -- inside programs --------------------------------------------------------------
@@ -311,7 +325,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str
 
 class Steps:
     """
-    Counts the system calls that change files or locks, and dies of SIGKILL after one of them.
+    Counts the system calls that change files or locks, and dies of SIGKILL, or TerminateProcess, after one of them.
 
     Install it before the package is imported: some calls are bound at import.
     """
@@ -322,17 +336,26 @@ class Steps:
     )
 
     def __init__(self) -> None:
-        import fcntl
-
         self.armed = False
         self.done = 0
         self.last = 0
         self.half = False
         self.names: List[str] = []
-        self.counted = set(self.NAMES) | {"flock"}
+        self.counted = {*self.NAMES, "flock", "locking", "CreateFileW"}
         for name in self.NAMES:
-            setattr(os, name, self._wrap(getattr(os, name), name))
-        fcntl.flock = self._wrap(fcntl.flock, "flock")  # type: ignore[assignment]
+            if hasattr(os, name):
+                setattr(os, name, self._wrap(getattr(os, name), name))
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock = self._wrap(fcntl.flock, "flock")  # type: ignore[assignment]
+        else:
+            import msvcrt
+
+            from concurrent_log_handler._windows import _kernel32
+
+            msvcrt.locking = self._wrap(msvcrt.locking, "locking")  # type: ignore[attr-defined]
+            _kernel32.CreateFileW = self._wrap(_kernel32.CreateFileW, "CreateFileW")
 
     def arm(self, last: int, half: bool = False) -> None:
         """Die after step number *last*, counted from now; with *half*, half-way through it if it writes."""
@@ -355,11 +378,11 @@ class Steps:
                     die()
 
         for support in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks):
-            if call in support:
+            if call in tuple(support):  # what ctypes gives has no hash
                 support.add(counted)
         return counted
 
 
 def die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)  # Windows, too
     raise AssertionError("unreachable")

@@ -131,7 +131,6 @@ class Place:
         handle = _runtime.get_osfhandle(fd)
         self._path = extended(path)
         self._number = _number(handle)
-        self._standard = ctypes.create_string_buffer(24)
         self._name = ctypes.create_unicode_buffer(32768)
         length = self._read_name(handle)
         # Renamed since it was opened: then no name is its place.
@@ -142,16 +141,10 @@ class Place:
         """
         Return the size of the file that *fd* has open, or -1 if it is not that at the path, or not for long.
 
-        Neither opens the file nor asks for all that `os.fstat` tells.
+        Neither opens the file nor asks for all that `os.fstat` tells.  Raises `OSError` for a closed descriptor.
         """
-        try:
-            handle = _runtime.get_osfhandle(fd)
-        except OSError:
-            return -1
-        standard = self._standard
-        if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
-            return -1
-        raw = standard.raw
+        handle = _runtime.get_osfhandle(fd)
+        raw = _standard_info(handle)
         if raw[20]:  # deleted, and still listed until everybody has closed it
             return -1
         if _NAME_FOLLOWS:
@@ -177,14 +170,9 @@ class Place:
         return number
 
 
-def size(fd: int) -> int:
-    """Return the size of the open file; raises `OSError`."""
-    return int.from_bytes(_standard_info(fd)[8:16], "little")
-
-
 def is_deleted(fd: int) -> bool:
     """Tell whether the open file has no name any more, or none that outlasts it; Wine never says so."""
-    raw = _standard_info(fd)
+    raw = _standard_info(_runtime.get_osfhandle(fd))
     return bool(raw[20]) or not any(raw[16:20])
 
 
@@ -266,9 +254,8 @@ def _number(handle: int) -> bytes:
     return b"" if failed else number.raw
 
 
-def _standard_info(fd: int) -> bytes:
+def _standard_info(handle: int) -> bytes:
     standard = ctypes.create_string_buffer(24)
-    handle = _runtime.get_osfhandle(fd)
     if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
         raise _error(None)
     return standard.raw

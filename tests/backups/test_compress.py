@@ -833,25 +833,22 @@ def test_chmod_is_never_wider_for_a_moment(tmp_path: Path, background: bool) -> 
 
 
 @as_root
-def test_unprivileged_user_compresses_what_another_owns(tmp_path: Path) -> None:
+def test_unprivileged_user_compresses_what_another_owns(public: Path) -> None:
     """He cannot give the `.gz` to the owner; what he may not do must not cost the backup."""
     nobody = pwd.getpwnam("nobody")
-    for folder in (tmp_path, *tmp_path.parents):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    tmp_path.chmod(0o777)
-    (tmp_path / "app.log").write_bytes(b"root's\n")
-    (tmp_path / "app.log").chmod(0o666)
+    (public / "app.log").write_bytes(b"root's\n")
+    (public / "app.log").chmod(0o666)
 
     def as_nobody() -> None:
         os.setgroups([])
         os.setgid(nobody.pw_gid)
         os.setuid(nobody.pw_uid)
-        write(a_handler(tmp_path), "nobody's")
+        write(a_handler(public), "nobody's")
 
     in_a_fork(as_nobody)
 
-    assert contents(tmp_path) == {"app.log": "nobody's\n", "app.log.1.gz": "root's\n"}
-    assert (tmp_path / "app.log.1.gz").stat().st_uid == nobody.pw_uid
+    assert contents(public) == {"app.log": "nobody's\n", "app.log.1.gz": "root's\n"}
+    assert (public / "app.log.1.gz").stat().st_uid == nobody.pw_uid
 
 
 @pytest.mark.slow

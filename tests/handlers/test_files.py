@@ -47,15 +47,6 @@ def as_nobody(action: Callable[[], object]) -> None:
     in_a_fork(become_nobody)
 
 
-@pytest.fixture
-def public(tmp_path: Path) -> Path:
-    """A directory in which other users may work."""
-    for folder in tmp_path.parents:
-        folder.chmod(folder.stat().st_mode | 0o011)
-    tmp_path.chmod(0o777)
-    return tmp_path
-
-
 @pytest.fixture(params=["O_TMPFILE", "O_EXCL"])
 def way_to_create(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With files that have no name at first, and on file systems that have no such thing."""

@@ -19,13 +19,16 @@ from typing import Any
 
 import pytest
 
+import handler_support
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
 from concurrent_log_handler._record import _disk
 from concurrent_log_handler.patterns import setup_critical_and_background_logging
 from handler_support import Recording, Strict, a_record, contents, in_a_fork, open_paths, write
 from process_helpers import run_program
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="forks, pipes, links, looks into /proc"
+)
 
 
 # The disk as a power cut may leave it.  Data are there that were synced; of the changes of names since the
@@ -112,6 +115,7 @@ disk = Disk()
 """
 
 
+@linux
 @pytest.mark.parametrize(
     "options",
     [
@@ -150,6 +154,7 @@ assert len(files_of(Path("logs"))) > 15
     )
 
 
+@linux
 def test_the_disk_of_these_tests_loses_what_nobody_synced(tmp_path: Path) -> None:
     """The same without `fsync`: each test above can fail."""
     run_program(
@@ -168,6 +173,7 @@ else:
     )
 
 
+@linux
 @pytest.mark.parametrize("fsync", [False, True])
 def test_calls_of_a_record(tmp_path: Path, fsync: bool) -> None:
     """The disk is waited for behind the lock; without the option, there is no call more than ever."""
@@ -189,6 +195,7 @@ for number in range(3):
     assert [line.split() for line in output.splitlines()[1:]] == [with_disk if fsync else usual] * 2
 
 
+@linux
 def test_calls_of_a_rotation(tmp_path: Path) -> None:
     """The directory is synced once, after the last rename, and so is the new file; both behind the lock."""
     output = run_program(
@@ -209,6 +216,7 @@ print(*[f"{name}:{where}" for name, where in disk.calls if name != "open"])
     assert calls.index("rename:app.log") < calls.index("fsync:logs")
 
 
+@linux
 def test_a_batch_waits_once_for_each_file(tmp_path: Path) -> None:
     output = run_program(
         POWER_CUT
@@ -225,6 +233,7 @@ print(*[name for name, where in disk.calls])
     assert output.split() == ["flock", "pwrite", "dup", "flock", "fdatasync"]
 
 
+@linux
 def test_gz_is_named_on_the_disk_before_the_backup_goes(tmp_path: Path) -> None:
     output = run_program(
         POWER_CUT
@@ -250,7 +259,8 @@ def test_flag_is_a_flag(tmp_path: Path, kind: Any) -> None:
 class Syncs:
     """What was synced, by the paths; a sync may fail, or wait."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
         self.paths: list[str] = []
         self.error = 0
         self.go = threading.Event()
@@ -260,7 +270,8 @@ class Syncs:
         monkeypatch.setattr(_disk, "_sync_data", self)
 
     def __call__(self, fd: int) -> None:
-        self.paths.append(os.readlink(f"/proc/self/fd/{fd}"))
+        number = os.fstat(fd).st_ino
+        self.paths += [str(path) for path in self._folder.iterdir() if path.stat().st_ino == number]
         if not self.go.is_set():
             self.waiting.set()
             assert self.go.wait(30)
@@ -270,8 +281,8 @@ class Syncs:
 
 
 @pytest.fixture
-def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
-    return Syncs(monkeypatch)
+def syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Syncs:
+    return Syncs(tmp_path, monkeypatch)
 
 
 def test_copies_keep_it(tmp_path: Path, syncs: Syncs) -> None:
@@ -319,6 +330,7 @@ def test_disk_that_fails_is_told_with_each_record_that_is_not_promised(
     assert contents(tmp_path) == {"app.log": "one\ntwo\nthree\n"}
 
 
+@linux
 def test_directory_that_cannot_be_synced_is_told_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,7 +361,8 @@ def test_others_go_on_while_the_disk_is_waited_for(tmp_path: Path, syncs: Syncs)
     other = Strict(tmp_path / "app.log", backupCount=3, lock_timeout=20)
     write(other, "two")
     other.doRollover()
-    in_a_fork(lambda: write(Strict(tmp_path / "app.log", lock_timeout=20), "three"))
+    program = 'from handler_support import *; write(Strict("app.log", lock_timeout=20), "three")'
+    handler_support.run_program(program, tmp_path)
     handler.close()
     assert slow.is_alive()
     syncs.go.set()
@@ -358,9 +371,10 @@ def test_others_go_on_while_the_disk_is_waited_for(tmp_path: Path, syncs: Syncs)
 
     assert not handler.failures
     assert contents(tmp_path) == {"app.log": "three\nfour\n", "app.log.1": "zero\none\ntwo\n"}
-    assert not [path for path in open_paths() if path.endswith("app.log.1")]
+    assert os.name == "nt" or not [path for path in open_paths() if path.endswith("app.log.1")]
 
 
+@linux
 def test_child_forked_meanwhile_keeps_no_descriptor_and_closes_nobody_elses(
     tmp_path: Path, syncs: Syncs
 ) -> None:
@@ -386,6 +400,7 @@ def test_child_forked_meanwhile_keeps_no_descriptor_and_closes_nobody_elses(
     assert contents(tmp_path) == {"app.log": "one\ntwo\n"}
 
 
+@linux
 def test_signal_handlers_record_is_on_the_disk_when_its_call_returns(tmp_path: Path, syncs: Syncs) -> None:
     """It interrupts a record of the same thread, which holds the lock."""
     seen: list[int] = []
@@ -413,7 +428,8 @@ def test_signal_handlers_record_is_on_the_disk_when_its_call_returns(tmp_path: P
 
 def test_record_without_the_lock_is_on_the_disk_too(tmp_path: Path, syncs: Syncs) -> None:
     handler = Recording(tmp_path / "app.log", fsync=True, lock_timeout=0)
-    program = "import fcntl,sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, 2); print(flush=True); input()"
+    program = "import portalocker, sys; file = open(sys.argv[1], 'a'); portalocker.lock(file, portalocker.LOCK_EX); "
+    program += "print(flush=True); input()"
     holder = subprocess.Popen(
         [sys.executable, "-c", program, handler.lockFilename], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -440,6 +456,7 @@ def test_no_descriptor_left_to_wait_with(
     assert syncs.paths == [str(tmp_path / "app.log")] * 2
 
 
+@linux
 def test_no_descriptor_leaks(tmp_path: Path) -> None:
     handler = Strict(tmp_path / "app.log", maxBytes=30, backupCount=3, fsync=True, use_gzip=True)
     write(handler, "one")
@@ -455,6 +472,7 @@ def test_no_descriptor_leaks(tmp_path: Path) -> None:
     assert ours() == before
 
 
+@linux
 def test_pipe_has_no_disk(tmp_path: Path, syncs: Syncs) -> None:
     os.mkfifo(tmp_path / "app.log")
     reader = os.open(tmp_path / "app.log", os.O_RDONLY | os.O_NONBLOCK)
@@ -465,6 +483,7 @@ def test_pipe_has_no_disk(tmp_path: Path, syncs: Syncs) -> None:
     os.close(reader)
 
 
+@linux
 def test_file_behind_a_link_has_its_name_synced_in_its_own_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,6 +496,7 @@ def test_file_behind_a_link_has_its_name_synced_in_its_own_directory(
     assert synced == [str(tmp_path), str(tmp_path / "elsewhere")]
 
 
+@linux
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"use_gzip": True}], ids=["plain", "gzip"])
 def test_killed_after_each_single_step(memory: Path, options: dict[str, Any]) -> None:

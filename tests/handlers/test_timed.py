@@ -908,23 +908,20 @@ def test_two_logs_with_one_sidecar_roll_both(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs a second user")
 def test_sidecar_that_may_not_be_written_costs_one_rollover_per_boundary_not_one_per_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root ran the application once; since then its cron jobs run as somebody else."""
     monkeypatch.chdir("/")
-    for folder in (tmp_path, *tmp_path.parents):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    tmp_path.chmod(0o777)
-    handler = Timed(tmp_path / "app.log", "MIDNIGHT", backupCount=5)
+    handler = Timed(public / "app.log", "MIDNIGHT", backupCount=5)
     at(handler, START, "root")
     handler.close()
-    (tmp_path / "app.log").chmod(0o666)
+    (public / "app.log").chmod(0o666)
 
     def job(number: int) -> None:
         os.setgid(65534)
         os.setuid(65534)
         os.umask(0)
-        mine = Recording(tmp_path / "app.log", "MIDNIGHT", backupCount=5)
+        mine = Recording(public / "app.log", "MIDNIGHT", backupCount=5)
         at(mine, START + 24 * HOUR + number * 60, f"job {number}")
         told = [str(each) for each in mine.failures]
         assert all("cannot be written" in each for each in told), told
@@ -933,7 +930,7 @@ def test_sidecar_that_may_not_be_written_costs_one_rollover_per_boundary_not_one
     for number in range(4):
         in_a_fork(partial(job, number))
 
-    assert logs(tmp_path) == {"app.log.2025-11-25": "root\n", "app.log": "job 0\njob 1\njob 2\njob 3\n"}
+    assert logs(public) == {"app.log.2025-11-25": "root\n", "app.log": "job 0\njob 1\njob 2\njob 3\n"}
 
 
 def test_backups_whose_names_show_no_order_go_by_their_time(tmp_path: Path) -> None:

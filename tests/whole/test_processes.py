@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-if sys.platform == "win32":
-    pytest.skip("there is no fork", allow_module_level=True)
 
 from process_helpers import check, records_of, run_program
 
@@ -30,7 +26,7 @@ def test_processes_and_threads_of_multiprocessing(
 
         def work(process, barrier):
             handler = open_log(**{options})
-            barrier.wait(30)
+            barrier.wait(SECONDS)
             run_threads(*[lambda t=t: write(handler, f"{{process}}-{{t}}", range(150)) for t in range(2)])
             assert not handler.failures, handler.failures
             handler.close()
@@ -42,7 +38,7 @@ def test_processes_and_threads_of_multiprocessing(
             for child in children:
                 child.start()
             for child in children:
-                child.join(30)
+                child.join(SECONDS)
                 assert child.exitcode == 0, child.exitcode
         """,
         tmp_path,
@@ -68,7 +64,7 @@ def test_programs_started_on_their_own(tmp_path: Path, options: dict[str, bool])
         programs = [subprocess.Popen([sys.executable, __file__, str(each)], stdin=subprocess.PIPE) for each in range(4)]
         for program in programs:
             program.stdin.close()
-        assert [program.wait(30) for program in programs] == [0] * 4
+        assert [program.wait(SECONDS) for program in programs] == [0] * 4
         """,
         tmp_path,
     )
@@ -175,7 +171,7 @@ def test_a_handler_sent_by_pickle(tmp_path: Path, method: str) -> None:
                 child.start()
             write(handler, "parent", range(50, 200))
             for child in children:
-                child.join(30)
+                child.join(SECONDS)
                 assert child.exitcode == 0
         """,
         tmp_path,

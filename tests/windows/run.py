@@ -66,11 +66,13 @@ BESIDE = {
 # What a user of that Python gets: the newest that it admits, alone; the oldest, with the pywin32 that it needs.
 LOCKERS = {"3.13": ["portalocker-4.4"], "3.9": ["portalocker-2.10", "pywin32-3.9"]}
 
-# Not here: what tests fork(), signals, owners and modes, servers and sockets of POSIX.
+# Not here: what tests fork(), signals, owners and modes, servers and sockets of POSIX and nothing else.
 FILES = (
     "windows/test_windows_room.py",
     "windows/test_windows_lock.py",
     "windows/test_windows_handler.py",
+    "windows/test_windows_without_ctypes.py",
+    "windows/test_windows_kills.py",
     "record/test_text.py",
     "record/test_format.py",
     "record/test_livefile.py",
@@ -87,15 +89,22 @@ FILES = (
     "handlers/test_handlers.py",
     "handlers/test_timed.py",
     "handlers/test_header.py",
+    "handlers/test_fsync.py",
+    "handlers/test_frozen_time.py",
     "handlers/test_stdlib_equivalence.py",
     "handlers/test_recipes.py",
+    "locks/test_lock.py",
     "selfcheck/test_readback.py",
+    "selfcheck/test_command.py",
     "patterns/test_queue_module.py",
     "patterns/test_patterns_queue.py",
     "patterns/test_patterns_setup.py",
     "patterns/test_patterns_monitor.py",
     "patterns/test_patterns_drops.py",
     "patterns/test_patterns_trouble.py",
+    "patterns/test_patterns_processes.py",
+    "patterns/test_patterns_shutdown.py",
+    "whole/test_processes.py",
 )
 
 # Where msvcrt.locking() finds the bytes locked, Wine's C runtime leaves in errno what was there before; Windows
@@ -285,7 +294,8 @@ def environment(directory: Path) -> dict[str, str]:
 
 running: set[subprocess.Popen[bytes]] = set()
 
-PYTEST = ("-p", "no:cacheprovider", "-q", "--tb=short")
+# Wine takes its time to start programs, and a loaded machine even longer.
+PYTEST = ("-p", "no:cacheprovider", "-q", "--tb=short", "--timeout=240")
 
 
 class Windows:

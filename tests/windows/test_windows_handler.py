@@ -99,15 +99,21 @@ def later() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("with_ctypes", [True, False])
 @pytest.mark.parametrize("options", [{}, {"use_gzip": True}, {"use_gzip": True, "background_gzip": True}])
 def test_processes_that_rotate_all_the_time_lose_nothing(
-    tmp_path: Path, program: Callable[..., Program], options: dict[str, bool]
+    tmp_path: Path, program: Callable[..., Program], options: dict[str, bool], with_ctypes: bool
 ) -> None:
+    """Without ctypes each opens the file for each record, and compresses under the lock."""
     logs = tmp_path / "logs"
     logs.mkdir()
+    if not with_ctypes:
+        (tmp_path / "ctypes.py").write_text("raise ImportError('left out')")
     writers = [
         program(
             f"""
+            from concurrent_log_handler import _files
+            assert _files.RENAMES_OPEN is {with_ctypes}
             handler = Strict("logs/app.log", maxBytes=4000, backupCount=900, encoding="utf-8", newline="\\n",
                              lock_timeout=40, **{options})
             meet()
@@ -178,42 +184,42 @@ def test_killed_processes_cost_no_acknowledged_record(
 def test_nobody_waits_while_a_backup_is_compressed(
     tmp_path: Path, program: Callable[..., Program], background: bool
 ) -> None:
-    """Compression comes after the lock is released; a bystander logs on meanwhile."""
-    size = 24_000_000
-    (tmp_path / "app.log").write_bytes(b"".join(b"%d %d\n" % (n, n * n * n) for n in range(1_050_000))[:size])
-    bystander = program(
-        """
-        handler = Strict("app.log", maxBytes=40_000_000, backupCount=3, use_gzip=True, lock_timeout=40)
-        write(handler, "bystander")
-        go_on = threading.Event()
-        threading.Thread(target=lambda: (sys.stdin.readline(), go_on.set())).start()
-        print("here", flush=True)
-        worst = 0.0
-        while not go_on.wait(0.002):
-            began = time.perf_counter()
+    """Compression comes after the lock is released; a bystander's worst record takes a tenth of its time at most."""
+    data = b"".join(b"%d %d\n" % (n, n * n * n) for n in range(1_200_000))
+    assert len(data) > 30_000_000
+    options = {"maxBytes": 60_000_000, "backupCount": 9, "use_gzip": True, "lock_timeout": 40}
+    shares = []
+    while len(shares) < 3 and min(shares, default=1) > 0.1:  # others may need the machine for a moment
+        (tmp_path / "app.log").write_bytes(data)
+        bystander = program(
+            f"""
+            handler = Strict("app.log", **{options})
             write(handler, "bystander")
-            worst = max(worst, time.perf_counter() - began)
-        print(worst)
-        """
-    )
-    handler = Strict(
-        tmp_path / "app.log",
-        maxBytes=40_000_000,
-        backupCount=3,
-        use_gzip=True,
-        background_gzip=background,
-        lock_timeout=40,
-    )
-    bystander.met()
+            go_on = threading.Event()
+            threading.Thread(target=lambda: (sys.stdin.readline(), go_on.set())).start()
+            print("here", flush=True)
+            worst = 0.0
+            while not go_on.wait(0.002):
+                began = time.perf_counter()
+                write(handler, "bystander")
+                worst = max(worst, time.perf_counter() - began)
+            handler.close()
+            print(worst)
+            """
+        )
+        handler = Strict(tmp_path / "app.log", background_gzip=background, **options)  # type: ignore[arg-type]
+        bystander.met()
 
-    began = time.perf_counter()
-    handler.doRollover()
-    handler.close()
-    took = time.perf_counter() - began
+        began = time.perf_counter()
+        handler.doRollover()
+        handler.close()
+        took = time.perf_counter() - began
 
-    worst = float(bystander.end())
-    assert (tmp_path / "app.log.1.gz").exists()
-    assert worst < took / 4, f"{worst:.3f} s of {took:.3f} s"  # 0.1 at rest
+        shares.append(float(bystander.end()) / took)
+        assert (tmp_path / f"app.log.{len(shares)}.gz").exists()
+
+    print(f"the worst wait, as a share of the compression's time: {min(shares):.3f}")
+    assert min(shares) <= 0.1, shares
 
 
 # -- foreign programs --------------------------------------------------------------

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -68,11 +67,12 @@ def _write(job: Job, counters: Any, stop: Any, handler: Any, errors: list[int]) 
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     clock = time.perf_counter_ns
-    our_parent = os.getppid()
+    our_parent = multiprocessing.parent_process()  # its number alone tells nothing on Windows
+    assert our_parent is not None
     for number in range(1, job.records + 1):
         if stop.value or len(errors) >= _ERRORS_PER_WRITER:
             return
-        if number % 64 == 0 and os.getppid() != our_parent:
+        if number % 64 == 0 and not our_parent.is_alive():
             return  # killed; nobody will count what we write
         text = record_text(job.number, number, job.longest)
         before = clock()
