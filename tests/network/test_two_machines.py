@@ -138,7 +138,7 @@ def test_each_file_begins_with_the_header_and_outlasts_a_power_cut(share: Share,
 
     assert faults(verdict, LIMIT) == {}
     assert verdict["acknowledged"] == 2 * records
-    assert len(backups(verdict)) > 2
+    assert len(backups(verdict)) > 1
     assert faults(share.verdict(header), LIMIT) == {}
 
 
@@ -270,7 +270,7 @@ def test_the_server_is_restarted(share: Share) -> None:
     assert not refused & {(f"writer{name}", number) for name in (0, 1) for number in range(65, 70)}
 
 
-@on("nfs42", "nfs3", "smb")
+@on("nfs42", "nfs40", "nfs3", "smb")
 def test_a_cable_is_cut_in_the_middle_of_a_record(share: Share) -> None:
     """The server gives its lock to the others, or keeps it; what is sent late destroys none of theirs."""
     near, far = share.writers(2, maxBytes=100_000, backupCount=3)

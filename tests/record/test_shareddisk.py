@@ -125,6 +125,27 @@ def test_a_record_is_with_the_server_before_the_lock_is_free(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "locks"),
+    [("nfs4", ["lock app.log"]), ("cifs", ["lock app.log", "unlock app.log"]), ("ceph", [])],
+)
+def test_the_file_itself_is_locked_where_that_helps(kind: str, locks: list[str], tmp_path: Path) -> None:
+    """NFS sends nothing any more to a file whose lock the server took away; SMB really closes what was locked."""
+    calls = calls_of(
+        f"""
+        handler = ConcurrentRotatingFileHandler("app.log", shared_between_machines=True)
+        handler._live.kind = {kind!r}
+        one, two = records("one", "two")
+        handler.handle(one)
+        calls.clear()
+        handler.handle(two)
+        """.replace("\n        ", "\n"),
+        tmp_path,
+    )
+
+    assert calls[3:-1] == ["open app.log", *locks, "write app.log", "fsync app.log", "close app.log"]
+
+
 def test_fsync_keeps_no_file_open_behind_the_lock(tmp_path: Path) -> None:
     """It asks for no more than what a shared disk gets anyway."""
     calls = calls_of(

@@ -31,6 +31,8 @@ class Sidecar(Protocol):
 class Locks(Protocol):
     """The locks of one log; `_log.LogLocks` says what each does."""
 
+    close_each_time: bool
+
     @property
     def sidecar(self) -> Sidecar: ...
 

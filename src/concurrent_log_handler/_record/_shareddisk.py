@@ -13,26 +13,23 @@ import os
 import warnings
 from functools import partial
 from time import sleep
-from typing import Callable, Optional, Protocol
+from typing import Callable, Optional
 from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours, truncate
 from concurrent_log_handler._locks import Locks
-from concurrent_log_handler._locks._platform import SHARED_NOW, UNLOCK, flock
+from concurrent_log_handler._locks._platform import EXCLUSIVE_NOW, SHARED_NOW, UNLOCK, flock
 from concurrent_log_handler._network import file_system_type, is_shared
 
 from ._livefile import LiveFile
 
+_NFS = ("nfs", "nfs4")
 _SMB = ("cifs", "smb2", "smb3")
 # A file that another machine has just moved or removed.  SMB has EINVAL for it.
 _MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
 _OPEN_PATIENCE = 3.0
 _OPEN_PAUSE = 0.02
-
-
-class _Locks(Locks, Protocol):
-    close_each_time: bool
 
 
 class SharedDiskFile(LiveFile):
@@ -47,7 +44,7 @@ class SharedDiskFile(LiveFile):
 
     needs_lock = True
     locks: Locks
-    on_smb = False
+    kind = ""  # of the file system
     interrupted = False  # a signal handler has written since we looked
 
     def empty_when_opened(self) -> None:
@@ -65,8 +62,17 @@ class SharedDiskFile(LiveFile):
         before = self.identity(), self.end
         self.close()
         size = self._open_anew().st_size
-        if self.on_smb:
-            _have_it_closed(self.fd)
+        with contextlib.suppress(OSError):
+            if self.kind in _NFS:
+                # A machine that the server has not heard of for long loses its locks to others.  When it comes
+                # back, its kernel still sends what we wrote, to where the file ended then, and may destroy
+                # theirs; but not to a file whose lock it has lost: `fsync` fails then, and `truncate`, too.
+                flock(self.fd, EXCLUSIVE_NOW)
+            if self.kind in _SMB:
+                # A file that was locked is really closed by `close`.  Of any other, Linux keeps the
+                # handle for a second, and gives it to the next `open` with the size of that time.
+                flock(self.fd, SHARED_NOW)
+                flock(self.fd, UNLOCK)
         self._put_mark()
         if (self.identity(), size) == before:
             self.end = size
@@ -129,18 +135,7 @@ class SharedDiskFile(LiveFile):
             self.ask_directory()
 
 
-def _have_it_closed(fd: int) -> None:
-    """
-    Lock and unlock *fd* on SMB: a file that was locked is really closed by `close`.
-
-    Of any other, Linux keeps the handle for a second, and gives it to the next `open` with the size of that time.
-    """
-    with contextlib.suppress(OSError):
-        flock(fd, SHARED_NOW)
-        flock(fd, UNLOCK)
-
-
-def choose(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> None:
+def choose(live: LiveFile, locks: Locks, shared: Optional[bool]) -> None:
     """
     Make *live* a `SharedDiskFile` where it is on a disk that machines share, now or later.
 
@@ -154,7 +149,7 @@ def choose(live: LiveFile, locks: _Locks, shared: Optional[bool]) -> None:
     live.on_other_disk(live)
 
 
-def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
+def _recognise(locks: Locks, shared: Optional[bool], live: LiveFile) -> bool:
     """Tell whether *live* has become a `SharedDiskFile`."""
     if not live.is_file() or not (is_shared(live.path) if shared is None else shared):
         return False
@@ -163,7 +158,7 @@ def _recognise(locks: _Locks, shared: Optional[bool], live: LiveFile) -> bool:
     live.on_other_disk = None
     live._disk = None  # `fsync` asks for no more than is done here, and would keep the file open
     live.locks = locks
-    live.on_smb = file_system_type(live.path) in _SMB
+    live.kind = file_system_type(live.path)
     locks.close_each_time = True
     locks.sidecar.distant = True
     return True
