@@ -107,7 +107,7 @@ class Share:
             "lock_timeout": 60.0,  # the machines are slow
             **options,
         }
-        return Writer(self.lab.start(machine, "python3", "/lab/writer.py", name, json.dumps(what)))
+        return Writer(self.lab.start(machine, "python3", "-S", "/lab/writer.py", name, json.dumps(what)))
 
     def writers(self, count: int, handler: str = "size", **options: Any) -> list[Writer]:
         """Start *count* writers, in turns on the two machines, and return them when they are ready."""
@@ -118,7 +118,7 @@ class Share:
         """Return what the judge finds; *below*: where the server's disk is mounted."""
         where = below + self.on_server[len("/data/") :]
         found: Verdict = json.loads(
-            self.lab.run(0, "python3", "/lab/judge.py", where, header, seconds=SECONDS)
+            self.lab.run(0, "python3", "-S", "/lab/judge.py", where, header, seconds=SECONDS)
         )
         return found
 
