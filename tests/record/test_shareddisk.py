@@ -343,6 +343,50 @@ def test_a_record_without_the_lock_is_reported_and_not_written(tmp_path: Path) -
     assert "the record is not in the file" in str(handler.failures[0][1])
 
 
+def test_on_nfs_nobody_writes_who_has_not_the_lock_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was cut off may take itself for the holder of a lock that another one has by now."""
+    monkeypatch.setattr(_shareddisk, "_PATIENCE", 0.1)
+    handler = Recording("app.log", shared_between_machines=True)
+    handler._live.kind = "nfs4"  # type: ignore[attr-defined]
+    write(handler, "one")
+    other = holding(tmp_path / "app.log")
+    write(handler, "two")
+    os.close(other)
+    write(handler, "three")
+
+    assert contents(tmp_path) == {"app.log": "one\nthree\n"}
+    assert [text for text, _ in handler.failures] == ["two"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_that_a_rotator_forks_keeps_no_lock_on_the_file(tmp_path: Path) -> None:
+    """It does nothing, and lives on; a copy of the descriptor would keep the file locked for all."""
+    handler = Strict("app.log", maxBytes=10, backupCount=3, shared_between_machines=True)
+    handler._live.kind = "nfs4"  # type: ignore[attr-defined]
+    reading, writing = os.pipe()
+    children: list[int] = []
+
+    def rotator(source: str, dest: str) -> None:
+        children.append(os.fork())
+        if not children[0]:
+            os.close(writing)
+            os.read(reading, 1)  # until the parent closes it
+            os._exit(0)
+        os.rename(source, dest)
+
+    handler.rotator = rotator
+    write(handler, "one is long", "two")
+    held = os.open("app.log.1", os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for fd in (held, writing):
+        os.close(fd)
+
+    assert os.waitpid(children[0], 0)[1] == 0
+    os.close(reading)
+
+
 def test_one_long_wait_only(tmp_path: Path) -> None:
     """Behind a holder that is stuck, the first record waits; those after it try for some milliseconds."""
     handler = Recording("app.log", lock_timeout=1.0, shared_between_machines=True)

@@ -19,7 +19,15 @@ from weakref import proxy
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours, truncate
 from concurrent_log_handler._locks import Locks
-from concurrent_log_handler._locks._platform import EXCLUSIVE_NOW, SHARED_NOW, UNLOCK, flock
+from concurrent_log_handler._locks._platform import (
+    EXCLUSIVE_NOW,
+    FAR,
+    SHARED_NOW,
+    UNLOCK,
+    contended,
+    flock,
+    wait_for,
+)
 from concurrent_log_handler._network import file_system_type, is_shared
 
 from ._livefile import LiveFile
@@ -28,8 +36,8 @@ _NFS = ("nfs", "nfs4")
 _SMB = ("cifs", "smb2", "smb3")
 # A file that another machine has just moved or removed.  SMB has EINVAL for it.
 _MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
-_OPEN_PATIENCE = 3.0
-_OPEN_PAUSE = 0.02
+_PATIENCE = 3.0
+_PAUSE = 0.02
 
 
 class SharedDiskFile(LiveFile):
@@ -62,15 +70,12 @@ class SharedDiskFile(LiveFile):
         before = self.identity(), self.end
         self.close()
         size = self._open_anew().st_size
-        with contextlib.suppress(OSError):
-            if self.kind in _NFS:
-                # A machine that the server has not heard of for long loses its locks to others.  When it comes
-                # back, its kernel still sends what we wrote, to where the file ended then, and may destroy
-                # theirs; but not to a file whose lock it has lost: `fsync` fails then, and `truncate`, too.
-                flock(self.fd, EXCLUSIVE_NOW)
-            if self.kind in _SMB:
-                # A file that was locked is really closed by `close`.  Of any other, Linux keeps the
-                # handle for a second, and gives it to the next `open` with the size of that time.
+        if self.kind in _NFS and not wait_for(self._is_locked, _PATIENCE, FAR):
+            raise self.locks.sidecar.take_trouble()
+        if self.kind in _SMB:
+            # A file that was locked is really closed by `close`.  Of any other, Linux keeps the
+            # handle for a second, and gives it to the next `open` with the size of that time.
+            with contextlib.suppress(OSError):
                 flock(self.fd, SHARED_NOW)
                 flock(self.fd, UNLOCK)
         self._put_mark()
@@ -113,6 +118,20 @@ class SharedDiskFile(LiveFile):
             for _ in entries:
                 pass
 
+    def _is_locked(self) -> bool:
+        """
+        Lock the file itself, too, if it can be locked; tells whether nobody else has it.
+
+        A machine that the server has not heard of for long loses its locks to others, and goes on when it
+        comes back: its kernel sends what was under way, to where the file ended then, and might destroy
+        what they wrote.  To a file whose own lock it has lost it sends nothing: `fsync` and `truncate` fail.
+        """
+        try:
+            flock(self.fd, EXCLUSIVE_NOW)
+        except OSError as error:
+            return not contended(error)
+        return True
+
     def _open_apart(self) -> int:
         self.ask_directory()
         return self._open()
@@ -124,14 +143,14 @@ class SharedDiskFile(LiveFile):
         return size
 
     def _open(self) -> int:
-        until = monotonic() + _OPEN_PATIENCE
+        until = monotonic() + _PATIENCE
         while True:
             try:
                 return super()._open()
             except OSError as error:
                 if error.errno not in _MOVED_AWAY or monotonic() > until:
                     raise
-            sleep(_OPEN_PAUSE)
+            sleep(_PAUSE)
             self.ask_directory()
 
 
