@@ -6,13 +6,12 @@ Nothing here raises: what cannot be found out counts as a local disk.
 
 from __future__ import annotations
 
-import contextlib
 import ntpath
 import os
 import re
 import struct
 import sys
-from typing import Optional, Tuple
+from typing import Tuple
 
 # fmt: off
 _SHARED = frozenset((
@@ -47,11 +46,12 @@ def file_system_type(path: str) -> str:
     try:
         if sys.platform == "win32":
             return windows_type(os.path.realpath(path))
+        there = path if os.path.exists(path) else os.path.dirname(path) or "."
         if sys.platform == "darwin":
-            return _macos_type(path)
-        device = _device(path)  # before the table is read: this look can have it mounted
+            return _macos_type(there)
+        device = os.stat(there).st_dev  # before the table is read: this look can have it mounted
         with open("/proc/self/mountinfo", "rb") as table:
-            return type_in_table(table.read(), device, os.path.realpath(path))
+            return type_in_table(table.read(), (os.major(device), os.minor(device)), os.path.realpath(path))
     except Exception:  # such as no /proc in a chroot, or a path that no file can have
         return ""
 
@@ -64,7 +64,7 @@ def is_shared_type(name: str) -> bool:
     return name in _SHARED or name == _NETWORK_DRIVE
 
 
-def type_in_table(table: bytes, device: Optional[Tuple[int, int]], path: str) -> str:
+def type_in_table(table: bytes, device: Tuple[int, int], path: str) -> str:
     """
     Return the type of the file system in the text of `/proc/self/mountinfo`; `""` if it is not there.
 
@@ -91,24 +91,15 @@ def _unescaped(field: bytes) -> str:
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 255]), field))
 
 
-def _device(path: str) -> Optional[Tuple[int, int]]:
-    for each in (path, os.path.dirname(path) or "."):
-        with contextlib.suppress(OSError):
-            device = os.stat(each).st_dev
-            return os.major(device), os.minor(device)
-    return None
-
-
 def windows_type(path: str) -> str:
     """Return that *path* leads to another machine, or `""`."""
     path = path.replace("/", "\\")
-    drive = ntpath.splitdrive(path)[0]
-    local = not drive.startswith("\\\\") or drive.startswith(("\\\\?\\", "\\\\.\\"))
-    unc = not local or path.upper().startswith("\\\\?\\UNC\\")
     import ctypes  # where Python was built without it, only those who need it go without
 
     windll = getattr(ctypes, "windll", None)
-    if unc or (windll and windll.kernel32.GetDriveTypeW(drive + "\\") == _DRIVE_REMOTE):
+    drive = ntpath.splitdrive(path)[0] + "\\"
+    of_server = re.match(r"\\\\([^?.]|\?\\UNC\\)", path, re.IGNORECASE)
+    if of_server or (windll and windll.kernel32.GetDriveTypeW(drive) == _DRIVE_REMOTE):
         return _NETWORK_DRIVE
     return ""
 
@@ -116,14 +107,11 @@ def windows_type(path: str) -> str:
 def _macos_type(path: str) -> str:
     import ctypes
 
-    library = ctypes.CDLL(None, use_errno=True)
+    library = ctypes.CDLL(None)
     # Where inodes once had 32 bits, the plain name is that of the old structure.
     statfs = getattr(library, "statfs$INODE64", None) or library.statfs
     answer = ctypes.create_string_buffer(_STATFS.size)
-    for each in (path, os.path.dirname(path) or "."):
-        if statfs(os.fsencode(each), answer) == 0:
-            return type_in_statfs(answer.raw)
-    return ""
+    return "" if statfs(os.fsencode(path), answer) else type_in_statfs(answer.raw)
 
 
 def type_in_statfs(answer: bytes) -> str:

@@ -9,6 +9,12 @@ from lab import Lab, Unavailable, open_lab
 from share import Share, files_for_the_lab
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run those on one kind of share together: to mount another takes seconds."""
+    items.sort(key=lambda item: item.callspec.params["share"] if "share" in item.fixturenames else "")  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     try:

@@ -1,9 +1,10 @@
 """
 Compares what the diaries of the writers say (see `writer.py`) with what lies on the share; prints a JSON object.
 
-    judge.py DIRECTORY
+    judge.py DIRECTORY [HEADER]
 
-It runs on the server, on the disk that is exported, so that no client's cache stands between it and the files.
+Each file has to begin with the line HEADER, if one is given.  It runs on the server, on the disk that is exported, so
+that no client's cache stands between it and the files.
 """
 
 import gzip
@@ -27,7 +28,7 @@ def content(path: str) -> bytes:
         return f"not gzip: {error}\n".encode()
 
 
-def main(directory: str) -> None:
+def main(directory: str, header: str = "") -> None:
     ok, refused, told, trouble = set(), set(), Counter(), []
     for name in sorted(os.listdir("/acknowledged")):
         with open(f"/acknowledged/{name}") as file:
@@ -54,7 +55,10 @@ def main(directory: str) -> None:
         text = data.decode("utf-8", "replace")
         if text and not text.endswith("\n"):
             torn.append(f"{name} ends in the middle of a line")
-        for line in text.splitlines():
+        lines = text.splitlines()
+        if header and header != (lines.pop(0) if lines else header):
+            torn.append(f"{name} does not begin with the header")
+        for line in lines:
             key = parse(line)
             if key is None:
                 torn.append(f"{name}: {line[:80]!r}")
@@ -84,4 +88,4 @@ def main(directory: str) -> None:
     )
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

@@ -89,6 +89,15 @@ class Share:
         """Run a shell script on one of the machines, in the log's directory."""
         return self.lab.run(number, "sh", "-ec", f"cd {self.on_machines}\n{script}", seconds=seconds)
 
+    def cut_power(self) -> str:
+        """Return where the server's disk is mounted as it would be had the power failed now."""
+        self.server(
+            "while umount /cut 2>/dev/null; do :; done; mkdir -p /cut; modprobe loop\n"
+            "dd if=/dev/vdc of=/tmp/cut iflag=direct conv=sparse bs=1M status=none\n"  # past the cache
+            "mount -o loop /tmp/cut /cut"
+        )
+        return "/cut/"
+
     def start(self, machine: int, name: str, handler: str = "size", **options: Any) -> Writer:
         """Start a writer; it is told of when it is ready."""
         what = {
@@ -98,16 +107,18 @@ class Share:
             "lock_timeout": 60.0,  # the machines are slow
             **options,
         }
-        return Writer(self.lab.start(machine, "python3", "/lab/writer.py", name, json.dumps(what)))
+        return Writer(self.lab.start(machine, "python3", "-S", "/lab/writer.py", name, json.dumps(what)))
 
     def writers(self, count: int, handler: str = "size", **options: Any) -> list[Writer]:
         """Start *count* writers, in turns on the two machines, and return them when they are ready."""
         started = [self.start(1 + each % 2, f"writer{each}", handler, **options) for each in range(count)]
         return [each.wait_until_ready() for each in started]
 
-    def verdict(self) -> Verdict:
+    def verdict(self, header: str = "", below: str = "/data/") -> Verdict:
+        """Return what the judge finds; *below*: where the server's disk is mounted."""
+        where = below + self.on_server[len("/data/") :]
         found: Verdict = json.loads(
-            self.lab.run(0, "python3", "/lab/judge.py", self.on_server, seconds=SECONDS)
+            self.lab.run(0, "python3", "-S", "/lab/judge.py", where, header, seconds=SECONDS)
         )
         return found
 

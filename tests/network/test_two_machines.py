@@ -123,6 +123,26 @@ def test_rollover_by_hand(share: Share) -> None:
 
 
 @on(LOCAL, "nfs42", "smb")
+@pytest.mark.parametrize("handler", ["size", "timed"])
+def test_each_file_begins_with_the_header_and_outlasts_a_power_cut(share: Share, handler: str) -> None:
+    """Whichever machine begins it; and `fsync` has the server put it on its disk, names and all."""
+    header = "#writer,number,filler,checksum"
+    team = share.writers(
+        2, handler=handler, maxBytes=LIMIT, backupCount=500, use_gzip=True, header=header, fsync=True
+    )
+    records = in_turns_and_at_once(team, 16)
+    below = share.cut_power()
+    verdict = share.verdict(header, below)
+    for writer in team:
+        writer.end()
+
+    assert faults(verdict, LIMIT) == {}
+    assert verdict["acknowledged"] == 2 * records
+    assert len(backups(verdict)) > 1
+    assert faults(share.verdict(header), LIMIT) == {}
+
+
+@on(LOCAL, "nfs42", "smb")
 def test_mode_w_takes_away_what_was_there_and_nothing_else(share: Share) -> None:
     """Whoever writes first empties the file; the other machine may have seen it before that."""
     share.server("echo old >app.log")
@@ -232,14 +252,15 @@ def test_the_holder_of_the_lock_is_stopped(share: Share) -> None:
     assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == []
 
 
-@on("nfs42", "nfs3")
+@on("nfs42", "nfs3", "smb")
 def test_the_server_is_restarted(share: Share) -> None:
     """The kernel waits for it; every record is there or was reported, and then all goes on."""
     team = share.writers(2, maxBytes=LIMIT, backupCount=500)
     for writer in team:
         writer.do("emit 5")
         writer.tell("emit 60 0.05")
-    share.server("sleep 1; rpc.nfsd 0; sleep 2; rpc.nfsd 8")
+    stop, start = ("pkill -x smbd", "smbd -D") if share.kind == "smb" else ("rpc.nfsd 0", "rpc.nfsd 8")
+    share.server(f"sleep 1; {stop}; sleep 2; {start}")
     for writer in team:
         writer.answer()
         writer.do("emit 5")
@@ -248,6 +269,26 @@ def test_the_server_is_restarted(share: Share) -> None:
     assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == verdict["refused_but_written"] == []
     refused = {tuple(each) for each in verdict["refused"]}
     assert not refused & {(f"writer{name}", number) for name in (0, 1) for number in range(65, 70)}
+
+
+@on("nfs42", "nfs40", "nfs3", "smb")
+def test_a_cable_is_cut_in_the_middle_of_a_record(share: Share) -> None:
+    """The server gives its lock to the others, or keeps it; what is sent late destroys none of theirs."""
+    near, far = share.writers(2, maxBytes=100_000, backupCount=3)
+    near.do("emit 5")
+    far.do("emit 5")
+    far.do("stop")
+    far.tell("emit 5")
+    assert "stopping" in far.answer()
+    near.tell("emit 10 0.2")
+    share.server(f"ip link set to2 down; kill -CONT {far.ready['pid']}; sleep 20; ip link set to2 up")
+    for writer in (near, far):
+        writer.answer()
+        writer.do("emit 5")
+    verdict = ended(share, near, far)
+
+    assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == verdict["refused_but_written"] == []
+    assert verdict["refused"] in ([], [["writer1", 5]])
 
 
 @on(LOCAL, "nfs42", "smb")

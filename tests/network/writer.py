@@ -12,7 +12,8 @@ argument) has the process stop itself there once, `hold_told` has `on_rotated` w
 is the handler's.
 
 It prints a JSON object when it is ready, and then does what each line of its standard input says, and answers
-with another: `emit NUMBER [SECONDS]` (so many records, with a pause after each), `batch NUMBER`, `roll`, `close`.
+with another: `emit NUMBER [SECONDS]` (so many records, with a pause after each), `batch NUMBER`, `roll`, `close`,
+`stop` (itself, before the next `fsync`).
 """
 
 import json
@@ -95,6 +96,15 @@ class Writer:
                 os.kill(os.getpid(), signal.SIGSTOP)
 
         return hook
+
+    def stop(self) -> None:
+        def profile(_frame: Any, event: str, function: Any) -> None:
+            if event == "c_call" and function is os.fsync:
+                sys.setprofile(None)
+                say(stopping="fsync")
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        sys.setprofile(profile)
 
     def _records(self, count: int) -> Any:
         self._refused: set = set()

@@ -6,7 +6,7 @@ import os
 import struct
 import sys
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Tuple
 
 import pytest
 
@@ -82,7 +82,7 @@ LOCAL = [
         (KUBERNETES, (0, 999), "/var/log/app.log", "overlay", False),  # a file of a lower layer
         (WSL, (8, 48), "/home/me", "ext4", False),
         (WSL, (0, 69), "/mnt/c/Users", "9p", True),
-        (WSL, None, "/mnt/my disk/logs", "9p", True),
+        (WSL, (0, 99), "/mnt/my disk/logs", "9p", True),
         (WSL_1, (0, 23), "/mnt/c", "drvfs", True),
         (WSL_1, (0, 2), "/home", "wslfs", False),
         (DOCKER_DESKTOP, (0, 70), "/app/logs", "fakeowner", True),
@@ -99,13 +99,13 @@ LOCAL = [
         (DESKTOP, (8, 33), "/run/media/me/NTFS", "fuseblk", False),
         (DESKTOP, (0, 61), "/srv/share/app.log", "nfs4", True),
         (DESKTOP, (0, 60), "/srv/share/app.log", "ext4", False),  # opened before it was hidden
-        (DESKTOP, None, "/srv/share/app.log", "nfs4", True),  # of two at one place the later
-        (DESKTOP, None, "/srv/shared", "btrfs", False),
+        (DESKTOP, (0, 99), "/srv/share/app.log", "nfs4", True),  # of two at one place the later
+        (DESKTOP, (0, 99), "/srv/shared", "btrfs", False),
         (b"", (8, 1), "/", "", False),
     ],
 )
 def test_type_is_found_by_device_and_else_by_path(
-    table: bytes, device: Optional[Tuple[int, int]], path: str, name: str, shared: bool
+    table: bytes, device: Tuple[int, int], path: str, name: str, shared: bool
 ) -> None:
     """A device that the table does not name is that of an overlay's file or a btrfs subvolume: never a share."""
     found = type_in_table(table, device, path)

@@ -125,6 +125,27 @@ def test_a_record_is_with_the_server_before_the_lock_is_free(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "locks"),
+    [("nfs4", ["lock app.log"]), ("cifs", ["lock app.log", "unlock app.log"]), ("ceph", [])],
+)
+def test_the_file_itself_is_locked_where_that_helps(kind: str, locks: list[str], tmp_path: Path) -> None:
+    """NFS sends nothing any more to a file whose lock the server took away; SMB really closes what was locked."""
+    calls = calls_of(
+        f"""
+        handler = ConcurrentRotatingFileHandler("app.log", shared_between_machines=True)
+        handler._live.kind = {kind!r}
+        one, two = records("one", "two")
+        handler.handle(one)
+        calls.clear()
+        handler.handle(two)
+        """.replace("\n        ", "\n"),
+        tmp_path,
+    )
+
+    assert calls[3:-1] == ["open app.log", *locks, "write app.log", "fsync app.log", "close app.log"]
+
+
 def test_fsync_keeps_no_file_open_behind_the_lock(tmp_path: Path) -> None:
     """It asks for no more than what a shared disk gets anyway."""
     calls = calls_of(
@@ -320,6 +341,50 @@ def test_a_record_without_the_lock_is_reported_and_not_written(tmp_path: Path) -
     assert [text for text, _ in handler.failures] == ["two", "three", "four", "five"]
     assert {type(error) for _, error in handler.failures} == {LockTimeoutError}
     assert "the record is not in the file" in str(handler.failures[0][1])
+
+
+def test_on_nfs_nobody_writes_who_has_not_the_lock_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was cut off may take itself for the holder of a lock that another one has by now."""
+    monkeypatch.setattr(_shareddisk, "_PATIENCE", 0.1)
+    handler = Recording("app.log", shared_between_machines=True)
+    handler._live.kind = "nfs4"  # type: ignore[attr-defined]
+    write(handler, "one")
+    other = holding(tmp_path / "app.log")
+    write(handler, "two")
+    os.close(other)
+    write(handler, "three")
+
+    assert contents(tmp_path) == {"app.log": "one\nthree\n"}
+    assert [text for text, _ in handler.failures] == ["two"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_that_a_rotator_forks_keeps_no_lock_on_the_file(tmp_path: Path) -> None:
+    """It does nothing, and lives on; a copy of the descriptor would keep the file locked for all."""
+    handler = Strict("app.log", maxBytes=10, backupCount=3, shared_between_machines=True)
+    handler._live.kind = "nfs4"  # type: ignore[attr-defined]
+    reading, writing = os.pipe()
+    children: list[int] = []
+
+    def rotator(source: str, dest: str) -> None:
+        children.append(os.fork())
+        if not children[0]:
+            os.close(writing)
+            os.read(reading, 1)  # until the parent closes it
+            os._exit(0)
+        os.rename(source, dest)
+
+    handler.rotator = rotator
+    write(handler, "one is long", "two")
+    held = os.open("app.log.1", os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for fd in (held, writing):
+        os.close(fd)
+
+    assert os.waitpid(children[0], 0)[1] == 0
+    os.close(reading)
 
 
 def test_one_long_wait_only(tmp_path: Path) -> None:

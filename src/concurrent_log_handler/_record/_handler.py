@@ -152,6 +152,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         inside = self._lock.mine()
         self._rotation.after_fork(inside)
         self._live.header.after_fork(inside)
+        if self._live.needs_lock:
+            self._live.close()  # its lock is the parent's, for as long as there is a copy
         if self._disk is not None:
             self._disk.after_fork()
         self._announcer.after_fork()

@@ -19,16 +19,25 @@ from weakref import proxy
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours, truncate
 from concurrent_log_handler._locks import Locks
-from concurrent_log_handler._locks._platform import SHARED_NOW, UNLOCK, flock
+from concurrent_log_handler._locks._platform import (
+    EXCLUSIVE_NOW,
+    FAR,
+    SHARED_NOW,
+    UNLOCK,
+    contended,
+    flock,
+    wait_for,
+)
 from concurrent_log_handler._network import file_system_type, is_shared
 
 from ._livefile import LiveFile
 
+_NFS = ("nfs", "nfs4")
 _SMB = ("cifs", "smb2", "smb3")
 # A file that another machine has just moved or removed.  SMB has EINVAL for it.
 _MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
-_OPEN_PATIENCE = 3.0
-_OPEN_PAUSE = 0.02
+_PATIENCE = 3.0
+_PAUSE = 0.02
 
 
 class SharedDiskFile(LiveFile):
@@ -43,7 +52,7 @@ class SharedDiskFile(LiveFile):
 
     needs_lock = True
     locks: Locks
-    on_smb = False
+    kind = ""  # of the file system
     interrupted = False  # a signal handler has written since we looked
 
     def empty_when_opened(self) -> None:
@@ -61,8 +70,14 @@ class SharedDiskFile(LiveFile):
         before = self.identity(), self.end
         self.close()
         size = self._open_anew().st_size
-        if self.on_smb:
-            _have_it_closed(self.fd)
+        if self.kind in _NFS and not wait_for(self._is_locked, _PATIENCE, FAR):
+            raise self.locks.sidecar.take_trouble()
+        if self.kind in _SMB:
+            # A file that was locked is really closed by `close`.  Of any other, Linux keeps the
+            # handle for a second, and gives it to the next `open` with the size of that time.
+            with contextlib.suppress(OSError):
+                flock(self.fd, SHARED_NOW)
+                flock(self.fd, UNLOCK)
         self._put_mark()
         if (self.identity(), size) == before:
             self.end = size
@@ -103,6 +118,20 @@ class SharedDiskFile(LiveFile):
             for _ in entries:
                 pass
 
+    def _is_locked(self) -> bool:
+        """
+        Lock the file itself, too, if it can be locked; tells whether nobody else has it.
+
+        A machine that the server has not heard of for long loses its locks to others, and goes on when it
+        comes back: its kernel sends what was under way, to where the file ended then, and might destroy
+        what they wrote.  To a file whose own lock it has lost it sends nothing: `fsync` and `truncate` fail.
+        """
+        try:
+            flock(self.fd, EXCLUSIVE_NOW)
+        except OSError as error:
+            return not contended(error)
+        return True
+
     def _open_apart(self) -> int:
         self.ask_directory()
         return self._open()
@@ -114,26 +143,15 @@ class SharedDiskFile(LiveFile):
         return size
 
     def _open(self) -> int:
-        until = monotonic() + _OPEN_PATIENCE
+        until = monotonic() + _PATIENCE
         while True:
             try:
                 return super()._open()
             except OSError as error:
                 if error.errno not in _MOVED_AWAY or monotonic() > until:
                     raise
-            sleep(_OPEN_PAUSE)
+            sleep(_PAUSE)
             self.ask_directory()
-
-
-def _have_it_closed(fd: int) -> None:
-    """
-    Lock and unlock *fd* on SMB: a file that was locked is really closed by `close`.
-
-    Of any other, Linux keeps the handle for a second, and gives it to the next `open` with the size of that time.
-    """
-    with contextlib.suppress(OSError):
-        flock(fd, SHARED_NOW)
-        flock(fd, UNLOCK)
 
 
 def choose(live: LiveFile, locks: Locks, shared: Optional[bool]) -> None:
@@ -159,7 +177,7 @@ def _recognise(locks: Locks, shared: Optional[bool], live: LiveFile) -> bool:
     live.on_other_disk = None
     live._disk = None  # `fsync` asks for no more than is done here, and would keep the file open
     live.locks = locks
-    live.on_smb = file_system_type(live.path) in _SMB
+    live.kind = file_system_type(live.path)
     locks.reach_far()
     return True
 

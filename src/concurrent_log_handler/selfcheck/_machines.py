@@ -209,10 +209,8 @@ def _books(now: Round) -> dict[str, Any]:
             (number, claim.acknowledged, claim.killed, sorted(claim.reported))
             for number, claim in now.claims.items()
         ],
-        "written": result.written,
+        "counts": {name: getattr(result, name) for name in ("written", "rotations", "handler_errors")},
         "slowest": result.slowest,
-        "rotations": result.rotations,
-        "handler_errors": result.handler_errors,
         "problems": result.problems,
     }
 
@@ -221,8 +219,7 @@ def _add(books: dict[str, Any], now: Round) -> None:
     result = now.result
     for number, acknowledged, killed, reported in books["claims"]:
         now.claims[number] = Claim(acknowledged, killed, set(reported))
-    result.written += books["written"]
+    for name, count in books["counts"].items():
+        setattr(result, name, getattr(result, name) + count)
     result.slowest = max(result.slowest, books["slowest"])
-    result.rotations += books["rotations"]
-    result.handler_errors += books["handler_errors"]
     result.problems.extend(books["problems"])

@@ -232,21 +232,18 @@ class Meeting:
             self._clean_up()
 
     def _with_me(self, peer: _Peer) -> bool:
-        return bool(self._mine["run"]) and bool(peer.says) and peer.says["run"] == self._mine["run"]
+        return bool(peer.says.get("run", "") == self._mine["run"] != "")
 
     def _clean_up(self) -> None:
         names = os.listdir(self._place)
-        stay = {i for i, peer in self._peers.items() if not peer.removable}
-        stay |= {
-            match[1] for match in map(_MESSAGE.fullmatch, names) if match and match[1] not in self._peers
-        }
-        stay.discard(self.me)
-        in_use = stay | {self._peers[i].says.get("run", "") for i in stay if i in self._peers}
+        gone = {self.me, *(i for i, peer in self._peers.items() if peer.removable)}
+        stay = {match[1] for match in map(_MESSAGE.fullmatch, names) if match} - gone
+        in_use = stay | {self._peers[i].says.get("run", "") for i in stay & self._peers.keys()}
         for name in names:
-            path, owner = os.path.join(self._place, name), name.partition("-")[0]
-            if name.endswith("-run") and owner not in in_use:
+            path, (owner, _, what) = os.path.join(self._place, name), name.partition("-")
+            if what == "run" and owner not in in_use:
                 remove(path)
-            elif not name.endswith("-run") and owner not in stay and re.fullmatch("[0-9a-f]{16}", owner):
+            elif what != "run" and owner not in stay and re.fullmatch("[0-9a-f]{16}", owner):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
         os.rmdir(self._place)
