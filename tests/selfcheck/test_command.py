@@ -14,6 +14,7 @@ import pytest
 
 from concurrent_log_handler import __version__
 from concurrent_log_handler.selfcheck._command import main
+from concurrent_log_handler.selfcheck._records import HEADER_BYTES
 
 SECONDS = 50
 COMMAND = [sys.executable, "-m", "concurrent_log_handler"]
@@ -83,6 +84,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
         (["--records", "100"], {"records": 200}),
         (["--max-bytes", "10 KB"], {"max_bytes": 10_000}),
         (["--header"], {"without_one_header": 0}),
+        (["--header", "--max-bytes", str(HEADER_BYTES + 1), "--records", "50"], {"without_one_header": 0}),
         (["--max-bytes", "40"], {"max_bytes": 40, "records": 600}),
     ],
     ids=" ".join,
@@ -173,6 +175,7 @@ def test_terminal_sees_a_live_line(tmp_path: Path) -> None:
         ["--seconds", "soon"],
         ["--dir", "not-there"],
         ["--no-gzip", "--background-gzip"],
+        ["--header", "--max-bytes", str(HEADER_BYTES)],
         ["--unknown"],
         ["surplus"],
     ],
@@ -219,6 +222,7 @@ DRIVER = '''
 import logging, os, sys, threading
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from concurrent_log_handler.selfcheck._command import main
+from concurrent_log_handler.selfcheck._records import HEADER_BYTES
 
 
 class Announces(ConcurrentRotatingFileHandler):
