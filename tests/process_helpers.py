@@ -173,7 +173,14 @@ def _number(file: str, name: str) -> int:
 # -- programs -------------------------------------------------------------------
 
 
-def run_program(source: str, directory: Path, *arguments: object, quiet: bool = True, status: int = 0) -> str:
+def run_program(
+    source: str,
+    directory: Path,
+    *arguments: object,
+    quiet: bool = True,
+    status: int = 0,
+    seconds: float = SECONDS,
+) -> str:
     """Run *source* in *directory* and return its stdout; all its children end with it."""
     if not hasattr(os, "killpg"):
         import pytest  # not in the programs, which start often
@@ -197,7 +204,7 @@ def run_program(source: str, directory: Path, *arguments: object, quiet: bool = 
         start_new_session=True,
     )
     try:
-        output, errors = process.communicate(timeout=SECONDS)
+        output, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGUSR1)
         time.sleep(0.5)

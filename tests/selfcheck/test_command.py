@@ -85,7 +85,8 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
         (["--max-bytes", "10 KB"], {"max_bytes": 10_000}),
         (["--header"], {"without_one_header": 0}),
         (["--header", "--max-bytes", str(HEADER_BYTES + 1), "--records", "50"], {"without_one_header": 0}),
-        (["--max-bytes", "40"], {"max_bytes": 40, "records": 600}),
+        # With a file for each record a chain is soon long enough: logs are begun anew on the way.
+        (["--max-bytes", "40"], {"max_bytes": 40, "records": 600, "rounds": 3}),
     ],
     ids=" ".join,
 )
@@ -99,13 +100,11 @@ def test_option_is_heeded(tmp_path: Path, options: list[str], expected: dict[str
 
 @pytest.mark.slow
 def test_seconds_end_a_run_that_has_no_number_of_records(tmp_path: Path) -> None:
-    """Logs are begun anew on the way: with a file for each record, a chain is soon long enough."""
     options = ["--processes", "1", "--seconds", "2", "--max-bytes", "40", "--no-gzip"]
     result = run("--dir", str(tmp_path), "--json", *options)
 
     report = json.loads(result.stdout)
     assert result.returncode == 0, report
-    assert report["rounds"] > 1
     assert report["lost"] == report["expired"] == 0
 
 
@@ -331,7 +330,8 @@ class Unpacked(ConcurrentRotatingFileHandler):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[2:], globals()[sys.argv[1]], patience=2.0))
+    patience = 10.0 if sys.argv[1] == "Hangs" else 30.0  # a process may take seconds to start
+    sys.exit(main(sys.argv[2:], globals()[sys.argv[1]], patience=patience))
 '''
 
 
@@ -417,7 +417,7 @@ def test_reader_that_goes_away_costs_no_traceback(tmp_path: Path) -> None:
         ("Complains", "handler_errors", 6, "OSError: the disk is tired"),
         ("Refuses", "handler_errors", 6, "OSError: the disk is tired"),
         ("Dies", None, None, "writer 1 died after 99 records with exit code 3"),
-        ("Hangs", None, None, "writer 1 hangs: no record for 2 s after 99 records"),
+        ("Hangs", None, None, "writer 1 hangs: no record for 10 s after 99 records"),
         ("Raises", None, None, "writer 1 failed after 99 records: RuntimeError: out of paper"),
         ("Absent", None, None, "writer 1 failed after 0 records: OSError: no such disk"),
         ("Litters", None, None, "left in the directory: app.log.rotate.123"),

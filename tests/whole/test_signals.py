@@ -160,17 +160,17 @@ def attempt(opcode, options, again=0):
     for name, numbers in (("app.log.1", range(5)), ("app.log", range(5, 10))):
         with open("logs/" + name, "w", encoding="utf-8") as file:
             file.writelines(text_of("old", number) + "\\n" for number in numbers)
-    handler = open_log(backupCount=20, lock_timeout=1.0, **options)
+    handler = open_log(backupCount=20, lock_timeout=10.0, **options)
     write(handler, "old", [10])
     interrupted = interrupt_at(opcode, lambda: write(handler, "cut", [0]), again)
     started = time.monotonic()
     if again:
         write(handler, "after", range(2))  # what two interrupts left, this thread's next record takes back
-    run_threads(lambda: write(handler, "thread", range(12)), seconds=5)
+    run_threads(lambda: write(handler, "thread", range(12)))
     write(handler, "after", range(2 if again else 0, 12))
     took = time.monotonic() - started
     try:
-        assert took < 0.9, took
+        assert took < 9, took
         assert is_free("logs/.__app.lock") and is_free("logs"), "a lock is still held"
         assert not handler.failures, handler.failures
         expected = {"old": range(11), "after": range(12), "thread": range(12)}
@@ -191,6 +191,7 @@ WAYS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("way", "stride"),
     [("emission", 1), ("rotation", 3), ("compression", 11), ("opened each time", 7), ("shared", 7)],
@@ -207,12 +208,14 @@ while attempt(opcode, {WAYS[way]}):
 print(opcode)
 """,
         tmp_path,
+        seconds=170,
     )
 
     assert int(output) > 100
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", WAYS)
 def test_two_interrupts_in_quick_succession(tmp_path: Path, way: str) -> None:
     """The second one hits the code that cleans up after the first; at random places."""
@@ -227,6 +230,7 @@ for _ in range(250):
     attempt(random.randrange(1, last), {WAYS[way]}, random.randrange(1, 25))
 """,
         tmp_path,
+        seconds=170,
     )
 
 
