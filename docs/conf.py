@@ -27,6 +27,7 @@ myst_heading_anchors = 3
 # Docstrings put names in single backticks.
 default_role = "code"
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"  # the column is too narrow for a class before each method
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False

@@ -174,7 +174,14 @@ def _number(file: str, name: str) -> int:
 # -- programs -------------------------------------------------------------------
 
 
-def run_program(source: str, directory: Path, *arguments: object, quiet: bool = True, status: int = 0) -> str:
+def run_program(
+    source: str,
+    directory: Path,
+    *arguments: object,
+    quiet: bool = True,
+    status: int = 0,
+    seconds: float = SECONDS,
+) -> str:
     """Run *source* in *directory* and return its stdout; all its children end with it."""
     skip_without_fork(source)
     program = directory / "program.py"
@@ -195,7 +202,7 @@ def run_program(source: str, directory: Path, *arguments: object, quiet: bool = 
         start_new_session=True,
     )
     try:
-        output, errors = process.communicate(timeout=SECONDS)
+        output, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGUSR1)

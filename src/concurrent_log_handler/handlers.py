@@ -272,7 +272,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether a boundary has been reached, or *record* would make a non-empty file reach `maxBytes`."""
-        due = self._schedule.is_up() and self._live.regular and self._locks.exclusive(self._is_past)
+        due = self._schedule.is_up() and self._live.is_file() and self._locks.exclusive(self._is_past)
         return due or self._rotation.is_full(self, record)
 
     _decides = shouldRollover

@@ -662,6 +662,8 @@ def test_rollover_that_fails_costs_no_record_and_is_tried_again(
 @pytest.mark.skipif(os.name == "nt", reason="/dev/null")
 def test_device_is_never_renamed() -> None:
     handler = Recording("/dev/null", "S", lock_file_directory=".")
+    handler.rolloverAt = 0
+    assert not handler.shouldRollover(a_record("w"))  # nothing has been opened yet
     handler.handle(a_record("x"))
     handler._schedule.clock.at += 5  # type: ignore[attr-defined]
     handler.handle(a_record("y"))

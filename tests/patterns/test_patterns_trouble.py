@@ -147,7 +147,7 @@ def test_ctrl_c_in_a_main_thread_that_only_logs_ends_it_at_once_by_that_signal(
         finally:
             process.kill()
         assert process.returncode == -signal.SIGINT, err
-        (tmp_path / "app.log").unlink()
+        (tmp_path / "app.log").unlink(missing_ok=True)  # the first record may not have come
 
 
 FROZEN = """

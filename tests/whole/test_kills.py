@@ -17,6 +17,8 @@ if sys.platform == "win32":
 
 from process_helpers import check, run_program
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
 # The victim rotates once, half-way through its records.  Records are about 45 bytes.
 EXHAUSTIVE = """
 steps = Steps()
@@ -93,7 +95,6 @@ FORMS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["after the step", "half-way through writes"])
 @pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
 def test_killed_after_each_single_step(memory: Path, options: dict[str, object], half: bool) -> None:
@@ -111,6 +112,7 @@ for last, logs, acknowledged, done in each_step(options, 3, {half}):
         raise AssertionError(f"killed after step {{last}}, acknowledged {{acknowledged}}") from error
 """,
         memory,
+        seconds=170,
     )
 
     count, *names = output.split()
@@ -120,7 +122,6 @@ for last, logs, acknowledged, done in each_step(options, 3, {half}):
     assert names.count("pwrite") + names.count("write") >= 8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"use_gzip": True}], ids=["plain", "gzip"])
 def test_a_full_chain_loses_only_its_oldest_file(tmp_path: Path, options: dict[str, object]) -> None:
     """The newest `backupCount` files are complete after a kill at any step, and the next rotation closes the gap."""
@@ -143,10 +144,10 @@ for last, logs, acknowledged, done in each_step(options, 4):
         raise AssertionError(f"killed after step {{last}}, acknowledged {{acknowledged}}") from error
 """,
         tmp_path,
+        seconds=170,
     )
 
 
-@pytest.mark.slow
 def test_killed_twice_while_compressing(tmp_path: Path) -> None:
     """The second victim inherits what the first left, among it a backup with and without `.gz`."""
     output = run_program(
@@ -181,12 +182,12 @@ for first, logs, acknowledged, done in each_step(options, 3):
 print(twice)
 """,
         tmp_path,
+        seconds=170,
     )
 
     assert int(output.split()[-1]) > 60
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_gzip": True}, {"use_gzip": True, "background_gzip": True}],

@@ -191,6 +191,7 @@ WAYS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("way", "stride"),
     [("emission", 1), ("rotation", 3), ("compression", 11), ("opened each time", 7), ("shared", 7)],
@@ -207,12 +208,14 @@ while attempt(opcode, {WAYS[way]}):
 print(opcode)
 """,
         memory,
+        seconds=170,
     )
 
     assert int(output) > 100
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", WAYS)
 def test_two_interrupts_in_quick_succession(memory: Path, way: str) -> None:
     """The second one hits the code that cleans up after the first; at random places."""
@@ -227,6 +230,7 @@ for _ in range(250):
     attempt(random.randrange(1, last), {WAYS[way]}, random.randrange(1, 25))
 """,
         memory,
+        seconds=170,
     )
 
 

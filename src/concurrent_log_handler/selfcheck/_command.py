@@ -20,7 +20,7 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler, __version__, _
 from ._check import Check, InterruptedCheckError
 from ._machines import MachinesCheck
 from ._meeting import MeetingError
-from ._records import HEADER
+from ._records import HEADER, HEADER_BYTES
 from ._report import PROGRAM, LiveLine, show, show_heading, show_json
 from ._round import Settings
 from ._writer import STOPPING
@@ -171,6 +171,11 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error("--machines needs --dir, a directory that the machines share")
     elif options.chaos:
         parser.error("--machines and --chaos exclude each other")
+    if options.header and options.max_bytes and options.max_bytes <= HEADER_BYTES:
+        least = f"{HEADER_BYTES + 1} or more with --header"
+        parser.error(
+            f"argument --max-bytes: must be {least}, so that a record has room, got {options.max_bytes}"
+        )
     if options.dir is not None and not os.access(options.dir, os.W_OK | os.X_OK):
         parser.error(f"argument --dir: {options.dir!r} may not be written by this user")
 

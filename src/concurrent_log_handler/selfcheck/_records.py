@@ -6,6 +6,7 @@ fragment of itself.
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ _TEXT = _WORDS * 16
 _BYTES_PER_CHARACTER = len(_WORDS.encode()) / len(_WORDS)
 _USUAL = 150
 HEADER = "#Fields: writer number text checksum"
+HEADER_BYTES = len(HEADER) + 2 * len(os.linesep)  # its own line's end, and one that seals a torn record
 _OVERHEAD = 24
 
 
