@@ -215,8 +215,9 @@ class GracefulQueueHandler(FastQueueHandler):
     A queue handler that says what becomes of a record when the queue is full.
 
     `"drop"` counts it in `dropped_count`; `"fallback"` writes it at once through *fallback_handler*, in
-    the calling thread; `"block"` waits for room.  If the fallback writes to the same file as the
-    listener, what is queued is written first, so that no record overtakes another.  A record that the
+    the calling thread; `"block"` waits for room, and falls back inside a write (a handler that logs, a
+    signal handler that interrupts one), where nobody makes any.  If the fallback writes to the listener's
+    file, what is queued is written first, so that no record overtakes another.  A record that the
     fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
 
     Args:
@@ -272,7 +273,7 @@ class GracefulQueueHandler(FastQueueHandler):
 
     def _wait_for_room(self, record: logging.LogRecord) -> bool:
         if self._queue.reader is not None and self._queue.reader.busy_here():
-            return False  # a handler that logs while it writes: nobody else would make room
+            return self._fall_back(record)  # nobody makes room before this thread goes on
         try:
             patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
         except queue_module.Full:

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._locks._threads import is_mine
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
 from concurrent_log_handler.patterns._queue import (
     Counter,
@@ -214,8 +215,9 @@ class BatchingQueueListener(QueueWriter):
         return "thread" in self._place
 
     def busy_here(self) -> bool:
-        """This thread is inside a write, the queue or a start: for a signal handler, which must not wait for it."""
-        return self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
+        """This thread is inside a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
+        inside = self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
+        return inside or any(is_mine(handler.lock) for handler in self.handlers)
 
     # --- the thread -------------------------------------------------------------------------------
 
