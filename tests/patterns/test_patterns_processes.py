@@ -426,7 +426,7 @@ def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
 # CPython itself, untold of the fork, does not survive one while another thread waits for its lock.
 FORK_IN_C = """
         import ctypes
-        from concurrent_log_handler.patterns._queue import Worker
+        from concurrent_log_handler.patterns._worker import Worker
         def asleep():
             frame = sys._current_frames().get(listener._place["thread"]._thread.ident) if listener.has_thread else None
             return frame is not None and frame.f_code is Worker.wait.__code__

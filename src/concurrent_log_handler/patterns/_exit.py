@@ -1,29 +1,37 @@
-"""What becomes of the listeners at a fork and at the end of the process.
+"""The end of the process: what is queued is written, whether it ends by itself, as a forked child, or by a signal.
 
-At the end each is stopped, within a bound and before `logging.shutdown()`; a forked child has none of
-its parent's threads, so its listeners begin afresh.  How a listener stops and begins is `_listener`'s.
+Also what a fork leaves in the child.  How a listener stops and begins afresh is `_listener`'s.
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
+import itertools
 import logging
+import os
+import queue
+import signal
 import sys
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler.patterns._queue import (
-    RecordQueue,
-    all_queues,
-    complain,
-    in_child,
-    monotonic,
-    notice_fork,
-)
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler.patterns._queue import RecordQueue, all_queues
+from concurrent_log_handler.patterns._worker import complain, patiently, threads_are_greenlets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
 
 _EXIT_TIMEOUT = 30.0
 # Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
 _LAST_WORDS = 1.0
+# Without any progress for this long (seconds), the interrupted code is taken to hold a lock that the
+# writing thread needs.
+_STALLED = 1.0
 
 #: Listeners that run, kept alive though nobody else may know them.
 running: set[Any] = set()
@@ -66,10 +74,7 @@ def _let_exit_pass(handler: logging.Handler) -> None:
         handler.lock.release()
         return
     handler.createLock()
-    handler.__dict__.update(flush=_nothing, close=_nothing)
-
-
-def _nothing() -> None: ...
+    handler.__dict__.update(flush=lambda: None, close=lambda: None)
 
 
 # --- children -------------------------------------------------------------------------------------
@@ -95,10 +100,8 @@ def _hook(util: Any) -> None:
 
 
 def _end_child(**_: Any) -> None:
-    try:
-        _tell_of_last_drops()
-    finally:
-        finish_all()
+    finish_all()
+    _tell_of_last_drops()
 
 
 def _tell_of_last_drops() -> None:
@@ -107,7 +110,12 @@ def _tell_of_last_drops() -> None:
         owed = owing.pop()
         if owed.reader is None and owed.untold_since is not None:
             with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-                owed.report_to_reader(_LAST_WORDS)
+                tell_reader(owed, _LAST_WORDS)
+
+
+def tell_reader(queued: RecordQueue, patience: float) -> None:
+    """Send what tells of dropped records to the process that reads *queued*, within *patience* seconds."""
+    queued.report_drops(lambda told: patiently(lambda: queued.put_nowait(told), queue.Full, patience))
 
 
 @in_child
@@ -123,18 +131,177 @@ def _begin_anew() -> None:
             with contextlib.suppress(Exception):
                 reader.after_fork(parent_reads)
     with contextlib.suppress(Exception):
-        _hook_end_of_this_child()
-
-
-def _hook_end_of_this_child() -> None:
-    for util in _utils():
-        # Such a child drops all finalizers when it begins, also one made in a hook like this.
-        util.register_after_fork(util, _hook)
-    # A child of Celery's pool that is replaced ends by os._exit, and tells only those who listen to Celery.
-    shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
-    if shutdown is not None:
-        shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
+        for util in _utils():
+            # Such a child drops all finalizers when it begins, also one made in a hook like this.
+            util.register_after_fork(util, _hook)
+        # A child of Celery's pool that is replaced ends by os._exit, and tells only those who listen to Celery.
+        shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+        if shutdown is not None:
+            shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
 
 
 # Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.
 atexit.register(finish_all)
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+class GracefulLoggingShutdown:
+    """
+    Writes what is queued when SIGTERM or SIGINT comes, then lets the signal do what it would have done.
+
+    From the signal on, records are written by the thread that logs them.  Then:
+
+    - where a Python handler was installed before, it is called, and if it returns, so does this one: the
+      application ends itself and may still log;
+    - where the default was in place, the process dies by that signal, so its parent sees the right status
+      (process 1 of a container, which no such signal ends, exits with 128 + its number);
+    - a signal that was ignored stays ignored, and one whose handler is not Python's is left alone.
+
+    A second signal while the queue is being written ends the process at once.  In a forked child it
+    drains what the child queued.  Outside the main thread, where Python allows no signal handlers, nothing
+    is installed and `installed` is False.
+
+    Args:
+        listener: Any object with a `queue` and a `stop()`, best one of this module's.
+        timeout: Seconds that writing may take; None has no bound.
+        signals: Which signals.
+    """
+
+    def __init__(
+        self,
+        listener: Any,
+        timeout: float | None = 30,
+        signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
+    ) -> None:
+        self.listener = listener
+        self.timeout = timeout
+        self.signals = tuple(signals)
+        #: Dispositions as they were found, by signal number.
+        self.previous: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
+        self.setup_signal_handlers()
+
+    @property
+    def installed(self) -> bool:
+        """At least one signal comes here."""
+        return bool(self.previous)
+
+    def setup_signal_handlers(self) -> None:
+        """Take the signals over; does nothing outside the main thread or the second time."""
+        for number in self.signals:
+            before = signal.getsignal(number)
+            if before is None or before in (signal.SIG_IGN, self.signal_handler):
+                continue
+            try:
+                signal.signal(number, self.signal_handler)
+            except ValueError:  # not the main thread, or not the main interpreter
+                return
+            self.previous[number] = before
+
+    def restore(self) -> None:
+        """Give the signals back, unless somebody else has taken them over since."""
+        for number, before in list(self.previous.items()):
+            if signal.getsignal(number) == self.signal_handler:
+                signal.signal(number, before)
+            del self.previous[number]
+
+    def signal_handler(self, signum: int, frame: FrameType | None) -> None:
+        """Drain, then do what the signal would have done without us."""
+        before = self.previous.get(signum, signal.SIG_DFL)
+        mine = [number for number in self.previous if signal.getsignal(number) == self.signal_handler]
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        drained = _Drain(self.listener, self.timeout, None if callable(before) else signum).run()
+        if callable(before):
+            for number in mine:
+                signal.signal(number, self.previous.get(number, signal.SIG_DFL))
+            before(signum, frame)
+        elif drained:
+            _die_by(signum)
+
+
+class _Drain:
+    """
+    One run of `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
+
+    So it takes no lock that it could wait for, and leaves the writing to another thread.  If that one cannot
+    get on, because the interrupted code has the lock it needs, the handler returns, the code goes on, and the
+    thread ends the process by *kill_by*, if that is a signal.  Among greenlets there is no other thread, and
+    nobody may wait here: the handler writes by itself, or returns likewise.
+    """
+
+    def __init__(self, listener: Any, timeout: float | None, kill_by: int | None) -> None:
+        self.listener, self.timeout, self.kill_by = listener, timeout, kill_by
+        self.ours = hasattr(listener, "stop_without_waiting")
+        self.deadline = None if timeout is None else monotonic() + timeout
+        # The thread takes a number when it is done, the signal handler when it gives up: the second one acts.
+        self.numbers = itertools.count()
+        self.finished = False
+
+    def run(self) -> bool:
+        """Wait for the end; False if that cannot come before the interrupted code goes on."""
+        alone = threads_are_greenlets()
+        if alone and self.ours and self.listener.stop_without_waiting(self._time_left()):
+            return True
+        waits = not alone and not (self.ours and self.listener.busy_here())
+        try:
+            # threading.Thread.start() takes locks that the interrupted code may have.
+            _thread.start_new_thread(self._stop, ())
+        except RuntimeError:  # the interpreter is shutting down, or has no threads
+            if waits:
+                self._stop()
+            return True
+        return (waits and self._wait()) or next(self.numbers) == 1
+
+    def _wait(self) -> bool:
+        fewest, since = self._left(), monotonic()
+        while not self.finished:
+            time.sleep(0.01)
+            if self._is_late():
+                return True
+            now, left = monotonic(), self._left()
+            if left < fewest:
+                fewest, since = left, now
+            elif now - since > _STALLED:
+                return False
+        return True
+
+    def _left(self) -> int:
+        try:
+            return int(self.listener.left() if self.ours else self.listener.queue.qsize())
+        except (NotImplementedError, AttributeError, OSError):
+            return 0
+
+    def _time_left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+    def _stop(self) -> None:
+        try:
+            if self.ours:
+                self.listener.stop(self._time_left())
+            else:
+                # The standard library's stop() wants room in the queue for its end mark.
+                patiently(self.listener.stop, queue.Full, self._time_left())
+        except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
+            complain(f"log listener did not stop: {error!r}")
+        self.finished = True
+        if next(self.numbers) == 1 and self.kill_by is not None:
+            self._is_late()
+            _die_by(self.kill_by)
+
+    def _is_late(self) -> bool:
+        """The time is up, which is said."""
+        if self._time_left() != 0:
+            return False
+        complain(f"log queue not written within {self.timeout:g} s: {self._left()} records are left")
+        return True
+
+
+def _die_by(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+    # Still here: process 1 of a container, which the kernel lets no default disposition end.
+    try:
+        time.sleep(0.1)
+    finally:
+        os._exit(128 + signum)

@@ -19,21 +19,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from concurrent_log_handler._afterwards import is_written
-from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing
-from concurrent_log_handler.patterns._queue import (
-    LOGGER_NAME,
-    Counter,
-    RecordQueue,
-    Streak,
-    Worker,
-    complain,
-    home,
-    monotonic,
-    notice_fork,
-    patiently,
-    queue_of,
-    threads_work,
-)
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import home, notice_fork, threads_work
+from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing, tell_reader
+from concurrent_log_handler.patterns._queue import LOGGER_NAME, queue_of
+from concurrent_log_handler.patterns._worker import Counter, Streak, Worker, counted, patiently
 from concurrent_log_handler.patterns._writer import errors_noted, filters_itself, report
 
 if TYPE_CHECKING:
@@ -43,7 +33,6 @@ _POLICIES = ("drop", "fallback", "block")
 _new = object.__new__
 _NO_FORMATTER = logging.Formatter()
 _logger = logging.getLogger(LOGGER_NAME)
-_MONITOR = "log queue monitor"
 
 
 class FastQueueHandler(logging.handlers.QueueHandler):
@@ -66,9 +55,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         #: The listener that belongs to this handler; 3.12's `dictConfig` sets it.
         self.listener: Any = None
         self._queue = queue_of(queue)
-        self._put: Callable[[Any], None] = self._queue.put_nowait
-        if isinstance(self._queue, RecordQueue) and type(self._queue).put_nowait is RecordQueue.put_nowait:
-            self._put = self._queue.add  # `emit` looks for forks itself
+        self._put = self._queue.add
         self._pickled = self._queue.crosses_processes
         if self._pickled:
             hook_exit_of_children()
@@ -76,14 +63,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._dropped = Counter()
         self._failing = Streak()
 
-    @property
-    def dropped_count(self) -> int:
-        """Number of records of this handler that nobody wrote.  May be set."""
-        return self._dropped.value()
-
-    @dropped_count.setter
-    def dropped_count(self, value: int) -> None:
-        self._dropped.set(value)
+    dropped_count = counted("_dropped", "Number of records of this handler that nobody wrote.  May be set.")
 
     def handle(self, record: logging.LogRecord) -> Any:
         if self.filters or self._filters_itself:
@@ -103,8 +83,6 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)
 
-    # --- freezing ---------------------------------------------------------------------------------
-
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """
         A copy of *record* that no later change of the caller's reaches.
@@ -121,19 +99,16 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         message = frozen.msg
         if self.formatter is not None:
             frozen.msg = frozen.message = self.format(record)
-            frozen.args = frozen.exc_info = frozen.exc_text = frozen.stack_info = None
+            frozen.exc_info = frozen.exc_text = frozen.stack_info = None
+        elif frozen.args:
+            frozen.msg = frozen.message = frozen.getMessage()
         elif isinstance(message, str):
-            if frozen.args:
-                frozen.msg = frozen.getMessage()
-            frozen.message = frozen.msg
-            frozen.args = None
+            frozen.message = message
         else:
             frozen.message = frozen.getMessage()
             if isinstance(message, dict):
                 frozen.msg = self._frozen_event(message)
-            if frozen.args:
-                frozen.msg = frozen.message
-            frozen.args = None
+        frozen.args = None
         if self._pickled:
             return self._for_other_processes(frozen)
         if frozen.exc_text and _is_plain_traceback(frozen):
@@ -144,34 +119,27 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         """A copy of an event of structlog, whose `exc_info` may mean the exception of this moment."""
         frozen = event.copy()
         error = frozen.get("exc_info")
-        if not error:
-            return frozen
         if isinstance(error, BaseException):
             error = (type(error), error, error.__traceback__)
-        elif not isinstance(error, tuple):
+        elif error and not isinstance(error, tuple):
             error = sys.exc_info()
-        if error[0] is not None:
+        if error and error[0] is not None:
+            frozen["exc_info"] = error
             if self._pickled:
                 del frozen["exc_info"]
                 frozen.setdefault("exception", _NO_FORMATTER.formatException(error))
-            else:
-                frozen["exc_info"] = error
         return frozen
 
     def _for_other_processes(self, frozen: logging.LogRecord) -> logging.LogRecord:
-        if frozen.exc_info:
-            if not frozen.exc_text and isinstance(frozen.exc_info, tuple):
-                formatter = self.formatter or _NO_FORMATTER
-                frozen.exc_text = formatter.formatException(frozen.exc_info)
-            frozen.exc_info = None
+        if not frozen.exc_text and isinstance(frozen.exc_info, tuple):
+            frozen.exc_text = _NO_FORMATTER.formatException(frozen.exc_info)
+        frozen.exc_info = None
         try:
             pickle.dumps(frozen)
         except Exception:  # noqa: BLE001 - whatever an object's own pickling may raise
             # Also a plain record: the class may be one that the other process cannot import.
             return logging.makeLogRecord({name: _picklable(value) for name, value in frozen.__dict__.items()})
         return frozen
-
-    # --- into the queue ---------------------------------------------------------------------------
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Put *record* in; where there is no room, `overflow` decides."""
@@ -188,8 +156,11 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         else:
             if self._failing.on:
                 self._failing.ends()
-            if self._pickled and self._queue.untold_since is not None:
-                self._tell_reader()
+            # The listener is in another process: what was dropped here has to go through the queue as well.
+            if self._pickled and self._queue.reader is None and self._queue.untold_for() == 0:
+                tell_reader(self._queue, 0.0)
+                if self._queue.untold_since is None:
+                    owing.discard(self._queue)
 
     def overflow(self, record: logging.LogRecord) -> None:
         """Called for a record that found the queue full: drop it and count it."""
@@ -201,13 +172,6 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._queue.note_drop(record)
         if self._pickled and self._queue.reader is None:
             owing.add(self._queue)
-
-    def _tell_reader(self) -> None:
-        # The listener is in another process: what was dropped here has to go through the queue as well.
-        if self._queue.reader is None and not self._queue.untold_for():
-            self._queue.report_to_reader(0.0)
-            if self._queue.untold_since is None:
-                owing.discard(self._queue)
 
 
 class GracefulQueueHandler(FastQueueHandler):
@@ -254,44 +218,38 @@ class GracefulQueueHandler(FastQueueHandler):
         self._policies = (overflow, critical_overflow)
         self._rescued = Counter()
 
-    @property
-    def rescued_count(self) -> int:
-        """Number of records that found the queue full and were written all the same.  May be set."""
-        return self._rescued.value()
-
-    @rescued_count.setter
-    def rescued_count(self, value: int) -> None:
-        self._rescued.set(value)
+    rescued_count = counted(
+        "_rescued", "Number of records that found the queue full and were written all the same.  May be set."
+    )
 
     def overflow(self, record: logging.LogRecord) -> None:
-        policy = self._policies[record.levelno >= self.critical_level]
-        rescue = {"block": self._wait_for_room, "fallback": self._fall_back}.get(policy)
-        if rescue is not None and rescue(record):
+        policy, reader = self._policies[record.levelno >= self.critical_level], self._queue.reader
+        if policy == "block" and reader is not None and reader.busy_here():
+            policy = "fallback"  # nobody makes room before this thread goes on
+        rescued = False
+        try:
+            if policy == "block":
+                patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
+            rescued = policy == "block" or (policy == "fallback" and self._fall_back(record, reader))
+        except queue_module.Full:
+            pass
+        except Exception:  # noqa: BLE001 - the standard library's rule for handlers
+            self.handleError(record)
+        if rescued:
             self._rescued.add()
         else:
             self.drop(record)
 
-    def _wait_for_room(self, record: logging.LogRecord) -> bool:
-        if self._queue.reader is not None and self._queue.reader.busy_here():
-            return self._fall_back(record)  # nobody makes room before this thread goes on
-        try:
-            patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
-        except queue_module.Full:
-            return False
-        return True
-
-    def _fall_back(self, record: logging.LogRecord) -> bool:
-        handler, listener = self.fallback_handler, self._queue.reader
+    def _fall_back(self, record: logging.LogRecord, listener: Any) -> bool:
+        handler = self.fallback_handler
         if handler is None or record.levelno < handler.level:
             return False
         write = partial(_written, handler, record)
-        try:
-            if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
-                return bool(listener.write_after_queued(write))
-            return write()
-        except Exception:  # noqa: BLE001 - the standard library's rule for handlers
-            self.handleError(record)
-            return False
+        if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
+            written = listener.after_queued(write)
+            if written is not None:  # else another thread hangs in a write
+                return bool(written)
+        return write()
 
 
 def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
@@ -327,11 +285,7 @@ def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
 
 
 def _is_plain_traceback(record: logging.LogRecord) -> bool:
-    """
-    The text was left by another handler's formatter, so the file's own must get its turn.
-
-    Any other text was put there on purpose, to hide a secret for example.
-    """
+    """Another handler's formatter left the text, and the file's own must get its turn; any other text is on purpose."""
     info = record.exc_info
     return isinstance(info, tuple) and record.exc_text == _NO_FORMATTER.formatException(info)
 
@@ -342,9 +296,6 @@ def _picklable(value: Any) -> Any:
     except Exception:  # noqa: BLE001 - as above
         return repr(value)
     return value
-
-
-# --- how full the queue is ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -421,14 +372,9 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         if monitor:
             self.start_monitoring()
 
-    @property
-    def total_messages(self) -> int:
-        """Number of records given to this handler, dropped ones included.  May be set."""
-        return self._total.value()
-
-    @total_messages.setter
-    def total_messages(self, value: int) -> None:
-        self._total.set(value)
+    total_messages = counted(
+        "_total", "Number of records given to this handler, dropped ones included.  May be set."
+    )
 
     def enqueue(self, record: logging.LogRecord) -> None:
         super().enqueue(record)
@@ -441,11 +387,10 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def figures(self) -> QueueFigures:
         """The figures of this moment."""
-        depth, capacity = self._queue.depth(), self._queue.capacity()
+        depth, capacity = self._queue.depth(), self._queue.capacity
         above = depth is not None and capacity > 0 and depth > self.threshold * capacity
-        return QueueFigures(
-            depth, capacity, self.max_depth_seen, self.total_messages, self.dropped_count, above
-        )
+        total, dropped = self.total_messages, self.dropped_count
+        return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
 
     def start_monitoring(self) -> None:
         """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
@@ -453,9 +398,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         notice_fork()
         if not threads_work():
             return
-        monitor = Worker(
-            partial(_watch, weakref.ref(self, lambda _: monitor.ring()), self.interval), _MONITOR
-        )
+        handler_ref = weakref.ref(self, lambda _: monitor.ring())
+        monitor = Worker(partial(_watch, handler_ref, self.interval), "log queue monitor")
         if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
             self._monitors.clear()
 
@@ -479,39 +423,12 @@ def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, mon
             return
         try:
             handler.callback(handler.figures())
-        except Exception as error:  # noqa: BLE001 - the next report may succeed
-            if trouble.begins():
-                complain(f"log queue monitor: the callback raised {error!r}")
-        else:
             trouble.ends()
+        except Exception as error:  # noqa: BLE001 - the next report may succeed
+            trouble.complain(f"log queue monitor: the callback raised {error!r}")
         del handler  # the next wait must not keep it alive
 
 
 def _warn(figures: QueueFigures) -> None:
     if figures.above_threshold:
         _logger.warning("log queue holds %d of %d records", figures.depth, figures.capacity)
-
-
-# --- one way or the other -------------------------------------------------------------------------
-
-
-class CriticalityFilter(logging.Filter):
-    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
-
-    def __init__(self, min_level: int | str = logging.ERROR) -> None:
-        super().__init__()
-        self.min_level = level_number(min_level)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= self.min_level
-
-
-class CriticalOnlyFilter(CriticalityFilter):
-    """For the handler that writes at once: ERROR and above, unless told otherwise."""
-
-
-class NonCriticalFilter(CriticalityFilter):
-    """The other half: what is below *min_level*, ERROR unless told otherwise."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno < self.min_level

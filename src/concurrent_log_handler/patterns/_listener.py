@@ -14,19 +14,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import is_mine
 from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
-from concurrent_log_handler.patterns._queue import (
-    Counter,
-    Streak,
-    Worker,
-    complain,
-    monotonic,
-    notice_fork,
-    threads_are_greenlets,
-    threads_work,
-)
-from concurrent_log_handler.patterns._writer import LATECOMERS, QueueWriter, errors_noted
+from concurrent_log_handler.patterns._worker import Counter, Streak, Worker, counted, threads_are_greenlets
+from concurrent_log_handler.patterns._writer import QueueWriter, errors_noted
 
 if TYPE_CHECKING:
     from collections import deque
@@ -89,8 +82,6 @@ class BatchingQueueListener(QueueWriter):
         self._queue.reader = self
         self._queue.attend = self._attend
 
-    # --- start and stop ---------------------------------------------------------------------------
-
     def start(self) -> None:
         """Begin to write.  Does nothing if it is running; may follow `stop()`."""
         notice_fork()
@@ -124,7 +115,7 @@ class BatchingQueueListener(QueueWriter):
         Returns:
             The number of records that were not written in time.  They stay queued, and the thread goes
             on with them for as long as the process lives.  A signal handler that interrupts this thread
-            inside a queue of yours, or inside the start of the listener's thread, does not wait: the thread
+            inside a write, a queue of yours, or the start of the listener's thread, does not wait: the thread
             may need what the interrupted code holds.
         """
         notice_fork()
@@ -132,14 +123,14 @@ class BatchingQueueListener(QueueWriter):
         if not reads:
             return 0  # it never started, or the parent reads: nothing here is this one's to write
         deadline = None if timeout is None else monotonic() + timeout
-        first, worker = self._state != _STOPPED, self._place.get("thread")
+        first = self._state != _STOPPED
         self._close_intake()
         if self.busy_here():
             self._wake_thread()  # the interrupted code, or the thread, goes on with it
             return self.left()
-        if worker is None and timeout is not None and self.left():
+        if timeout is not None and not self.has_thread and self.left():
             self._wake_thread()  # a handler that hangs then costs no more than the time given
-            worker = self._place.get("thread")
+        worker = self._place.get("thread")
         if worker is not None and not worker.join(deadline, lambda: self.stopped):
             self._hangs = True
         elif first or self._left_behind or self.left():
@@ -180,9 +171,7 @@ class BatchingQueueListener(QueueWriter):
         """Wait until nothing is left to write, at most *timeout* seconds; returns the number of records left."""
         notice_fork()
         deadline = None if timeout is None else monotonic() + timeout
-        while self._queue.reader is self and self.left():
-            if self._state != _RUNNING and not self.has_thread:
-                break
+        while self._queue.reader is self and self.left() and (self.running or self.has_thread):
             if deadline is not None and monotonic() >= deadline:
                 break
             self._wake_thread()
@@ -215,7 +204,7 @@ class BatchingQueueListener(QueueWriter):
         return "thread" in self._place
 
     def busy_here(self) -> bool:
-        """This thread is inside a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
+        """This thread is in a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
         inside = self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
         return inside or any(is_mine(handler.lock) for handler in self.handlers)
 
@@ -270,58 +259,35 @@ class BatchingQueueListener(QueueWriter):
                 worker.wait(0.1)  # what only fails must not take the whole processor
 
     def _run_until_stopped(self, worker: Worker) -> bool:
-        """Write as records come; true when `stop()` has ended it, false when another thread has its place."""
-        queue = self._queue
-        lingering, last = False, monotonic()
-        due: int | None = None  # what `_taken` has to reach after a stop
+        """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
+        queue, lingering = self._queue, False
         while self._place.get("thread") is worker:
-            self._look_out()
+            queue.awake = True
+            if self._state != _RUNNING:  # asked second: `stop()` sets the state first
+                queue.awake = False
+            stopping = self.stopped
             # Not for long: who else writes may do so for ever.
-            wrote = self._in_turn(self._write_some, _LINGER)
+            wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
+            if stopping and wrote is not None:
+                self._tell_of_drops(at_once=True)
+                self._vacate(worker)
+                # Somebody may have started it again, or left a record to this thread, just before.
+                return self.stopped and not (self._left_behind and self.left())
             if wrote:
-                lingering, last = True, monotonic()
-                self._tell_of_drops()
-            if self._state == _STOPPED:
-                if due is None:
-                    due = self._taken + (queue.depth() or 0)
-                if wrote is not None and self._is_done(wrote, due, last):
-                    self._tell_of_drops(at_once=True)
-                    self._vacate(worker)
-                    # Somebody may have started it again, or left a record to this thread, just before.
-                    if self._state == _STOPPED and not (self._left_behind and self.left()):
-                        return True
-                    if self._place.setdefault("thread", worker) is not worker:
-                        return False
-                elif not wrote:
-                    worker.wait(_LINGER)
-                continue
-            due = None
-            if wrote:
-                continue
-            if lingering:
+                lingering = True
+            elif stopping or lingering or wrote is None:
                 lingering = False
                 worker.wait(_LINGER)
-                continue
-            queue.awake = False
-            if queue.depth() or wrote is None:
-                worker.wait(_LINGER)  # a sender that was killed may have counted a record that never comes
-            elif self._state == _RUNNING:
-                queue.sleep(worker, queue.untold_for())
+            else:
+                queue.awake = False
+                if queue.depth():
+                    worker.wait(
+                        _LINGER
+                    )  # a sender that was killed may have counted a record that never comes
+                elif self._state == _RUNNING:
+                    queue.sleep(worker, queue.untold_for())
             self._tell_of_drops()
         return False
-
-    def _look_out(self) -> None:
-        """Say that this thread sees what is queued, unless `stop()` has said that nobody does."""
-        self._queue.awake = True
-        if self._state != _RUNNING:  # asked last: `stop()` sets the state first
-            self._queue.awake = False
-
-    def _is_done(self, wrote: int, due: int, last: float) -> bool:
-        """After a stop: what was queued then is written.  Later records are written by the threads that bring them."""
-        if self._queue.crosses_processes:
-            # A process that was killed may have counted a record that never comes.
-            return not wrote and (self._queue.depth() == 0 or monotonic() - last >= LATECOMERS)
-        return not wrote or (self._taken >= due and not self._left_behind)
 
 
 class RobustQueueListener(BatchingQueueListener):
@@ -334,12 +300,10 @@ class RobustQueueListener(BatchingQueueListener):
     background and what a queue handler writes through its fallback.
 
     Args:
-        queue: As for `BatchingQueueListener`.
-        handlers: As there.
+        queue: As for `BatchingQueueListener`; so are *handlers* and *respect_handler_level*.
         error_handler: Called with the record and the exception, in the thread that writes.  If it raises,
             that is reported on stderr and nothing else happens.  Without one, a line on stderr reports
             the first error and then at most one a second.
-        respect_handler_level: As for `BatchingQueueListener`.
     """
 
     def __init__(
@@ -354,20 +318,14 @@ class RobustQueueListener(BatchingQueueListener):
         self._errors = Counter()
         self._lines = Streak()
 
-    @property
-    def error_count(self) -> int:
-        """Number of errors so far; counted before the error handler is called.  May be set."""
-        return self._errors.value()
-
-    @error_count.setter
-    def error_count(self, value: int) -> None:
-        self._errors.set(value)
+    error_count = counted(
+        "_errors", "Number of errors so far; counted before the error handler is called.  May be set."
+    )
 
     def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
         """Report on stderr, at most once a second."""
         self._lines.ends()
-        if self._lines.begins():
-            complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
+        self._lines.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
         if handler is None:
@@ -386,5 +344,4 @@ class RobustQueueListener(BatchingQueueListener):
             self.error_handler(record, error)
         except Exception as worse:  # noqa: BLE001 - the error handler must not end the listener
             self._worse.ends()
-            if self._worse.begins():
-                complain(f"the error handler raised {worse!r} while reporting {error!r}")
+            self._worse.complain(f"the error handler raised {worse!r} while reporting {error!r}")

@@ -15,15 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
-from concurrent_log_handler.patterns._handlers import (
-    CriticalOnlyFilter,
-    GracefulQueueHandler,
-    NonCriticalFilter,
-    level_number,
-)
+from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
+from concurrent_log_handler.patterns._handlers import GracefulQueueHandler, level_number
 from concurrent_log_handler.patterns._listener import BatchingQueueListener
-from concurrent_log_handler.patterns._queue import RecordQueue, in_child, notice_fork
+from concurrent_log_handler.patterns._queue import RecordQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,18 +28,37 @@ MIB = 1024 * 1024
 DEFAULT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
+class CriticalityFilter(logging.Filter):
+    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
+
+    def __init__(self, min_level: int | str = logging.ERROR) -> None:
+        super().__init__()
+        self.min_level = level_number(min_level)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.min_level
+
+
+class CriticalOnlyFilter(CriticalityFilter):
+    """For the handler that writes at once: ERROR and above, unless told otherwise."""
+
+
+class NonCriticalFilter(CriticalityFilter):
+    """The other half: what is below *min_level*, ERROR unless told otherwise."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < self.min_level
+
+
 class _MakesItsQueue(GracefulQueueHandler):
-    """What is told apart before a constructor's arguments are looked at."""
+    """Apart, so that `inspect` shows the arguments of `__init__`."""
 
     if sys.version_info >= (3, 12):
 
         def __new__(cls, *args: Any, **_options: Any) -> Any:
             # Under `class`, dictConfig puts a queue before the keywords, a filename among them.
             if args and hasattr(args[0], "put_nowait"):
-                msg = (
-                    f"{cls.__name__} makes its own queue and got one in place of a filename: in a dictConfig "
-                    "name it under '()', as a factory, not under 'class'"
-                )
+                msg = "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
                 raise TypeError(msg)
             return super().__new__(cls)
 
@@ -176,29 +191,22 @@ class _Setup:
         old = other.handlers if other is not None else []
         # A new list, not a changed one: a thread that is logging finds either the old handlers or the
         # new ones, never none or both.
-        with logging._lock:  # type: ignore[attr-defined]  # which addHandler() holds
+        with logging_lock:  # which addHandler() holds
             kept = [handler for handler in self.logger.handlers if handler not in old]
             self.logger.handlers = [*kept, *self.handlers]
-
-    def remove(self) -> None:
-        for handler in self.handlers:
-            self.logger.removeHandler(handler)
-        self.end()
+        _in_force[self.logger] = self
 
     def end(self) -> None:
         """Write what is queued; a record that is still on its way is written by its own thread."""
+        for handler in self.handlers:
+            self.logger.removeHandler(handler)
         self.listener.stop()
         for handler in self.handlers:
             handler.close()
 
 
 def installed(
-    logger: logging.Logger | str | None,
-    level: int | str | None,
-    wish: Any,
-    make: Any,
-    *,
-    lasting: bool = True,
+    logger: logging.Logger | str | None, level: int | str | None, lasting: bool, wish: Any, make: Any
 ) -> _Setup:
     """
     The set-up of *logger*: the one in force if it is what is wished for, else a new one in its place.
@@ -209,20 +217,15 @@ def installed(
     threshold = None if level is None else level_number(level)
     notice_fork()
     with _changing:
-        current = _in_force.get(target.name)
-        if current is not None and current.logger is target and current.wish == wish and current.in_force():
+        current = _in_force.get(target)
+        if current is not None and current.wish == wish and current.in_force():
             current.lasting = current.lasting or lasting
             return current
         # First of all: a bad argument leaves the old set-up as it is.
-        setup = _Setup(target, wish, *make())
-        setup.lasting = lasting
-        if current is not None and current.logger is not target:
-            current.remove()
-            current = None
-        still_there = current is not None and current.in_force()
+        setup = _Setup(target, wish, *make(), lasting=lasting)
+        if current is not None and current.in_force() and not lasting:
+            setup.replaced = current
         setup.put_in_place_of(current)
-        setup.replaced = current if not lasting and still_there else None
-        _in_force[target.name] = setup
         if threshold is not None:
             target.setLevel(threshold)
         if current is not None:
@@ -234,19 +237,14 @@ def uninstall(setup: _Setup) -> None:
     """Take *setup* off its logger, put back the one that it replaced, and write what it has queued."""
     notice_fork()
     with _changing:
-        if _in_force.get(setup.logger.name) is not setup:
-            setup.remove()
-            return
-        del _in_force[setup.logger.name]
-        earlier = setup.replaced
-        while earlier is not None and not (earlier.lasting or earlier.users):
-            earlier = earlier.replaced
-        if earlier is None:
-            setup.remove()
-            return
-        earlier.listener.start()
-        earlier.put_in_place_of(setup)
-        _in_force[setup.logger.name] = earlier
+        if _in_force.get(setup.logger) is setup:
+            del _in_force[setup.logger]
+            earlier = setup.replaced
+            while earlier is not None and not (earlier.lasting or earlier.users):
+                earlier = earlier.replaced
+            if earlier is not None:
+                earlier.listener.start()
+                earlier.put_in_place_of(setup)
         setup.end()
 
 
@@ -302,7 +300,7 @@ def install_file(
         return [handler], handler.listener
 
     wish = ("file", _path(filename), max_bytes, level, _alike(formatter), options)
-    return installed(logger, level, wish, make, lasting=lasting)
+    return installed(logger, level, lasting, wish, make)
 
 
 def setup_critical_and_background_logging(
@@ -347,7 +345,7 @@ def setup_critical_and_background_logging(
 
     names = (_path(critical_filename), _path(background_filename))
     wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
-    return installed(logger, level, wish, make).listener
+    return installed(logger, level, True, wish, make).listener
 
 
 @contextmanager
@@ -392,5 +390,5 @@ def _begin_anew() -> None:
 
 _CRITICAL_FILE: dict[str, Any] = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False}
 _BACKGROUND_FILE: dict[str, Any] = {"max_bytes": 50 * MIB, "backup_count": 10}
-_in_force: dict[str, _Setup] = {}
+_in_force: dict[logging.Logger, _Setup] = {}
 _changing = threading.RLock()
