@@ -4,16 +4,11 @@ The application's threads put records into a bounded queue, and one thread per p
 Only names are gathered here; each room behind them owns one concern.
 """
 
-from concurrent_log_handler.patterns._exit import GracefulLoggingShutdown
-from concurrent_log_handler.patterns._handlers import (
-    FastQueueHandler,
-    GracefulQueueHandler,
-    MonitoredQueueHandler,
-    QueueFigures,
-)
-from concurrent_log_handler.patterns._listener import BatchingQueueListener, RobustQueueListener
-from concurrent_log_handler.patterns._queue import RecordQueue
-from concurrent_log_handler.patterns._setup import (
+from ._exit import GracefulLoggingShutdown
+from ._handlers import FastQueueHandler, GracefulQueueHandler, MonitoredQueueHandler, QueueFigures
+from ._listener import BatchingQueueListener, RobustQueueListener
+from ._queue import RecordQueue
+from ._setup import (
     DEFAULT_FORMAT,
     CriticalityFilter,
     CriticalOnlyFilter,
@@ -23,7 +18,7 @@ from concurrent_log_handler.patterns._setup import (
     setup_critical_and_background_logging,
     setup_non_blocking_logging,
 )
-from concurrent_log_handler.patterns._web import django_logging, logging_lifespan, setup_flask_logging
+from ._web import django_logging, logging_lifespan, setup_flask_logging
 
 __all__ = [
     "DEFAULT_FORMAT",

@@ -15,27 +15,26 @@ import queue
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import in_child, notice_fork
-from concurrent_log_handler.patterns._queue import RecordQueue, all_queues
-from concurrent_log_handler.patterns._worker import complain, patiently, threads_are_greenlets
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import FrameType
+from ._queue import RecordQueue, all_queues
+from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until
 
 _EXIT_TIMEOUT = 30.0
 # Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
 _LAST_WORDS = 1.0
-# Without any progress for this long (seconds), the interrupted code is taken to hold a lock that the
-# writing thread needs.
+# Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
 _STALLED = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 #: Listeners that run, kept alive though nobody else may know them.
 running: set[Any] = set()
-#: Queues into which only this process's end, or a later record, puts what was dropped: no handler may be left by then.
+#: Queues that another process reads, into which records were dropped here: no handler may be left at the end.
 owing: set[RecordQueue] = set()
 _given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
@@ -43,10 +42,9 @@ _hooks: dict[str, Any] = {}
 
 def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
     """
-    Stop every listener of this process, also one that was never started but has records waiting or in hand.
+    Stop every listener of this process that runs, has a thread or has records, though it was never started.
 
-    And wait for a thread that a stop has left behind: the interpreter's end would catch it, a daemon, with
-    whatever lock it has, logging's own perhaps.
+    The interpreter's end would catch a thread, a daemon, with whatever lock it has, logging's own perhaps.
     """
     notice_fork()
     readers = {(each, each.reader) for each in all_queues() if each.reader is not None}
@@ -68,16 +66,11 @@ def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
 
 def _let_exit_pass(handler: logging.Handler) -> None:
     """`logging.shutdown()` would wait without end for the lock of a handler that hangs."""
-    if handler.lock is None:
-        return
-    if handler.lock.acquire(False):
+    if handler.lock is not None and handler.lock.acquire(False):
         handler.lock.release()
-        return
-    handler.createLock()
-    handler.__dict__.update(flush=lambda: None, close=lambda: None)
-
-
-# --- children -------------------------------------------------------------------------------------
+    elif handler.lock is not None:
+        handler.createLock()
+        handler.__dict__.update(flush=lambda: None, close=lambda: None)
 
 
 def hook_exit_of_children() -> None:
@@ -106,9 +99,8 @@ def _end_child(**_: Any) -> None:
 
 def _tell_of_last_drops() -> None:
     """In a process that only puts records into a queue: what was dropped since the last report."""
-    while owing:
-        owed = owing.pop()
-        if owed.reader is None and owed.untold_since is not None:
+    for owed in list(owing):
+        if owed.reader is None:
             with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
                 tell_reader(owed, _LAST_WORDS)
 
@@ -144,24 +136,19 @@ def _begin_anew() -> None:
 atexit.register(finish_all)
 
 
-# --- signals --------------------------------------------------------------------------------------
-
-
 class GracefulLoggingShutdown:
     """
     Writes what is queued when SIGTERM or SIGINT comes, then lets the signal do what it would have done.
 
     From the signal on, records are written by the thread that logs them.  Then:
 
-    - where a Python handler was installed before, it is called, and if it returns, so does this one: the
-      application ends itself and may still log;
-    - where the default was in place, the process dies by that signal, so its parent sees the right status
-      (process 1 of a container, which no such signal ends, exits with 128 + its number);
+    - where a Python handler was installed before, it is called, and if it returns, so does this one;
+    - where the default was in place, the process dies by that signal (process 1 of a container, which no
+      such signal ends, exits with 128 + its number);
     - a signal that was ignored stays ignored, and one whose handler is not Python's is left alone.
 
-    A second signal while the queue is being written ends the process at once.  In a forked child it
-    drains what the child queued.  Outside the main thread, where Python allows no signal handlers, nothing
-    is installed and `installed` is False.
+    A second signal meanwhile ends the process at once.  A forked child writes what it queued itself.
+    Outside the main thread, where Python allows no signal handlers, `installed` is False.
 
     Args:
         listener: Any object with a `queue` and a `stop()`, best one of this module's.
@@ -169,15 +156,8 @@ class GracefulLoggingShutdown:
         signals: Which signals.
     """
 
-    def __init__(
-        self,
-        listener: Any,
-        timeout: float | None = 30,
-        signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
-    ) -> None:
-        self.listener = listener
-        self.timeout = timeout
-        self.signals = tuple(signals)
+    def __init__(self, listener: Any, timeout: float | None = 30, signals: Iterable[int] = _SIGNALS) -> None:
+        self.listener, self.timeout, self.signals = listener, timeout, tuple(signals)
         #: Dispositions as they were found, by signal number.
         self.previous: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
         self.setup_signal_handlers()
@@ -225,19 +205,18 @@ class _Drain:
     """
     One run of `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
 
-    So it takes no lock that it could wait for, and leaves the writing to another thread.  If that one cannot
-    get on, because the interrupted code has the lock it needs, the handler returns, the code goes on, and the
-    thread ends the process by *kill_by*, if that is a signal.  Among greenlets there is no other thread, and
-    nobody may wait here: the handler writes by itself, or returns likewise.
+    So it takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the
+    interrupted code has the lock it needs, the handler returns, the code goes on, and the thread ends the
+    process by *kill_by*.  Among greenlets nobody may wait here: the handler writes by itself, or returns likewise.
     """
 
     def __init__(self, listener: Any, timeout: float | None, kill_by: int | None) -> None:
         self.listener, self.timeout, self.kill_by = listener, timeout, kill_by
         self.ours = hasattr(listener, "stop_without_waiting")
-        self.deadline = None if timeout is None else monotonic() + timeout
+        self.deadline = end_of(timeout)
         # The thread takes a number when it is done, the signal handler when it gives up: the second one acts.
         self.numbers = itertools.count()
-        self.finished = False
+        self.finished, self.fewest = False, sys.maxsize
 
     def run(self) -> bool:
         """Wait for the end; False if that cannot come before the interrupted code goes on."""
@@ -252,20 +231,17 @@ class _Drain:
             if waits:
                 self._stop()
             return True
-        return (waits and self._wait()) or next(self.numbers) == 1
+        if waits and wait_until(self._is_over, _STALLED, self._fewest, 0.01):
+            self._complain()
+            return True
+        return next(self.numbers) == 1
 
-    def _wait(self) -> bool:
-        fewest, since = self._left(), monotonic()
-        while not self.finished:
-            time.sleep(0.01)
-            if self._is_late():
-                return True
-            now, left = monotonic(), self._left()
-            if left < fewest:
-                fewest, since = left, now
-            elif now - since > _STALLED:
-                return False
-        return True
+    def _is_over(self) -> bool:
+        return self.finished or self._time_left() == 0
+
+    def _fewest(self) -> int:
+        self.fewest = min(self.fewest, self._left())
+        return self.fewest
 
     def _left(self) -> int:
         try:
@@ -274,7 +250,7 @@ class _Drain:
             return 0
 
     def _time_left(self) -> float | None:
-        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+        return None if self.timeout is None else max(0.0, self.deadline - monotonic())
 
     def _stop(self) -> None:
         try:
@@ -287,15 +263,13 @@ class _Drain:
             complain(f"log listener did not stop: {error!r}")
         self.finished = True
         if next(self.numbers) == 1 and self.kill_by is not None:
-            self._is_late()
+            self._complain()
             _die_by(self.kill_by)
 
-    def _is_late(self) -> bool:
-        """The time is up, which is said."""
-        if self._time_left() != 0:
-            return False
-        complain(f"log queue not written within {self.timeout:g} s: {self._left()} records are left")
-        return True
+    def _complain(self) -> None:
+        left = self._left() if self._time_left() == 0 else 0
+        if left:
+            complain(f"log queue not written within {self.timeout:g} s: {left} records are left")
 
 
 def _die_by(signum: int) -> None:

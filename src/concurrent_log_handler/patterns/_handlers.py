@@ -1,7 +1,6 @@
 """The end of the queue at which the application logs: freeze a record, put it in, and decide what happens without room.
 
-Nothing here opens a file or waits for one, except where the caller chose a synchronous write or to wait
-for room.  Who reads the queue, and when, is `_listener`'s.
+Nothing here waits for a file, except where the caller chose that.  Who reads the queue, and when, is `_listener`'s.
 """
 
 from __future__ import annotations
@@ -9,25 +8,22 @@ from __future__ import annotations
 import copy
 import logging
 import logging.handlers
-import os
 import pickle
 import queue as queue_module
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concurrent_log_handler._afterwards import is_written
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home, notice_fork, threads_work
-from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing, tell_reader
-from concurrent_log_handler.patterns._queue import LOGGER_NAME, queue_of
-from concurrent_log_handler.patterns._worker import Counter, Streak, Worker, counted, patiently
-from concurrent_log_handler.patterns._writer import errors_noted, filters_itself, report
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ._exit import hook_exit_of_children, owing, tell_reader
+from ._queue import LOGGER_NAME, queue_of
+from ._worker import Counter, Streak, Worker, counted, patiently
+from ._writer import errors_noted, filters_itself, report
 
 _POLICIES = ("drop", "fallback", "block")
 _new = object.__new__
@@ -44,16 +40,13 @@ class FastQueueHandler(logging.handlers.QueueHandler):
     `exc_info` stays with the record, so that the formatter of the file renders it; for a queue between
     processes it becomes text, and values that cannot be pickled become their `repr`.  No lock is taken.
 
-    When the queue is full the record is dropped and counted, and the log itself says so.
-
-    Args:
-        queue: As for `BatchingQueueListener`, which reads it.
+    When the queue, one as for `BatchingQueueListener`, is full, the record is dropped and counted, and the
+    log itself says so.
     """
 
     def __init__(self, queue: Any) -> None:
         super().__init__(queue)
-        #: The listener that belongs to this handler; 3.12's `dictConfig` sets it.
-        self.listener: Any = None
+        self.listener: Any = None  # 3.12's `dictConfig` sets it
         self._queue = queue_of(queue)
         self._put = self._queue.add
         self._pickled = self._queue.crosses_processes
@@ -63,7 +56,9 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._dropped = Counter()
         self._failing = Streak()
 
-    dropped_count = counted("_dropped", "Number of records of this handler that nobody wrote.  May be set.")
+    dropped_count: int = counted(
+        "_dropped", "Number of records of this handler that nobody wrote.  May be set."
+    )
 
     def handle(self, record: logging.LogRecord) -> Any:
         if self.filters or self._filters_itself:
@@ -84,12 +79,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             self.handleError(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """
-        A copy of *record* that no later change of the caller's reaches.
-
-        As with the standard library's, `message` is set and `args` is None.  A formatter of this handler's
-        own makes the message, with traceback and stack.
-        """
+        """A copy of *record* that no later change reaches; as the standard library's, `message` set, `args` None."""
         if type(record) is logging.LogRecord:
             # A third of what copy.copy() takes, and half of filling an empty dictionary.
             frozen = _new(logging.LogRecord)
@@ -159,8 +149,6 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             # The listener is in another process: what was dropped here has to go through the queue as well.
             if self._pickled and self._queue.reader is None and self._queue.untold_for() == 0:
                 tell_reader(self._queue, 0.0)
-                if self._queue.untold_since is None:
-                    owing.discard(self._queue)
 
     def overflow(self, record: logging.LogRecord) -> None:
         """Called for a record that found the queue full: drop it and count it."""
@@ -190,8 +178,7 @@ class GracefulQueueHandler(FastQueueHandler):
         overflow: What happens to records below *critical_level*.
         critical_overflow: What happens to records from *critical_level* up.
         critical_level: A number or a name such as `"ERROR"`.
-        block_timeout: Seconds that `"block"` waits at most; then the record counts as dropped.  None
-            waits as long as it takes.
+        block_timeout: Seconds after which `"block"` drops the record; None waits as long as it takes.
 
     Raises:
         ValueError: For an unknown policy or level.
@@ -218,38 +205,35 @@ class GracefulQueueHandler(FastQueueHandler):
         self._policies = (overflow, critical_overflow)
         self._rescued = Counter()
 
-    rescued_count = counted(
+    rescued_count: int = counted(
         "_rescued", "Number of records that found the queue full and were written all the same.  May be set."
     )
 
     def overflow(self, record: logging.LogRecord) -> None:
-        policy, reader = self._policies[record.levelno >= self.critical_level], self._queue.reader
-        if policy == "block" and reader is not None and reader.busy_here():
-            policy = "fallback"  # nobody makes room before this thread goes on
-        rescued = False
+        policy = self._policies[record.levelno >= self.critical_level]
         try:
-            if policy == "block":
-                patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
-            rescued = policy == "block" or (policy == "fallback" and self._fall_back(record, reader))
+            if self._rescue(record, policy, self._queue.reader):
+                self._rescued.add()
+                return
         except queue_module.Full:
             pass
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)
-        if rescued:
-            self._rescued.add()
-        else:
-            self.drop(record)
+        self.drop(record)
 
-    def _fall_back(self, record: logging.LogRecord, listener: Any) -> bool:
+    def _rescue(self, record: logging.LogRecord, policy: str, listener: Any) -> bool:
+        # Inside a write, nobody makes room before this thread goes on.
+        if policy == "block" and (listener is None or not listener.busy_here()):
+            patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
+            return True
         handler = self.fallback_handler
-        if handler is None or record.levelno < handler.level:
+        if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
-        write = partial(_written, handler, record)
+        written = None
         if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
-            written = listener.after_queued(write)
-            if written is not None:  # else another thread hangs in a write
-                return bool(written)
-        return write()
+            written = listener.after_queued(partial(_written, handler, record))
+        # None: another thread hangs in a write.
+        return _written(handler, record) if written is None else bool(written[0])
 
 
 def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
@@ -278,10 +262,8 @@ def level_number(level: int | str) -> int:
 
 
 def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
-    if one is other:
-        return True
     name = getattr(one, "baseFilename", None)
-    return name is not None and name == getattr(other, "baseFilename", os.devnull)
+    return one is other or (name is not None and name == getattr(other, "baseFilename", None))
 
 
 def _is_plain_traceback(record: logging.LogRecord) -> bool:
@@ -300,29 +282,28 @@ def _picklable(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class QueueFigures:
-    """
-    What a `MonitoredQueueHandler` reports.
+    """What a `MonitoredQueueHandler` reports."""
 
-    Attributes:
-        depth: Records in the queue now; None where the queue cannot tell.
-        capacity: Records that fit; 0 where there is no known limit.
-        max_depth_seen: The highest depth after a record was put in.
-        total_messages: Records given to the handler.
-        dropped_count: Records that nobody wrote.
-        above_threshold: The depth is above the threshold; never so without a limit.
-    """
-
+    #: Records in the queue now; None where the queue cannot tell.
     depth: int | None
+    #: Records that fit; 0 where there is no known limit.
     capacity: int
+    #: The highest depth after a record was put in.
     max_depth_seen: int
+    #: Records given to the handler.
     total_messages: int
+    #: Records that nobody wrote.
     dropped_count: int
+    #: The depth is above the threshold; never so without a limit.
     above_threshold: bool
 
 
 class MonitoredQueueHandler(GracefulQueueHandler):
     """
     A `GracefulQueueHandler` that reports how full its queue is.
+
+    The thread that does ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler,
+    and with the process.  A forked child starts its own with its first record.
 
     Args:
         queue: As for `FastQueueHandler`.
@@ -337,9 +318,6 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     Raises:
         ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
         TypeError: For a callback that cannot be called.
-
-    The thread ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler, and
-    with the process.  A forked child starts its own with its first record.
     """
 
     def __init__(
@@ -372,7 +350,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         if monitor:
             self.start_monitoring()
 
-    total_messages = counted(
+    total_messages: int = counted(
         "_total", "Number of records given to this handler, dropped ones included.  May be set."
     )
 
@@ -408,7 +386,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self._monitored = False
         monitors, self._monitors = self._monitors, {}
         for monitor in monitors.values():
-            monitor.join(monotonic() + 1.0)
+            monitor.join(1.0)
 
     def close(self) -> None:
         self.stop_monitoring()

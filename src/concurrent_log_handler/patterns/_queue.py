@@ -10,20 +10,16 @@ import logging
 import queue
 import sys
 import threading
-import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home, notice_fork
-from concurrent_log_handler.patterns._worker import GREEN, TELL_EVERY, Counter, Streak, patiently
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from concurrent_log_handler.patterns._worker import Worker
+from ._worker import GREEN, TELL_EVERY, Counter, Streak, Worker, end_of, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
 # How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
@@ -43,12 +39,11 @@ class RecordQueue:
     """
     A bounded queue of log records for the threads and forked children of one process.
 
-    Its only moving part is a `collections.deque`.  No thread ever waits for another in it, so a
-    signal handler, a greenlet and a forked child can use it at any moment.
+    No thread ever waits for another in it, so a signal handler, a greenlet and a forked child can use it
+    at any moment.
 
     Args:
-        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less:
-            no limit, which the set-up functions never use.
+        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less: no limit.
     """
 
     #: Records of several processes meet here: what is put in must be picklable.
@@ -159,6 +154,8 @@ class RecordQueue:
     def report_drops(self, send: Callable[[logging.LogRecord], Any]) -> None:
         """*send* the record that tells of what was dropped since the last such record; if it raises, it stays due."""
         before = self.untold_since, self.told, self._last_dropped
+        if before[0] is None:
+            return
         self.untold_since, total = None, self.dropped.value()
         new, self.told = total - self.told, total
         room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
@@ -174,10 +171,10 @@ class RecordQueue:
 
 class CallersQueue(RecordQueue):
     """
-    Any queue with `put` and `get`, by its public face only.
+    Any queue with `put_nowait` and `get`, by its public face only.
 
-    Its locks are its own.  A signal handler may interrupt a thread inside it: its record goes aside, and
-    the listener finds it there.  A fork may copy it while another thread has its lock: see `reset`.
+    A signal handler may interrupt a thread inside it, with its lock: its record goes aside, and the listener
+    finds it there.  A fork may copy it while another thread has the lock: see `reset`.
     """
 
     attended = False
@@ -194,6 +191,9 @@ class CallersQueue(RecordQueue):
         self._inside: set[int] = set()
         self._first: deque[Any] = deque()  # what came while the listener slept
         self._unreadable, self._failing = 0, Streak()
+        self._cannot = (
+            "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
+        )
 
     def entered_here(self) -> bool:
         return threading.get_ident() in self._inside
@@ -220,27 +220,27 @@ class CallersQueue(RecordQueue):
         """Others have its lock for a moment only; the code that a signal handler interrupted keeps it."""
         if self._mutex is None or not self._mutex.locked():
             return True
-        if not self._mutex.acquire(timeout=_PATIENCE):
-            return False
-        self._mutex.release()
-        return True
+        free = bool(self._mutex.acquire(timeout=_PATIENCE))
+        if free:
+            self._mutex.release()
+        return free
 
     def add(self, record: Any) -> None:
-        if self.reader is not None and self.reader.stopped:
-            self.reader.handle(record)  # nobody needs it in the queue
+        stopped = self.reader is not None and self.reader.stopped  # then nobody needs it in the queue
+        if stopped and self.crosses_processes:
+            self.reader.write_at_once(record)
             return
-        if self._within(self._put, record) is _OCCUPIED:
+        if stopped or self._within(self._put, record) is _OCCUPIED:
             self.keep(record)
         if not self.awake:
             self.attend()
 
     def _put(self, record: Any) -> None:
-        put = getattr(self.target, "put_nowait", None) or self.target.put
-        put(record)
+        self.target.put_nowait(record)
         while self._items and self.reader is None:  # nobody in this process would find what went aside
             late = self._items.popleft()
             try:
-                put(late)
+                self.target.put_nowait(late)
             except queue.Full:
                 self.note_drop(late)
 
@@ -261,36 +261,24 @@ class CallersQueue(RecordQueue):
     def _get_into(self, into: deque[Any], timeout: float = 0.0) -> bool:
         """Take one record, or what tells of one that cannot be read; false if it is better to wait now."""
         try:
-            into.append(self._get(timeout))
+            into.append(self.target.get(True, timeout) if timeout else self.target.get_nowait())
         except (queue.Empty, *_GONE):
             return False
         except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
             self._unreadable += 1
             if self._failing.begins():
                 count, self._unreadable = self._unreadable, 0
-                whose = (
-                    "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
-                )
-                into.append(own_record(logging.ERROR, f"{count} log records {whose}: {error!r}"))
+                into.append(own_record(logging.ERROR, f"{count} log records {self._cannot}: {error!r}"))
             return False  # a queue that only fails must not take the whole processor
         self._failing.ends()
         return True
 
-    def _get(self, timeout: float = 0.0) -> Any:
-        if hasattr(self.target, "get_nowait"):
-            return self.target.get(True, timeout) if timeout else self.target.get_nowait()
-        # multiprocessing.SimpleQueue knows neither a time limit nor "nothing there".
-        if self.target.empty():
-            time.sleep(timeout)
-            raise queue.Empty
-        return self.target.get()
-
     def sleep(self, worker: Worker, timeout: float | None) -> None:
         bound = _LOOK_AGAIN if timeout is None else min(timeout, _LOOK_AGAIN)
-        begun = monotonic()
+        until = end_of(bound)
         # Waiting inside a queue of threads would be waiting on a lock that may be of another kind than this thread.
         if not self.crosses_processes or not self._within(self._get_into, self._first, bound):
-            worker.wait(max(0.0, bound - (monotonic() - begun)))
+            worker.wait(until - monotonic())
 
     def done(self, count: int) -> None:
         # A ValueError, where somebody else has called it as well.
@@ -313,16 +301,14 @@ class CallersQueue(RecordQueue):
             self.attend, self.reader, self.awake = nobody, None, True
             # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
             # multiprocessing did not make goes unnoticed there.
-            renew = getattr(self.target, "_reset", None) or getattr(self.target, "_after_fork", None)
-            if callable(renew) and hasattr(self.target, "_buffer"):
-                renew(after_fork=True) if renew.__name__ == "_reset" else renew()
+            if hasattr(self.target, "_reset"):
+                self.target._reset(after_fork=True)
             return
         if self._mutex is not None and self._mutex.locked():
             self._mutex.release()  # whoever had it at the fork is not in this process
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._get()
-                self.done(1)
+        while self._get_into(self._items):
+            self.done(1)
+        self._items.clear()
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:

@@ -10,19 +10,17 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
-from concurrent_log_handler.patterns._handlers import GracefulQueueHandler, level_number
-from concurrent_log_handler.patterns._listener import BatchingQueueListener
-from concurrent_log_handler.patterns._queue import RecordQueue
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ._handlers import GracefulQueueHandler, level_number
+from ._listener import BatchingQueueListener
+from ._queue import RecordQueue
 
 MIB = 1024 * 1024
 DEFAULT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -67,23 +65,20 @@ class NonBlockingFileHandler(_MakesItsQueue):
     """
     A rotating file behind a queue in one handler: the whole pattern, also declared in `dictConfig`.
 
-    In a `dictConfig` it is an entry with `"()": "concurrent_log_handler.patterns.NonBlockingFileHandler"`,
-    on every Python, and needs no further code.  A `formatter` given there goes to the file.  The listener
-    runs until `close()` or the end of the process.
+    There it is an entry with `"()": "concurrent_log_handler.patterns.NonBlockingFileHandler"`, whose `formatter`
+    goes to the file.  The listener runs until `close()` or the end of the process.
 
     Args:
         filename: The live file.
-        max_bytes: Size limit of one file, as `maxBytes` of the handler: bytes or text such as "10 MB".
+        max_bytes: Size limit of one file: bytes, or text such as "10 MB".
         backup_count: Backups kept.
-        use_gzip: Compress them.
+        use_gzip: Compress them, in the background unless `background_gzip` is given as False.
         queue_size: Number of records that may wait.
         format: Format string for the file; a formatter set later replaces it.
-        handler: A ready handler to put behind the queue, for example a timed one; then the options of the
-            file must stay as they are.
+        handler: A ready handler to put behind the queue, in place of a filename and options for the file.
         overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so is
             *critical_overflow*, *critical_level*, *block_timeout*.
-        file_options: Further keywords of `ConcurrentRotatingFileHandler`, among them `background_gzip`,
-            which is on here unless you turn it off: the listener goes on while a backup is compressed.
+        file_options: Further keywords of `ConcurrentRotatingFileHandler`.
     """
 
     def __init__(
@@ -113,14 +108,12 @@ class NonBlockingFileHandler(_MakesItsQueue):
             raise TypeError(msg)
         if handler.formatter is None:
             handler.setFormatter(logging.Formatter(format))
-        super().__init__(
-            RecordQueue(queue_size),
-            handler,
-            overflow=overflow,
-            critical_overflow=critical_overflow,
-            critical_level=critical_level,
-            block_timeout=block_timeout,
-        )
+        policies: dict[str, Any] = {
+            "overflow": overflow,
+            "critical_overflow": critical_overflow,
+            "critical_level": critical_level,
+        }
+        super().__init__(RecordQueue(queue_size), handler, block_timeout=block_timeout, **policies)
         self.target = handler
         self.listener: BatchingQueueListener = BatchingQueueListener(self.queue, handler)
         self.listener.start()
@@ -131,20 +124,15 @@ class NonBlockingFileHandler(_MakesItsQueue):
 
     def close(self) -> None:
         """Write what is queued and close the file, unless it was given as a ready handler; it opens again."""
-        self._finish()
+        # dictConfig() closes us: the listener may wait for logging's own lock, which this thread holds.
+        patience = CONFIG_PATIENCE if logging_is_locked_here() else None
+        left = self.listener.stop(patience or 30.0)
+        before = left + 1
+        while patience and 0 < left < before:
+            before, left = left, self.listener.flush(patience)
         if self._own_target:
             self.target.close()  # waits for a backup that is being compressed
         super().close()
-
-    def _finish(self) -> None:
-        if not logging_is_locked_here():
-            self.listener.stop()
-            return
-        # dictConfig() closes us: the listener may wait for logging's own lock, which this thread holds.
-        left = self.listener.stop(CONFIG_PATIENCE)
-        before = left + 1
-        while 0 < left < before:
-            before, left = left, self.listener.flush(CONFIG_PATIENCE)
 
 
 def file_handler(
@@ -160,14 +148,10 @@ def file_handler(
     if filename is None:
         msg = "a filename is needed"
         raise TypeError(msg)
-    settings: dict[str, Any] = {
-        "maxBytes": max_bytes,
-        "backupCount": backup_count,
-        "use_gzip": use_gzip,
-        "background_gzip": use_gzip,
-        **options,
-    }
-    return ConcurrentRotatingFileHandler(filename, **settings)
+    sizes: dict[str, Any] = {"maxBytes": max_bytes, "backupCount": backup_count}
+    return ConcurrentRotatingFileHandler(
+        filename, **{**sizes, "use_gzip": use_gzip, "background_gzip": use_gzip, **options}
+    )
 
 
 @dataclass(eq=False)
@@ -205,7 +189,7 @@ class _Setup:
             handler.close()
 
 
-def installed(
+def _installed(
     logger: logging.Logger | str | None, level: int | str | None, lasting: bool, wish: Any, make: Any
 ) -> _Setup:
     """
@@ -222,7 +206,8 @@ def installed(
             current.lasting = current.lasting or lasting
             return current
         # First of all: a bad argument leaves the old set-up as it is.
-        setup = _Setup(target, wish, *make(), lasting=lasting)
+        handlers, listener = make()
+        setup = _Setup(target, wish, handlers, listener, lasting=lasting)
         if current is not None and current.in_force() and not lasting:
             setup.replaced = current
         setup.put_in_place_of(current)
@@ -270,37 +255,34 @@ def setup_non_blocking_logging(
         level: Level for the logger; None leaves it.
         logger: A logger or its name; the root logger by default.
         formatter: For the file; by default `DEFAULT_FORMAT`.
-        options: Those of `NonBlockingFileHandler`: `backup_count=5`, `use_gzip=True`,
-            `queue_size=10_000`, `format`, `handler`, `overflow`, ….
+        options: Those of `NonBlockingFileHandler`.
 
     Raises:
         OSError: If the file's directory is missing.
         TypeError, ValueError: For arguments that no log file could have.
     """
-    return install_file(filename, max_bytes, level, logger, formatter, options).listener
+    return install_file(True, filename, max_bytes, level, logger, formatter, **options).listener
 
 
 def install_file(
+    lasting: bool,
     filename: str | os.PathLike[str],
     max_bytes: float | str,
     level: int | str | None,
     logger: logging.Logger | str | None,
-    formatter: logging.Formatter | None,
-    options: dict[str, Any],
-    *,
-    lasting: bool = True,
+    formatter: logging.Formatter | None = None,
+    **options: Any,
 ) -> _Setup:
-    """The work of `setup_non_blocking_logging`; *lasting* as for `installed`."""
+    """The work of `setup_non_blocking_logging`; *lasting* as for `_installed`."""
 
     def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
-        place = None if "handler" in options else filename
-        handler = NonBlockingFileHandler(place, max_bytes, **options)
+        handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
         if formatter is not None:
             handler.setFormatter(formatter)
         return [handler], handler.listener
 
-    wish = ("file", _path(filename), max_bytes, level, _alike(formatter), options)
-    return installed(logger, level, lasting, wish, make)
+    wish = ("file", os.path.abspath(filename), max_bytes, level, _alike(formatter), options)
+    return _installed(logger, level, lasting, wish, make)
 
 
 def setup_critical_and_background_logging(
@@ -317,19 +299,16 @@ def setup_critical_and_background_logging(
     """
     Write critical records at once, in the calling thread, and queue all others; returns the listener.
 
-    If both names are the same file, a critical record stands before what is still queued.
+    If both names are the same file, a critical record stands before what is still queued.  Idempotent, and
+    replaced by another set-up of the same logger, as `setup_non_blocking_logging` is.
 
     Args:
         critical_filename: File for *critical_level* and above; 100 MB each, 20 backups.
         background_filename: File for the rest; 50 MB each, 10 backups.
         critical_level: The border.
-        level: Level for the logger; None leaves it.
-        logger: A logger or its name; the root logger by default.
-        formatter: For both files; by default `DEFAULT_FORMAT`.
+        level: As for `setup_non_blocking_logging`; so are *logger* and *formatter*, for both files.
         critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
         options: Those of `NonBlockingFileHandler` for the other one.
-
-    Idempotent, and replaced by another set-up of the same logger, as `setup_non_blocking_logging` is.
     """
     apart = dict(critical_options or {})
 
@@ -343,9 +322,9 @@ def setup_critical_and_background_logging(
         background.addFilter(NonCriticalFilter(critical_level))
         return [critical, background], background.listener
 
-    names = (_path(critical_filename), _path(background_filename))
+    names = os.path.abspath(critical_filename), os.path.abspath(background_filename)
     wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
-    return installed(logger, level, True, wish, make).listener
+    return _installed(logger, level, True, wish, make).listener
 
 
 @contextmanager
@@ -356,10 +335,8 @@ def managed_listener(
     A listener that runs for the length of a `with` block; stopping never hides the block's own exception.
 
     Args:
-        queue: As for `BatchingQueueListener`.
-        handlers: As there.
+        queue: As for `BatchingQueueListener`; so are *handlers* and *options*.
         timeout: Seconds that stopping may take.
-        options: Further keywords of `BatchingQueueListener`.
     """
     listener = BatchingQueueListener(queue, *handlers, **options)
     listener.start()
@@ -376,10 +353,6 @@ def _alike(formatter: logging.Formatter | None) -> Any:
     parts = dict(vars(formatter))
     style = parts.pop("_style", None)
     return type(formatter), parts, type(style), vars(style) if hasattr(style, "__dict__") else style
-
-
-def _path(filename: str | os.PathLike[str]) -> Path:
-    return Path(os.path.abspath(filename))
 
 
 @in_child

@@ -1,4 +1,4 @@
-"""What every room here shares: a line on stderr, a count, a patient step, and a thread with the bell that wakes it."""
+"""What every room here shares: a line on stderr, a count, a wait, and a thread with the bell that wakes it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: The log tells of dropped records, and stderr of one and the same trouble, at most this often, in seconds.
 TELL_EVERY = 1.0
@@ -35,7 +33,6 @@ class Counter:
         self.set(value)
 
     def set(self, value: int) -> None:
-        """Begin again from *value*."""
         # next() of it is one step; `+= 1` is several, and a thread may lose its turn between them.
         self._count = itertools.count(value)
 
@@ -47,10 +44,10 @@ class Counter:
         return int(repr(self._count)[len("count(") : -1])
 
 
-def counted(counter: str, doc: str) -> Any:
-    """The number in the attribute *counter*, as a property that may be set."""
+def counted(name: str, doc: str) -> Any:
+    """A property that is the value of the `Counter` called *name*, and may be set."""
     return property(
-        lambda self: getattr(self, counter).value(), lambda self, v: getattr(self, counter).set(v), doc=doc
+        lambda self: getattr(self, name).value(), lambda self, n: getattr(self, name).set(n), doc=doc
     )
 
 
@@ -71,21 +68,41 @@ class Streak:
         self.on = False
 
     def complain(self, text: str) -> None:
-        """Tell of it on stderr, if it is to be told of."""
+        """Note that it has come, and tell of it on stderr."""
         if self.begins():
             complain(text)
 
 
+def end_of(timeout: float | None) -> float:
+    """When *timeout* seconds from now are over; None never ends."""
+    return float("inf") if timeout is None else monotonic() + timeout
+
+
 def patiently(step: Callable[[], Any], refusal: type[Exception], timeout: float | None) -> Any:
     """Repeat *step* as long as it raises *refusal*, at most for *timeout* seconds."""
-    deadline = None if timeout is None else monotonic() + timeout
+    deadline = end_of(timeout)
     while True:
         try:
             return step()
         except refusal:
-            if deadline is not None and monotonic() >= deadline:
+            if monotonic() >= deadline:
                 raise
         time.sleep(0.001)
+
+
+def wait_until(
+    done: Callable[[], Any], timeout: float | None, progress: Callable[[], Any] = bool, pause: float = 0.0005
+) -> bool:
+    """Look until it is *done*; false after *timeout* seconds in which *progress* stayed the same."""
+    seen, since = progress(), monotonic()
+    while not done():
+        now = progress()
+        if now != seen:
+            seen, since = now, monotonic()
+        elif timeout is not None and monotonic() - since >= timeout:
+            return False
+        time.sleep(pause)
+    return True
 
 
 def threads_are_greenlets() -> bool:
@@ -137,19 +154,17 @@ class Worker:
         while self._parked:
             self.wait(None)
 
-    def join(self, deadline: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
-        """Ring until the thread has ended, or is not *wanted* to any more; false if the *deadline* comes first."""
-        thread, pause = self._thread, 0.0005
-        # No join() of the thread's own, which may be of another kind than this one.
-        while thread is not None and thread.is_alive() and not self._parked and wanted():
-            if thread is threading.current_thread():
-                break
-            if deadline is not None and monotonic() >= deadline:
-                return False
+    def join(self, timeout: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Ring until the thread has ended, or is not *wanted* to any more; false after *timeout* seconds."""
+
+        def ended() -> bool:
             self.ring()
-            time.sleep(pause)
-            pause = min(2 * pause, 0.01)
-        return True
+            # No join() of the thread's own, which may be of another kind than this one.
+            thread = self._thread
+            alive = thread is not None and thread.is_alive() and not self._parked
+            return not alive or not wanted() or thread is threading.current_thread()
+
+        return wait_until(ended, timeout, pause=0.002)
 
     def ring(self) -> None:
         """Wake the thread.  Waits for nothing, so that a signal handler may call it."""
@@ -159,11 +174,12 @@ class Worker:
 
     def wait(self, timeout: float | None) -> bool:
         """In the thread: sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
-        until = None if timeout is None else monotonic() + timeout
+        until = end_of(timeout)
         while True:
-            left = -1.0 if until is None else max(0.0, until - monotonic())
+            left = max(0.0, until - monotonic())
             # A thread of eventlet's pool rings in vain: look again.
-            if self._bell.acquire(timeout=1.0 if self.green and not 0 <= left <= 1 else left):
+            bound = 1.0 if self.green else threading.TIMEOUT_MAX
+            if self._bell.acquire(timeout=min(left, bound)):
                 return True
-            if until is not None and monotonic() >= until:
+            if monotonic() >= until:
                 return False

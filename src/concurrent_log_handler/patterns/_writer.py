@@ -1,7 +1,7 @@
 """Writing what was queued: one thread at a time, handler by handler; a failing one costs itself and nobody else.
 
-It owns the turn to write, the records that are out of the queue and not written yet, and the errors of
-handlers.  In which thread that happens, and when, is `_listener`'s; order on disk and rotation, the handlers'.
+It owns the turn to write, what is out of the queue and not written yet, and the errors of handlers.  In which thread
+that happens, and when, is `_listener`'s.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import logging.handlers
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concurrent_log_handler._clock import monotonic
-from concurrent_log_handler.patterns._queue import queue_of
-from concurrent_log_handler.patterns._worker import Streak, complain, threads_are_greenlets
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+from ._queue import queue_of
+from ._worker import Streak, complain, end_of, threads_are_greenlets, wait_until
 
-    Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
-    Note = Callable[[logging.LogRecord], bool]
-
+Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
+Note = Callable[[logging.LogRecord], bool]
 # Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
 # is what another thread may have to wait for its turn.
 _BATCH = 200
@@ -57,14 +55,10 @@ class QueueWriter(logging.handlers.QueueListener):
         #: The thread that writes, if there is one: `setdefault` takes the turn in one step.
         self._turn: dict[str, int] = {}
         self._waiting: set[int] = set()
-        self._turns_taken = 0
-        #: A thread that could not wait any longer has left its record in the queue.
-        self._left_behind = False
-        self._hangs = False
         # What is to be shared out, and the tasks that are left; replaced as one, so that an interrupt
         # finds each record here or there.
         self._hand = deque(), []
-        self._taken = self._owed = 0
+        self._steps = 0  # that anybody got on by
         self._suspect: logging.LogRecord | None = None  # at which a handler exited, or a signal handler did
 
     def _mine(self) -> bool:
@@ -79,10 +73,9 @@ class QueueWriter(logging.handlers.QueueListener):
         """
         if self._mine():
             return step()
-        me = threading.get_ident()
         try:
             try:
-                return step() if self._wait_for_turn(me, patience) else None
+                return step() if self._wait_for_turn(threading.get_ident(), patience) else None
             finally:
                 self._give_turn_back()
         finally:
@@ -90,32 +83,29 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _give_turn_back(self) -> None:
         if self._mine():
-            self._turns_taken += 1
+            self._steps += 1
             self._turn.pop("writes", None)
 
     def _wait_for_turn(self, me: int, patience: float | None) -> bool:
-        limit = (0.0 if self._hangs else _HANGS) if patience is None else patience
-        progress, since = self._progress(), monotonic()
+        def taken() -> bool:
+            return self._turn.setdefault("writes", me) == me
+
         try:
             if self._waiting:
                 time.sleep(0.001)  # whoever has just written lets the others go first
-            while self._turn.setdefault("writes", me) != me:
-                self._waiting.add(me)
-                if patience is None and progress != self._progress():
-                    limit, progress, since = _HANGS, self._progress(), monotonic()
-                if monotonic() - since >= limit:
-                    self._hangs = self._hangs or patience is None  # waited for only once
-                    return False
-                time.sleep(0.0005)
+            if taken():
+                return True
+            self._waiting.add(me)
+            return (
+                wait_until(taken, _HANGS, self._progress) if patience is None else wait_until(taken, patience)
+            )
         except AssertionError:  # inside the hub of greenlets nobody may wait
             return False
         finally:
             self._waiting.discard(me)
-        self._hangs = False
-        return True
 
-    def _progress(self) -> tuple[int, int, int]:
-        return self._turns_taken, self._taken, self._in_hand()
+    def _progress(self) -> tuple[int, int]:
+        return self._steps, self._in_hand()
 
     def _in_hand(self) -> int:
         """Number of records that are out of the queue and not written yet."""
@@ -126,13 +116,11 @@ class QueueWriter(logging.handlers.QueueListener):
         """In turn: finish what was interrupted, take at most one batch and write it; returns its size."""
         self._finish()
         batch = self._hand[0]
-        try:
-            self._queue.take(_BATCH, batch)
-        finally:
-            size = len(batch)
-            self._taken += size
-            self._owed += size
+        self._queue.take(_BATCH, batch)
+        size = len(batch)
+        self._steps += 1
         self._finish()
+        self._queue.done(size)
         return size
 
     def _finish(self) -> None:
@@ -141,87 +129,52 @@ class QueueWriter(logging.handlers.QueueListener):
             tasks = [*tasks, *self._shared_out(taken)]
             self._hand = deque(), tasks
         while tasks:
-            handler, records = tasks[0]
-            try:
-                self._give(handler, records)
-            except Exception as error:  # noqa: BLE001 - not even reporting worked; those behind it still have to be written
-                self._complain_of(error)
-                if records:
-                    records.popleft()
-                    continue
+            self._give(*tasks[0])
             del tasks[0]
-        if self._owed:
-            owed, self._owed = self._owed, 0
-            self._queue.done(owed)
 
-    def _write_here(self, deadline: float | None = None) -> None:
-        """See that what is queued at this moment is written, and that drops are told of, in this thread."""
-        if self._mine():
-            return  # interrupted by us: it looks into the queue again
-        for patience in (None, 0.0):
-            while self._in_turn(lambda: self._write_due(deadline), patience) is not None:
-                if not self._left_behind or (deadline is not None and monotonic() >= deadline):
-                    self._tell_of_drops(at_once=True)
-                    return
-            # Whoever writes now sees what is left behind when it is done, or was done before it was said.
-            self._left_behind = True
-
-    def _write_due(self, deadline: float | None = None) -> bool:
-        """In turn: write what is queued at this moment, and what others have left behind meanwhile."""
+    def _write_due(self, deadline: float = end_of(None)) -> bool:
+        """In turn: write what is queued at this moment, at most until the *deadline*."""
         queue, quiet_since = self._queue, monotonic()
         due = queue.depth()
-        self._left_behind = False
-        while True:
+        while monotonic() < deadline:
             wrote = self._write_some()
             if wrote:
                 quiet_since = monotonic()
                 due = None if due is None else due - wrote
-            if deadline is not None and monotonic() >= deadline:
-                self._left_behind = True
-                return True
-            if wrote and (due is None or due > 0 or self._left_behind):
+            if wrote and (due is None or due > 0):
                 continue
-            # What was put into a queue between processes comes out of it a little later.
-            # One that was killed may have counted a record that never comes.
+            # What was put into a queue between processes comes out of it a little later, or never: a process
+            # that was killed may have counted it.
             if not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS:
-                return True
+                break
             time.sleep(0.001)
+        return True
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Give one record to the handlers, in this thread; if another one hangs in a write, it has to follow."""
+        """Give one record to the handlers, in this thread."""
+        for task in self._tasks([self.prepare(record)]):
+            self._give(*task)
 
-        def give() -> bool:
-            for task in self._tasks([self.prepare(record)]):
-                self._give(*task)
-            return True
+    def after_queued(self, step: Callable[[], Any]) -> Any:
+        """Write what is queued at this moment, then return `(step(),)`; None if another thread hangs in a write."""
 
-        if self.after_queued(give) is None:
-            self._queue.keep(record)
-            self._write_here()
-
-    def after_queued(self, step: Callable[[], bool]) -> bool | None:
-        """Write what is queued at this moment, then return `step()`; None if another thread hangs in a write."""
-
-        def write() -> bool:
+        def write() -> tuple[Any]:
             if self._queue.crosses_processes:
                 self._finish()  # the rest is not for this thread
             else:
                 self._write_due()
-            return step()
+            return (step(),)
 
-        return step() if self._mine() else self._in_turn(write)
+        return (step(),) if self._mine() else self._in_turn(write)
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
         batch = [record for record in taken if record is not None]
-        if type(self).handle is not QueueWriter.handle or "handle" in self.__dict__:
+        kind = type(self)
+        if (
+            kind.handle is not QueueWriter.handle
+            or kind.prepare is not logging.handlers.QueueListener.prepare
+        ):
             return [(None, deque(batch))]  # a subclass has its own idea of one record
-        if type(self).prepare is not logging.handlers.QueueListener.prepare:
-            raw, batch = batch, []
-            for record in raw:
-                try:
-                    batch.append(self.prepare(record))
-                except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-                    self._failed(None, record, error)
         return self._tasks(batch)
 
     def _tasks(self, batch: Sequence[Any]) -> list[Task]:
@@ -293,16 +246,12 @@ class QueueWriter(logging.handlers.QueueListener):
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
         if self._queue.untold_since is not None and (at_once or not self._queue.untold_for()):
-            self._in_turn(self._tell)
+            self._in_turn(lambda: self._queue.report_drops(self._tell))
 
-    def _tell(self) -> None:
-        def give(told: logging.LogRecord) -> None:
-            taken = [self._give(handler, records) for handler, records in self._tasks([told])]
-            if True not in taken:
-                complain(f"concurrent_log_handler: {told.getMessage()}")
-
-        if self._queue.untold_since is not None:
-            self._queue.report_drops(give)
+    def _tell(self, told: logging.LogRecord) -> None:
+        # All of them, not any(): each gets it.
+        if True not in [self._give(handler, records) for handler, records in self._tasks([told])]:
+            complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
 def report(handler: logging.Handler, record: logging.LogRecord, streak: Streak) -> None:
