@@ -40,16 +40,16 @@ _given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
-def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
+def finish_all(timeout: float = _EXIT_TIMEOUT, between_processes: bool = False) -> None:
     """
     Stop every listener of this process that runs, has a thread or has records, though it was never started.
 
     The interpreter's end would catch a thread, a daemon, with whatever lock it has, logging's own perhaps.
     """
     notice_fork()
-    readers = {(each, each.reader) for each in all_queues() if each.reader is not None}
-    busy = {reader for each, reader in readers if each.depth() or reader.left() or reader.has_thread}
-    to_stop = {*running, *busy} - _given_up
+    read = [each for each in all_queues() if each.reader and each.crosses_processes >= between_processes]
+    to_stop = {each.reader for each in read if each.depth() or each.reader.left() or each.reader.has_thread}
+    to_stop = (to_stop if between_processes else to_stop | running) - _given_up
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -86,19 +86,20 @@ def _utils() -> list[Any]:
 def _hook(util: Any) -> None:
     known = _hooks.get(util.__name__)
     if known is None or not known.still_active():
-        # Before multiprocessing closes its queues, whose finalizers have 10 and -5.
-        util.Finalize(None, _tell_of_last_drops, exitpriority=20)
+        # Before multiprocessing closes its queues, whose finalizers have 10 and -5, with all that is on its way.
+        util.Finalize(None, _finish_between_processes, exitpriority=20)
         # The lowest priority runs last, after whatever still logs.
         _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=-100)
 
 
 def _end_child(**_: Any) -> None:
+    _finish_between_processes()
     finish_all()
-    _tell_of_last_drops()
 
 
-def _tell_of_last_drops() -> None:
-    """In a process that only puts records into a queue: what was dropped since the last report."""
+def _finish_between_processes() -> None:
+    """Write what came from other processes, and tell those that read here of what was dropped since the last report."""
+    finish_all(between_processes=True)
     for owed in list(owing):
         if owed.reader is None:
             with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
