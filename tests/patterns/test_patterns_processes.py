@@ -262,6 +262,26 @@ def test_exit_writes_everything_also_what_is_logged_at_exit(tmp_path: Path) -> N
     assert numbers(chain(tmp_path)) == once(2000) + once(5, 5000) + once(5, 6000) + once(5, 7000)
 
 
+def test_exit_writes_what_is_on_its_way_in_a_queue_between_processes(tmp_path: Path) -> None:
+    """multiprocessing closes its queues at the exit, with all that nobody has read by then."""
+    run_program(
+        """
+        import logging
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import *
+        import multiprocessing
+        records = multiprocessing.Queue(100)
+        logging.getLogger().addHandler(FastQueueHandler(records))
+        BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log")).start()
+        for number in range(90):
+            logging.error("number %d", number)
+        """,
+        tmp_path,
+    )
+
+    assert numbers(chain(tmp_path)) == once(90)
+
+
 def test_first_record_ever_at_exit(tmp_path: Path) -> None:
     """No thread can be started any more from Python 3.12 on."""
     run_program(
@@ -425,7 +445,7 @@ def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
 # CPython itself, untold of the fork, does not survive one while another thread waits for its lock.
 FORK_IN_C = """
         import ctypes
-        from concurrent_log_handler.patterns._queue import Worker
+        from concurrent_log_handler.patterns._worker import Worker
         def asleep():
             frame = sys._current_frames().get(listener._place["thread"]._thread.ident) if listener.has_thread else None
             return frame is not None and frame.f_code is Worker.wait.__code__

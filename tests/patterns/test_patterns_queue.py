@@ -24,7 +24,7 @@ from concurrent_log_handler.patterns import (
     RecordQueue,
     RobustQueueListener,
 )
-from concurrent_log_handler.patterns._queue import Counter
+from concurrent_log_handler.patterns._worker import Counter
 from patterns_support import SECONDS, Gate, Keep, a_record, chain, run_program
 
 QUEUES = [RecordQueue, queue.Queue, lambda _: queue.SimpleQueue(), multiprocessing.Queue]
@@ -580,6 +580,46 @@ def test_signal_handler_that_logs_into_the_queue_it_interrupts(make, stopped: bo
     assert handler.dropped_count == 0
     assert gate.texts.count("main") == written
     assert gate.texts.count("signal") == len(fired)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="POSIX signals")
+@pytest.mark.parametrize("make", QUEUES[:2], ids=QUEUE_NAMES[:2])
+@pytest.mark.parametrize("falls_back", [True, False])
+def test_signal_handler_does_not_wait_for_room_that_the_code_it_interrupts_holds_up(
+    make, falls_back: bool
+) -> None:
+    """The main thread is inside the file, on its own account; the listener waits for the lock of that file."""
+
+    class Interrupted(Keep):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if record.getMessage() == "queued":
+                about_to_wait.set()
+            return True
+
+        def emit(self, record: logging.LogRecord) -> None:
+            super().emit(record)
+            if record.getMessage() == "direct":
+                listener.start()
+                assert about_to_wait.wait(SECONDS)
+                signal.raise_signal(signal.SIGALRM)
+
+    def on_alarm(*_) -> None:
+        for number in range(10):
+            handler.handle(a_record(f"signal {number}"))
+
+    about_to_wait, kept, records = threading.Event(), Interrupted(), make(3)
+    handler = GracefulQueueHandler(records, kept if falls_back else None, overflow="block")
+    listener = BatchingQueueListener(records, kept)
+    handler.handle(a_record("queued"))
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        kept.handle(a_record("direct"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert listener.stop(SECONDS) == 0
+    assert (handler.rescued_count, handler.dropped_count) == ((7, 0) if falls_back else (0, 7))
+    assert sum(text.startswith("signal ") for text in kept.texts) == 10 - handler.dropped_count
 
 
 def test_signal_handler_logs_while_the_callers_queue_is_locked_by_the_same_thread() -> None:

@@ -19,9 +19,14 @@ CONFIG_PATIENCE = 1.0
 logging_lock: Any = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - what its own fork hook takes, too
 
 
+def is_mine(lock: Any) -> bool:
+    """Tell whether the calling thread has *lock*, re-entrant, of threads or of greenlets; None is nobody's."""
+    return lock is not None and bool(lock._is_owned())
+
+
 def logging_is_locked_here() -> bool:
     """Tell whether the calling thread holds the lock of the `logging` module, as `dictConfig` does."""
-    return bool(logging_lock._is_owned())
+    return is_mine(logging_lock)
 
 
 class ThreadLock:

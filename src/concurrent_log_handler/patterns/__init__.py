@@ -4,26 +4,21 @@ The application's threads put records into a bounded queue, and one thread per p
 Only names are gathered here; each room behind them owns one concern.
 """
 
-from concurrent_log_handler.patterns._handlers import (
+from ._exit import GracefulLoggingShutdown
+from ._handlers import FastQueueHandler, GracefulQueueHandler, MonitoredQueueHandler, QueueFigures
+from ._listener import BatchingQueueListener, RobustQueueListener
+from ._queue import RecordQueue
+from ._setup import (
+    DEFAULT_FORMAT,
     CriticalityFilter,
     CriticalOnlyFilter,
-    FastQueueHandler,
-    GracefulQueueHandler,
-    MonitoredQueueHandler,
-    NonCriticalFilter,
-    QueueFigures,
-)
-from concurrent_log_handler.patterns._listener import BatchingQueueListener, RobustQueueListener
-from concurrent_log_handler.patterns._queue import RecordQueue
-from concurrent_log_handler.patterns._setup import (
-    DEFAULT_FORMAT,
     NonBlockingFileHandler,
+    NonCriticalFilter,
     managed_listener,
     setup_critical_and_background_logging,
     setup_non_blocking_logging,
 )
-from concurrent_log_handler.patterns._shutdown import GracefulLoggingShutdown
-from concurrent_log_handler.patterns._web import django_logging, logging_lifespan, setup_flask_logging
+from ._web import django_logging, logging_lifespan, setup_flask_logging
 
 __all__ = [
     "DEFAULT_FORMAT",

@@ -1,49 +1,55 @@
-"""What becomes of the listeners at a fork and at the end of the process.
+"""The end of the process: what is queued is written, whether it ends by itself, as a forked child, or by a signal.
 
-At the end each is stopped, within a bound and before `logging.shutdown()`; a forked child has none of
-its parent's threads, so its listeners begin afresh.  How a listener stops and begins is `_listener`'s.
+Also what a fork leaves in the child.  How a listener stops and begins afresh is `_listener`'s.
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
+import itertools
 import logging
+import os
+import queue
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
-from concurrent_log_handler.patterns._queue import (
-    RecordQueue,
-    all_queues,
-    complain,
-    in_child,
-    monotonic,
-    notice_fork,
-)
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import in_child, notice_fork
+
+from ._queue import RecordQueue, all_queues
+from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until
 
 _EXIT_TIMEOUT = 30.0
 # Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
 _LAST_WORDS = 1.0
+# Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
+_STALLED = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 #: Listeners that run, kept alive though nobody else may know them.
 running: set[Any] = set()
-#: Queues into which only this process's end, or a later record, puts what was dropped: no handler may be left by then.
+#: Queues that another process reads, into which records were dropped here: no handler may be left at the end.
 owing: set[RecordQueue] = set()
 _given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
-def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
+def finish_all(timeout: float = _EXIT_TIMEOUT, between_processes: bool = False) -> None:
     """
-    Stop every listener of this process, also one that was never started but has records waiting or in hand.
+    Stop every listener of this process that runs, has a thread or has records, though it was never started.
 
-    And wait for a thread that a stop has left behind: the interpreter's end would catch it, a daemon, with
-    whatever lock it has, logging's own perhaps.
+    The interpreter's end would catch a thread, a daemon, with whatever lock it has, logging's own perhaps.
     """
     notice_fork()
-    readers = {(each, each.reader) for each in all_queues() if each.reader is not None}
-    busy = {reader for each, reader in readers if each.depth() or reader.left() or reader.has_thread}
-    to_stop = {*running, *busy} - _given_up
+    read = [each for each in all_queues() if each.reader and each.crosses_processes >= between_processes]
+    to_stop = {each.reader for each in read if each.depth() or each.reader.left() or each.reader.has_thread}
+    to_stop = (to_stop if between_processes else to_stop | running) - _given_up
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -60,19 +66,11 @@ def finish_all(timeout: float = _EXIT_TIMEOUT) -> None:
 
 def _let_exit_pass(handler: logging.Handler) -> None:
     """`logging.shutdown()` would wait without end for the lock of a handler that hangs."""
-    if handler.lock is None:
-        return
-    if handler.lock.acquire(False):
+    if handler.lock is not None and handler.lock.acquire(False):
         handler.lock.release()
-        return
-    handler.createLock()
-    handler.__dict__.update(flush=_nothing, close=_nothing)
-
-
-def _nothing() -> None: ...
-
-
-# --- children -------------------------------------------------------------------------------------
+    elif handler.lock is not None:
+        handler.createLock()
+        handler.__dict__.update(flush=lambda: None, close=lambda: None)
 
 
 def hook_exit_of_children() -> None:
@@ -88,26 +86,29 @@ def _utils() -> list[Any]:
 def _hook(util: Any) -> None:
     known = _hooks.get(util.__name__)
     if known is None or not known.still_active():
-        # Before multiprocessing closes its queues, whose finalizers have 10 and -5.
-        util.Finalize(None, _tell_of_last_drops, exitpriority=20)
+        # Before multiprocessing closes its queues, whose finalizers have 10 and -5, with all that is on its way.
+        util.Finalize(None, _finish_between_processes, exitpriority=20)
         # The lowest priority runs last, after whatever still logs.
         _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=-100)
 
 
 def _end_child(**_: Any) -> None:
-    try:
-        _tell_of_last_drops()
-    finally:
-        finish_all()
+    _finish_between_processes()
+    finish_all()
 
 
-def _tell_of_last_drops() -> None:
-    """In a process that only puts records into a queue: what was dropped since the last report."""
-    while owing:
-        owed = owing.pop()
-        if owed.reader is None and owed.untold_since is not None:
+def _finish_between_processes() -> None:
+    """Write what came from other processes, and tell those that read here of what was dropped since the last report."""
+    finish_all(between_processes=True)
+    for owed in list(owing):
+        if owed.reader is None:
             with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-                owed.report_to_reader(_LAST_WORDS)
+                tell_reader(owed, _LAST_WORDS)
+
+
+def tell_reader(queued: RecordQueue, patience: float) -> None:
+    """Send what tells of dropped records to the process that reads *queued*, within *patience* seconds."""
+    queued.report_drops(lambda told: patiently(lambda: queued.put_nowait(told), queue.Full, patience))
 
 
 @in_child
@@ -123,18 +124,159 @@ def _begin_anew() -> None:
             with contextlib.suppress(Exception):
                 reader.after_fork(parent_reads)
     with contextlib.suppress(Exception):
-        _hook_end_of_this_child()
-
-
-def _hook_end_of_this_child() -> None:
-    for util in _utils():
-        # Such a child drops all finalizers when it begins, also one made in a hook like this.
-        util.register_after_fork(util, _hook)
-    # A child of Celery's pool that is replaced ends by os._exit, and tells only those who listen to Celery.
-    shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
-    if shutdown is not None:
-        shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
+        for util in _utils():
+            # Such a child drops all finalizers when it begins, also one made in a hook like this.
+            util.register_after_fork(util, _hook)
+        # A child of Celery's pool that is replaced ends by os._exit, and tells only those who listen to Celery.
+        shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+        if shutdown is not None:
+            shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
 
 
 # Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.
 atexit.register(finish_all)
+
+
+class GracefulLoggingShutdown:
+    """
+    Writes what is queued when SIGTERM or SIGINT comes, then lets the signal do what it would have done.
+
+    From the signal on, records are written by the thread that logs them.  Then:
+
+    - where a Python handler was installed before, it is called, and if it returns, so does this one;
+    - where the default was in place, the process dies by that signal (process 1 of a container, which no
+      such signal ends, exits with 128 + its number);
+    - a signal that was ignored stays ignored, and one whose handler is not Python's is left alone.
+
+    A second signal meanwhile ends the process at once.  A forked child writes what it queued itself.
+    Outside the main thread, where Python allows no signal handlers, `installed` is False.
+
+    Args:
+        listener: Any object with a `queue` and a `stop()`, best one of this module's.
+        timeout: Seconds that writing may take; None has no bound.
+        signals: Which signals.
+    """
+
+    def __init__(self, listener: Any, timeout: float | None = 30, signals: Iterable[int] = _SIGNALS) -> None:
+        self.listener, self.timeout, self.signals = listener, timeout, tuple(signals)
+        #: Dispositions as they were found, by signal number.
+        self.previous: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
+        self.setup_signal_handlers()
+
+    @property
+    def installed(self) -> bool:
+        """At least one signal comes here."""
+        return bool(self.previous)
+
+    def setup_signal_handlers(self) -> None:
+        """Take the signals over; does nothing outside the main thread or the second time."""
+        for number in self.signals:
+            before = signal.getsignal(number)
+            if before is None or before in (signal.SIG_IGN, self.signal_handler):
+                continue
+            try:
+                signal.signal(number, self.signal_handler)
+            except ValueError:  # not the main thread, or not the main interpreter
+                return
+            self.previous[number] = before
+
+    def restore(self) -> None:
+        """Give the signals back, unless somebody else has taken them over since."""
+        for number, before in list(self.previous.items()):
+            if signal.getsignal(number) == self.signal_handler:
+                signal.signal(number, before)
+            del self.previous[number]
+
+    def signal_handler(self, signum: int, frame: FrameType | None) -> None:
+        """Drain, then do what the signal would have done without us."""
+        before = self.previous.get(signum, signal.SIG_DFL)
+        mine = [number for number in self.previous if signal.getsignal(number) == self.signal_handler]
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        drained = _Drain(self.listener, self.timeout, None if callable(before) else signum).run()
+        if callable(before):
+            for number in mine:
+                signal.signal(number, self.previous.get(number, signal.SIG_DFL))
+            before(signum, frame)
+        elif drained:
+            _die_by(signum)
+
+
+class _Drain:
+    """
+    One run of `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
+
+    So it takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the
+    interrupted code has the lock it needs, the handler returns, the code goes on, and the thread ends the
+    process by *kill_by*.  Among greenlets nobody may wait here: the handler writes by itself, or returns likewise.
+    """
+
+    def __init__(self, listener: Any, timeout: float | None, kill_by: int | None) -> None:
+        self.listener, self.timeout, self.kill_by = listener, timeout, kill_by
+        self.ours = hasattr(listener, "stop_without_waiting")
+        self.deadline = end_of(timeout)
+        # The thread takes a number when it is done, the signal handler when it gives up: the second one acts.
+        self.numbers = itertools.count()
+        self.finished, self.fewest = False, sys.maxsize
+
+    def run(self) -> bool:
+        """Wait for the end; False if that cannot come before the interrupted code goes on."""
+        alone = threads_are_greenlets()
+        if alone and self.ours and self.listener.stop_without_waiting(self._time_left()):
+            return True
+        waits = not alone and not (self.ours and self.listener.busy_here())
+        try:
+            # threading.Thread.start() takes locks that the interrupted code may have.
+            _thread.start_new_thread(self._stop, ())
+        except RuntimeError:  # the interpreter is shutting down, or has no threads
+            if waits:
+                self._stop()
+            return True
+        if waits and wait_until(self._is_over, _STALLED, self._fewest, 0.01):
+            self._complain()
+            return True
+        return next(self.numbers) == 1
+
+    def _is_over(self) -> bool:
+        return self.finished or self._time_left() == 0
+
+    def _fewest(self) -> int:
+        self.fewest = min(self.fewest, self._left())
+        return self.fewest
+
+    def _left(self) -> int:
+        try:
+            return int(self.listener.left() if self.ours else self.listener.queue.qsize())
+        except (NotImplementedError, AttributeError, OSError):
+            return 0
+
+    def _time_left(self) -> float | None:
+        return None if self.timeout is None else max(0.0, self.deadline - monotonic())
+
+    def _stop(self) -> None:
+        try:
+            if self.ours:
+                self.listener.stop(self._time_left())
+            else:
+                # The standard library's stop() wants room in the queue for its end mark.
+                patiently(self.listener.stop, queue.Full, self._time_left())
+        except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
+            complain(f"log listener did not stop: {error!r}")
+        self.finished = True
+        if next(self.numbers) == 1 and self.kill_by is not None:
+            self._complain()
+            _die_by(self.kill_by)
+
+    def _complain(self) -> None:
+        left = self._left() if self._time_left() == 0 else 0
+        if left:
+            complain(f"log queue not written within {self.timeout:g} s: {left} records are left")
+
+
+def _die_by(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+    # Still here: process 1 of a container, which the kernel lets no default disposition end.
+    try:
+        time.sleep(0.1)
+    finally:
+        os._exit(128 + signum)

@@ -1,7 +1,6 @@
 """The end of the queue at which the application logs: freeze a record, put it in, and decide what happens without room.
 
-Nothing here opens a file or waits for one, except where the caller chose a synchronous write or to wait
-for room.  Who reads the queue, and when, is `_listener`'s.
+Nothing here waits for a file, except where the caller chose that.  Who reads the queue, and when, is `_listener`'s.
 """
 
 from __future__ import annotations
@@ -9,41 +8,27 @@ from __future__ import annotations
 import copy
 import logging
 import logging.handlers
-import os
 import pickle
 import queue as queue_module
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concurrent_log_handler._afterwards import is_written
-from concurrent_log_handler.patterns._exit import hook_exit_of_children, owing
-from concurrent_log_handler.patterns._queue import (
-    LOGGER_NAME,
-    Counter,
-    RecordQueue,
-    Streak,
-    Worker,
-    complain,
-    home,
-    monotonic,
-    notice_fork,
-    patiently,
-    queue_of,
-    threads_work,
-)
-from concurrent_log_handler.patterns._writer import errors_noted, filters_itself, report
+from concurrent_log_handler._forks import home, notice_fork, threads_work
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ._exit import hook_exit_of_children, owing, tell_reader
+from ._queue import LOGGER_NAME, queue_of
+from ._worker import Counter, Streak, Worker, counted, patiently
+from ._writer import errors_noted, filters_itself, report
 
 _POLICIES = ("drop", "fallback", "block")
 _new = object.__new__
 _NO_FORMATTER = logging.Formatter()
 _logger = logging.getLogger(LOGGER_NAME)
-_MONITOR = "log queue monitor"
 
 
 class FastQueueHandler(logging.handlers.QueueHandler):
@@ -55,20 +40,15 @@ class FastQueueHandler(logging.handlers.QueueHandler):
     `exc_info` stays with the record, so that the formatter of the file renders it; for a queue between
     processes it becomes text, and values that cannot be pickled become their `repr`.  No lock is taken.
 
-    When the queue is full the record is dropped and counted, and the log itself says so.
-
-    Args:
-        queue: As for `BatchingQueueListener`, which reads it.
+    When the queue, one as for `BatchingQueueListener`, is full, the record is dropped and counted, and the
+    log itself says so.
     """
 
     def __init__(self, queue: Any) -> None:
         super().__init__(queue)
-        #: The listener that belongs to this handler; 3.12's `dictConfig` sets it.
-        self.listener: Any = None
+        self.listener: Any = None  # 3.12's `dictConfig` sets it
         self._queue = queue_of(queue)
-        self._put: Callable[[Any], None] = self._queue.put_nowait
-        if isinstance(self._queue, RecordQueue) and type(self._queue).put_nowait is RecordQueue.put_nowait:
-            self._put = self._queue.add  # `emit` looks for forks itself
+        self._put = self._queue.add
         self._pickled = self._queue.crosses_processes
         if self._pickled:
             hook_exit_of_children()
@@ -76,14 +56,9 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._dropped = Counter()
         self._failing = Streak()
 
-    @property
-    def dropped_count(self) -> int:
-        """Number of records of this handler that nobody wrote.  May be set."""
-        return self._dropped.value()
-
-    @dropped_count.setter
-    def dropped_count(self, value: int) -> None:
-        self._dropped.set(value)
+    dropped_count: int = counted(
+        "_dropped", "Number of records of this handler that nobody wrote.  May be set."
+    )
 
     def handle(self, record: logging.LogRecord) -> Any:
         if self.filters or self._filters_itself:
@@ -103,15 +78,8 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)
 
-    # --- freezing ---------------------------------------------------------------------------------
-
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """
-        A copy of *record* that no later change of the caller's reaches.
-
-        As with the standard library's, `message` is set and `args` is None.  A formatter of this handler's
-        own makes the message, with traceback and stack.
-        """
+        """A copy of *record* that no later change reaches; as the standard library's, `message` set, `args` None."""
         if type(record) is logging.LogRecord:
             # A third of what copy.copy() takes, and half of filling an empty dictionary.
             frozen = _new(logging.LogRecord)
@@ -121,19 +89,16 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         message = frozen.msg
         if self.formatter is not None:
             frozen.msg = frozen.message = self.format(record)
-            frozen.args = frozen.exc_info = frozen.exc_text = frozen.stack_info = None
+            frozen.exc_info = frozen.exc_text = frozen.stack_info = None
+        elif frozen.args:
+            frozen.msg = frozen.message = frozen.getMessage()
         elif isinstance(message, str):
-            if frozen.args:
-                frozen.msg = frozen.getMessage()
-            frozen.message = frozen.msg
-            frozen.args = None
+            frozen.message = message
         else:
             frozen.message = frozen.getMessage()
             if isinstance(message, dict):
                 frozen.msg = self._frozen_event(message)
-            if frozen.args:
-                frozen.msg = frozen.message
-            frozen.args = None
+        frozen.args = None
         if self._pickled:
             return self._for_other_processes(frozen)
         if frozen.exc_text and _is_plain_traceback(frozen):
@@ -144,34 +109,27 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         """A copy of an event of structlog, whose `exc_info` may mean the exception of this moment."""
         frozen = event.copy()
         error = frozen.get("exc_info")
-        if not error:
-            return frozen
         if isinstance(error, BaseException):
             error = (type(error), error, error.__traceback__)
-        elif not isinstance(error, tuple):
+        elif error and not isinstance(error, tuple):
             error = sys.exc_info()
-        if error[0] is not None:
+        if error and error[0] is not None:
+            frozen["exc_info"] = error
             if self._pickled:
                 del frozen["exc_info"]
                 frozen.setdefault("exception", _NO_FORMATTER.formatException(error))
-            else:
-                frozen["exc_info"] = error
         return frozen
 
     def _for_other_processes(self, frozen: logging.LogRecord) -> logging.LogRecord:
-        if frozen.exc_info:
-            if not frozen.exc_text and isinstance(frozen.exc_info, tuple):
-                formatter = self.formatter or _NO_FORMATTER
-                frozen.exc_text = formatter.formatException(frozen.exc_info)
-            frozen.exc_info = None
+        if not frozen.exc_text and isinstance(frozen.exc_info, tuple):
+            frozen.exc_text = _NO_FORMATTER.formatException(frozen.exc_info)
+        frozen.exc_info = None
         try:
             pickle.dumps(frozen)
         except Exception:  # noqa: BLE001 - whatever an object's own pickling may raise
             # Also a plain record: the class may be one that the other process cannot import.
             return logging.makeLogRecord({name: _picklable(value) for name, value in frozen.__dict__.items()})
         return frozen
-
-    # --- into the queue ---------------------------------------------------------------------------
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Put *record* in; where there is no room, `overflow` decides."""
@@ -188,8 +146,9 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         else:
             if self._failing.on:
                 self._failing.ends()
-            if self._pickled and self._queue.untold_since is not None:
-                self._tell_reader()
+            # The listener is in another process: what was dropped here has to go through the queue as well.
+            if self._pickled and self._queue.reader is None and self._queue.untold_for() == 0:
+                tell_reader(self._queue, 0.0)
 
     def overflow(self, record: logging.LogRecord) -> None:
         """Called for a record that found the queue full: drop it and count it."""
@@ -202,21 +161,15 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         if self._pickled and self._queue.reader is None:
             owing.add(self._queue)
 
-    def _tell_reader(self) -> None:
-        # The listener is in another process: what was dropped here has to go through the queue as well.
-        if self._queue.reader is None and not self._queue.untold_for():
-            self._queue.report_to_reader(0.0)
-            if self._queue.untold_since is None:
-                owing.discard(self._queue)
-
 
 class GracefulQueueHandler(FastQueueHandler):
     """
     A queue handler that says what becomes of a record when the queue is full.
 
     `"drop"` counts it in `dropped_count`; `"fallback"` writes it at once through *fallback_handler*, in
-    the calling thread; `"block"` waits for room.  If the fallback writes to the same file as the
-    listener, what is queued is written first, so that no record overtakes another.  A record that the
+    the calling thread; `"block"` waits for room, and falls back inside a write (a handler that logs, a
+    signal handler that interrupts one), where nobody makes any.  If the fallback writes to the listener's
+    file, what is queued is written first, so that no record overtakes another.  A record that the
     fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
 
     Args:
@@ -225,8 +178,7 @@ class GracefulQueueHandler(FastQueueHandler):
         overflow: What happens to records below *critical_level*.
         critical_overflow: What happens to records from *critical_level* up.
         critical_level: A number or a name such as `"ERROR"`.
-        block_timeout: Seconds that `"block"` waits at most; then the record counts as dropped.  None
-            waits as long as it takes.
+        block_timeout: Seconds after which `"block"` drops the record; None waits as long as it takes.
 
     Raises:
         ValueError: For an unknown policy or level.
@@ -253,44 +205,35 @@ class GracefulQueueHandler(FastQueueHandler):
         self._policies = (overflow, critical_overflow)
         self._rescued = Counter()
 
-    @property
-    def rescued_count(self) -> int:
-        """Number of records that found the queue full and were written all the same.  May be set."""
-        return self._rescued.value()
-
-    @rescued_count.setter
-    def rescued_count(self, value: int) -> None:
-        self._rescued.set(value)
+    rescued_count: int = counted(
+        "_rescued", "Number of records that found the queue full and were written all the same.  May be set."
+    )
 
     def overflow(self, record: logging.LogRecord) -> None:
         policy = self._policies[record.levelno >= self.critical_level]
-        rescue = {"block": self._wait_for_room, "fallback": self._fall_back}.get(policy)
-        if rescue is not None and rescue(record):
-            self._rescued.add()
-        else:
-            self.drop(record)
-
-    def _wait_for_room(self, record: logging.LogRecord) -> bool:
-        if self._queue.reader is not None and self._queue.reader.busy_here():
-            return False  # a handler that logs while it writes: nobody else would make room
         try:
-            patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
+            if self._rescue(record, policy, self._queue.reader):
+                self._rescued.add()
+                return
         except queue_module.Full:
-            return False
-        return True
-
-    def _fall_back(self, record: logging.LogRecord) -> bool:
-        handler, listener = self.fallback_handler, self._queue.reader
-        if handler is None or record.levelno < handler.level:
-            return False
-        write = partial(_written, handler, record)
-        try:
-            if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
-                return bool(listener.write_after_queued(write))
-            return write()
+            pass
         except Exception:  # noqa: BLE001 - the standard library's rule for handlers
             self.handleError(record)
+        self.drop(record)
+
+    def _rescue(self, record: logging.LogRecord, policy: str, listener: Any) -> bool:
+        # Inside a write, nobody makes room before this thread goes on.
+        if policy == "block" and (listener is None or not listener.busy_here()):
+            patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
+            return True
+        handler = self.fallback_handler
+        if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
+        written = None
+        if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
+            written = listener.after_queued(partial(_written, handler, record))
+        # None: another thread hangs in a write.
+        return _written(handler, record) if written is None else bool(written[0])
 
 
 def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
@@ -319,18 +262,12 @@ def level_number(level: int | str) -> int:
 
 
 def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
-    if one is other:
-        return True
     name = getattr(one, "baseFilename", None)
-    return name is not None and name == getattr(other, "baseFilename", os.devnull)
+    return one is other or (name is not None and name == getattr(other, "baseFilename", None))
 
 
 def _is_plain_traceback(record: logging.LogRecord) -> bool:
-    """
-    The text was left by another handler's formatter, so the file's own must get its turn.
-
-    Any other text was put there on purpose, to hide a secret for example.
-    """
+    """Another handler's formatter left the text, and the file's own must get its turn; any other text is on purpose."""
     info = record.exc_info
     return isinstance(info, tuple) and record.exc_text == _NO_FORMATTER.formatException(info)
 
@@ -343,34 +280,30 @@ def _picklable(value: Any) -> Any:
     return value
 
 
-# --- how full the queue is ------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class QueueFigures:
-    """
-    What a `MonitoredQueueHandler` reports.
+    """What a `MonitoredQueueHandler` reports."""
 
-    Attributes:
-        depth: Records in the queue now; None where the queue cannot tell.
-        capacity: Records that fit; 0 where there is no known limit.
-        max_depth_seen: The highest depth after a record was put in.
-        total_messages: Records given to the handler.
-        dropped_count: Records that nobody wrote.
-        above_threshold: The depth is above the threshold; never so without a limit.
-    """
-
+    #: Records in the queue now; None where the queue cannot tell.
     depth: int | None
+    #: Records that fit; 0 where there is no known limit.
     capacity: int
+    #: The highest depth after a record was put in.
     max_depth_seen: int
+    #: Records given to the handler.
     total_messages: int
+    #: Records that nobody wrote.
     dropped_count: int
+    #: The depth is above the threshold; never so without a limit.
     above_threshold: bool
 
 
 class MonitoredQueueHandler(GracefulQueueHandler):
     """
     A `GracefulQueueHandler` that reports how full its queue is.
+
+    The thread that does ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler,
+    and with the process.  A forked child starts its own with its first record.
 
     Args:
         queue: As for `FastQueueHandler`.
@@ -385,9 +318,6 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     Raises:
         ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
         TypeError: For a callback that cannot be called.
-
-    The thread ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler, and
-    with the process.  A forked child starts its own with its first record.
     """
 
     def __init__(
@@ -420,14 +350,9 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         if monitor:
             self.start_monitoring()
 
-    @property
-    def total_messages(self) -> int:
-        """Number of records given to this handler, dropped ones included.  May be set."""
-        return self._total.value()
-
-    @total_messages.setter
-    def total_messages(self, value: int) -> None:
-        self._total.set(value)
+    total_messages: int = counted(
+        "_total", "Number of records given to this handler, dropped ones included.  May be set."
+    )
 
     def enqueue(self, record: logging.LogRecord) -> None:
         super().enqueue(record)
@@ -440,11 +365,10 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def figures(self) -> QueueFigures:
         """The figures of this moment."""
-        depth, capacity = self._queue.depth(), self._queue.capacity()
+        depth, capacity = self._queue.depth(), self._queue.capacity
         above = depth is not None and capacity > 0 and depth > self.threshold * capacity
-        return QueueFigures(
-            depth, capacity, self.max_depth_seen, self.total_messages, self.dropped_count, above
-        )
+        total, dropped = self.total_messages, self.dropped_count
+        return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
 
     def start_monitoring(self) -> None:
         """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
@@ -452,9 +376,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         notice_fork()
         if not threads_work():
             return
-        monitor = Worker(
-            partial(_watch, weakref.ref(self, lambda _: monitor.ring()), self.interval), _MONITOR
-        )
+        handler_ref = weakref.ref(self, lambda _: monitor.ring())
+        monitor = Worker(partial(_watch, handler_ref, self.interval), "log queue monitor")
         if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
             self._monitors.clear()
 
@@ -463,7 +386,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self._monitored = False
         monitors, self._monitors = self._monitors, {}
         for monitor in monitors.values():
-            monitor.join(monotonic() + 1.0)
+            monitor.join(1.0)
 
     def close(self) -> None:
         self.stop_monitoring()
@@ -478,39 +401,12 @@ def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, mon
             return
         try:
             handler.callback(handler.figures())
-        except Exception as error:  # noqa: BLE001 - the next report may succeed
-            if trouble.begins():
-                complain(f"log queue monitor: the callback raised {error!r}")
-        else:
             trouble.ends()
+        except Exception as error:  # noqa: BLE001 - the next report may succeed
+            trouble.complain(f"log queue monitor: the callback raised {error!r}")
         del handler  # the next wait must not keep it alive
 
 
 def _warn(figures: QueueFigures) -> None:
     if figures.above_threshold:
         _logger.warning("log queue holds %d of %d records", figures.depth, figures.capacity)
-
-
-# --- one way or the other -------------------------------------------------------------------------
-
-
-class CriticalityFilter(logging.Filter):
-    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
-
-    def __init__(self, min_level: int | str = logging.ERROR) -> None:
-        super().__init__()
-        self.min_level = level_number(min_level)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= self.min_level
-
-
-class CriticalOnlyFilter(CriticalityFilter):
-    """For the handler that writes at once: ERROR and above, unless told otherwise."""
-
-
-class NonCriticalFilter(CriticalityFilter):
-    """The other half: what is below *min_level*, ERROR unless told otherwise."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno < self.min_level

@@ -1,9 +1,8 @@
 """When what was queued is written, and in which thread; one listener per queue.
 
-The rule: while the listener's thread runs, it writes.  Whoever puts a record in and finds nobody awake
-calls `_attend`, which starts or wakes the thread, or, where the listener is stopped or no thread can be had,
-writes in the calling thread.  How it is written is `_writer`'s; what happens at a fork and at the end
-of the process, `_exit`'s.
+The rule: while the listener's thread is there, it writes.  Whoever puts a record in and finds nobody awake calls
+`_attend`, which starts or wakes the thread, or, where the listener is stopped or no thread can be had, writes in the
+calling thread.  Who cannot get its turn there leaves its record to the thread.  How it is written is `_writer`'s.
 """
 
 from __future__ import annotations
@@ -11,28 +10,20 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from concurrent_log_handler.patterns._exit import hook_exit_of_children, running
-from concurrent_log_handler.patterns._queue import (
-    Counter,
-    Streak,
-    Worker,
-    complain,
-    monotonic,
-    notice_fork,
-    threads_are_greenlets,
-    threads_work,
-)
-from concurrent_log_handler.patterns._writer import LATECOMERS, QueueWriter, errors_noted
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import notice_fork, threads_work
+from concurrent_log_handler._locks._threads import is_mine
 
-if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Callable
+from ._exit import hook_exit_of_children, running
+from ._worker import Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
+from ._writer import QueueWriter, errors_noted
 
-    ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
-
+ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
 # After the queue ran empty, records gather for this long (seconds) before the thread looks again: an
 # application that logs all the time then never pays for waking it.
 _LINGER = 0.01
@@ -44,17 +35,15 @@ class BatchingQueueListener(QueueWriter):
     """
     A `logging.handlers.QueueListener` that takes all that is queued at once and survives `fork()`.
 
-    Handlers that have an `emit_batch(records)` get whole batches; others one record after the other.
-    A forked child starts with an empty queue and its own thread, by itself.  After `stop()`, and where
-    no thread can be started any more, records are written in the thread that logs.  The interpreter's
-    exit stops every listener that is still running.
+    Handlers that have an `emit_batch(records)` and no filters get whole batches; others one record after
+    the other.  A forked child starts with an empty queue and its own thread, by itself.  After `stop()`,
+    and where no thread can be had, records are written in the thread that logs.  The interpreter's exit
+    stops every listener that is still running.
 
     Args:
-        queue: A `RecordQueue` (fastest), `queue.Queue`, `queue.SimpleQueue`, `multiprocessing.Queue` or
-            the like.
+        queue: A `RecordQueue` (fastest), `queue.Queue`, `multiprocessing.Queue` or the like.
         handlers: They get the records, in order.
-        respect_handler_level: False gives each handler every record, as the standard library does by
-            default.
+        respect_handler_level: False gives each handler every record, the standard library's default.
 
     Raises:
         RuntimeError: From `start()`, if another listener is running on the same queue.
@@ -81,19 +70,17 @@ class BatchingQueueListener(QueueWriter):
         if parent_reads:
             self._state = _NEW
             running.discard(self)
-        elif busy and self._state == _RUNNING and not self._queue.attended:
+        elif busy and self.running and not self._queue.attended:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
     def _adopt_queue(self) -> None:
         self._queue.reader = self
         self._queue.attend = self._attend
 
-    # --- start and stop ---------------------------------------------------------------------------
-
     def start(self) -> None:
         """Begin to write.  Does nothing if it is running; may follow `stop()`."""
         notice_fork()
-        if self._state == _RUNNING:
+        if self.running:
             return
         other = self._queue.reader
         if other is not None and other is not self and other.running:
@@ -114,37 +101,34 @@ class BatchingQueueListener(QueueWriter):
         """
         Write what is queued; from then on each record is written by the thread that logs it.
 
-        Never raises and needs no room in the queue.  The second time there is nothing left to do, unless
-        something cut the first one short.
+        Never raises, needs no room in the queue, and may be called again.  A signal handler that interrupts
+        a write, a queue of yours, or the start of the listener's thread does not wait: the thread may need
+        what the interrupted code holds.
 
         Args:
             timeout: Seconds to wait; None waits until all is written.
 
         Returns:
-            The number of records that were not written in time.  They stay queued, and the thread goes
-            on with them for as long as the process lives.  A signal handler that interrupts this thread
-            inside a queue of yours, or inside the start of the listener's thread, does not wait: the thread
-            may need what the interrupted code holds.
+            The number of records not written in time.  They stay queued, and the thread goes on with them.
         """
         notice_fork()
-        reads = self._queue.reader is self
-        if not reads:
-            return 0  # it never started, or the parent reads: nothing here is this one's to write
-        deadline = None if timeout is None else monotonic() + timeout
-        first, worker = self._state != _STOPPED, self._place.get("thread")
+        if not self._reads():
+            return 0
+        deadline = end_of(timeout)
+        first = not self.stopped
         self._close_intake()
         if self.busy_here():
             self._wake_thread()  # the interrupted code, or the thread, goes on with it
             return self.left()
-        if worker is None and timeout is not None and self.left():
+        if timeout is not None and not self.has_thread and self.left():
             self._wake_thread()  # a handler that hangs then costs no more than the time given
-            worker = self._place.get("thread")
-        if worker is not None and not worker.join(deadline, lambda: self.stopped):
-            self._hangs = True
-        elif first or self._left_behind or self.left():
+        worker = self._place.get("thread")
+        if worker is not None:
+            worker.join(timeout, lambda: self.stopped)
+        elif first or self.left():
             self._write_here(deadline)
         # Else what is queued by now is in the hands of the threads that bring it.
-        return self.left() if self.has_thread or self._left_behind else 0
+        return self.left() if self.has_thread or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
         self._state = _STOPPED
@@ -152,41 +136,34 @@ class BatchingQueueListener(QueueWriter):
         running.discard(self)
 
     def stop_without_waiting(self, timeout: float | None) -> bool:
-        """
-        Stop, and write all in this thread; for a signal handler among greenlets, which none of them may interrupt.
-
-        Returns False, with nothing lost, if somebody else is in the middle of a write.
-        """
+        """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
         notice_fork()
-        if self._queue.reader is not self:
+        if not self._reads():
             return True
         self._close_intake()
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = end_of(timeout)
         return not self.busy_here() and self._in_turn(lambda: self._write_due(deadline), 0.0) is not None
 
     def left(self) -> int:
         """Number of records that are queued or being written at this moment."""
         if self._queue.crosses_processes and not self.has_thread:
             return self._in_hand()  # what other processes still put in is not for this listener
-        left = -1
-        for _ in range(100):  # a batch that changes hands between two looks would count twice, or not at all
-            before, left = left, (self._queue.depth() or 0) + self._in_hand()
-            if left == before:
-                break
-        return left
+        # In this order: a batch that changes hands meanwhile counts twice rather than not at all.
+        return (self._queue.depth() or 0) + self._in_hand()
 
     def flush(self, timeout: float | None = 30.0) -> int:
         """Wait until nothing is left to write, at most *timeout* seconds; returns the number of records left."""
         notice_fork()
-        deadline = None if timeout is None else monotonic() + timeout
-        while self._queue.reader is self and self.left():
-            if self._state != _RUNNING and not self.has_thread:
-                break
-            if deadline is not None and monotonic() >= deadline:
-                break
-            self._wake_thread()
-            time.sleep(0.002)
-        return self.left() if self._queue.reader is self else 0
+        if not self._reads():
+            return 0
+        wait_until(
+            lambda: not (self.left() and (self.running or self.has_thread) and self._wake_thread()), timeout
+        )
+        return self.left()
+
+    def _reads(self) -> bool:
+        """It is the one that reads the queue here: another has not come after it, and it is not the parent."""
+        return bool(self._queue.reader is self)
 
     def enqueue_sentinel(self) -> None:
         """Stopping needs no sentinel here; kept because the standard library has it."""
@@ -214,15 +191,32 @@ class BatchingQueueListener(QueueWriter):
         return "thread" in self._place
 
     def busy_here(self) -> bool:
-        """This thread is inside a write, the queue or a start: for a signal handler, which must not wait for it."""
-        return self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
+        """This thread is in a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
+        inside = self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
+        return inside or any(is_mine(handler.lock) for handler in self.handlers)
 
-    # --- the thread -------------------------------------------------------------------------------
+    def write_at_once(self, record: logging.LogRecord) -> None:
+        """Write *record* here, and nothing that other processes have queued; whoever writes still goes first."""
+        if self.has_thread or self.after_queued(partial(self.handle, record)) is None:
+            self._queue.keep(record)
+            self._wake_thread()
 
     def _attend(self) -> None:
         """A record was queued while no thread was awake to see it."""
-        if self._state == _STOPPED or (self._state == _RUNNING and not self._wake_thread()):
+        if self.running:
+            if not self._wake_thread():
+                self._write_here()
+        elif self.stopped and not self.has_thread:
             self._write_here()
+
+    def _write_here(self, deadline: float = end_of(None)) -> None:
+        """See that what is queued at this moment is written, and that drops are told of, in this thread."""
+        if self._mine():
+            return  # interrupted by us: it looks into the queue again
+        if self._in_turn(lambda: self._write_due(deadline)) is None:
+            self._wake_thread()  # another one hangs in a write: the listener's waits for its turn
+        else:
+            self._tell_of_drops(at_once=True)
 
     def _wake_thread(self) -> bool:
         """Ring for the thread, or start it; false if none can be had here."""
@@ -268,58 +262,31 @@ class BatchingQueueListener(QueueWriter):
                 worker.wait(0.1)  # what only fails must not take the whole processor
 
     def _run_until_stopped(self, worker: Worker) -> bool:
-        """Write as records come; true when `stop()` has ended it, false when another thread has its place."""
-        queue = self._queue
-        lingering, last = False, monotonic()
-        due: int | None = None  # what `_taken` has to reach after a stop
+        """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
+        queue, lingering = self._queue, False
         while self._place.get("thread") is worker:
-            self._look_out()
+            queue.awake = True
+            queue.awake = self.running  # asked second: `stop()` sets the state first
+            stopping = self.stopped
             # Not for long: who else writes may do so for ever.
-            wrote = self._in_turn(self._write_some, _LINGER)
+            wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
+            if stopping and wrote is not None:
+                self._vacate(worker)
+                self._write_here()  # what others have left to this thread just before
+                return self.stopped  # else somebody has started it again
             if wrote:
-                lingering, last = True, monotonic()
-                self._tell_of_drops()
-            if self._state == _STOPPED:
-                if due is None:
-                    due = self._taken + (queue.depth() or 0)
-                if wrote is not None and self._is_done(wrote, due, last):
-                    self._tell_of_drops(at_once=True)
-                    self._vacate(worker)
-                    # Somebody may have started it again, or left a record to this thread, just before.
-                    if self._state == _STOPPED and not (self._left_behind and self.left()):
-                        return True
-                    if self._place.setdefault("thread", worker) is not worker:
-                        return False
-                elif not wrote:
-                    worker.wait(_LINGER)
-                continue
-            due = None
-            if wrote:
-                continue
-            if lingering:
+                lingering = True
+            elif stopping or lingering or wrote is None:
                 lingering = False
                 worker.wait(_LINGER)
-                continue
-            queue.awake = False
-            if queue.depth() or wrote is None:
-                worker.wait(_LINGER)  # a sender that was killed may have counted a record that never comes
-            elif self._state == _RUNNING:
-                queue.sleep(worker, queue.untold_for())
+            else:
+                queue.awake = False
+                if queue.depth():  # of a sender that was killed, perhaps, which had counted what never comes
+                    worker.wait(_LINGER)
+                elif self.running:
+                    queue.sleep(worker, queue.untold_for())
             self._tell_of_drops()
         return False
-
-    def _look_out(self) -> None:
-        """Say that this thread sees what is queued, unless `stop()` has said that nobody does."""
-        self._queue.awake = True
-        if self._state != _RUNNING:  # asked last: `stop()` sets the state first
-            self._queue.awake = False
-
-    def _is_done(self, wrote: int, due: int, last: float) -> bool:
-        """After a stop: what was queued then is written.  Later records are written by the threads that bring them."""
-        if self._queue.crosses_processes:
-            # A process that was killed may have counted a record that never comes.
-            return not wrote and (self._queue.depth() == 0 or monotonic() - last >= LATECOMERS)
-        return not wrote or (self._taken >= due and not self._left_behind)
 
 
 class RobustQueueListener(BatchingQueueListener):
@@ -327,17 +294,13 @@ class RobustQueueListener(BatchingQueueListener):
     A listener that counts and reports every error of its handlers, and outlives them all.
 
     Handlers keep an error of the disk to themselves: `emit()` calls `handleError()`, which prints a
-    traceback.  While this listener writes, such errors come here instead, as do the exceptions that a
-    handler raises.  Not its writing, and so the handler's own to report, are a compression in the
-    background and what a queue handler writes through its fallback.
+    traceback.  While this listener writes, such errors come here instead, as do exceptions that a handler
+    raises; not those of a compression in the background, nor of what is written through a fallback.
 
     Args:
-        queue: As for `BatchingQueueListener`.
-        handlers: As there.
-        error_handler: Called with the record and the exception, in the thread that writes.  If it raises,
-            that is reported on stderr and nothing else happens.  Without one, a line on stderr reports
-            the first error and then at most one a second.
-        respect_handler_level: As for `BatchingQueueListener`.
+        queue: As for `BatchingQueueListener`; so are *handlers* and *respect_handler_level*.
+        error_handler: Called with the record and the exception, in the thread that writes; if it raises, a
+            line on stderr says so.  Without one, a line on stderr reports an error, at most once a second.
     """
 
     def __init__(
@@ -352,20 +315,14 @@ class RobustQueueListener(BatchingQueueListener):
         self._errors = Counter()
         self._lines = Streak()
 
-    @property
-    def error_count(self) -> int:
-        """Number of errors so far; counted before the error handler is called.  May be set."""
-        return self._errors.value()
-
-    @error_count.setter
-    def error_count(self, value: int) -> None:
-        self._errors.set(value)
+    error_count: int = counted(
+        "_errors", "Number of errors so far; counted before the error handler is called.  May be set."
+    )
 
     def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
         """Report on stderr, at most once a second."""
         self._lines.ends()
-        if self._lines.begins():
-            complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
+        self._lines.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
         if handler is None:
@@ -384,5 +341,4 @@ class RobustQueueListener(BatchingQueueListener):
             self.error_handler(record, error)
         except Exception as worse:  # noqa: BLE001 - the error handler must not end the listener
             self._worse.ends()
-            if self._worse.begins():
-                complain(f"the error handler raised {worse!r} while reporting {error!r}")
+            self._worse.complain(f"the error handler raised {worse!r} while reporting {error!r}")

@@ -1,36 +1,27 @@
 """The queue between those who log and the one who writes: the fastest one, and a caller's behind the same face.
 
-Below it lies what every room here shares: what is taken from the core, a line on stderr, a count, and
-what a thread sleeps on.  What becomes of a record that finds no room, and who writes, is decided elsewhere.
+What becomes of a record that finds no room, and who writes, is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import os
 import queue
 import sys
 import threading
-import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from concurrent_log_handler._clock import monotonic as monotonic  # noqa: PLC0414 - for all rooms
-from concurrent_log_handler._forks import home as home  # noqa: PLC0414 - for all rooms
-from concurrent_log_handler._forks import in_child as in_child  # noqa: PLC0414 - for all rooms
-from concurrent_log_handler._forks import notice_fork as notice_fork  # noqa: PLC0414 - for all rooms
-from concurrent_log_handler._forks import threads_work as threads_work  # noqa: PLC0414 - for all rooms
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import home, notice_fork
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ._worker import GREEN, TELL_EVERY, Counter, Streak, Worker, end_of, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
-#: The log tells of dropped records, and stderr of one and the same trouble, at most this often, in seconds.
-TELL_EVERY = 1.0
 # How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
 _PATIENCE = 0.1
 # How often a sleeping listener looks at a caller's queue, into which others may put records without ringing.
@@ -40,171 +31,19 @@ _ASIDE_LIMIT = 1000
 # What a queue between processes raises once it is closed or its other end is gone.
 _GONE = (OSError, EOFError, ValueError)
 # Whose queues join the threads, or the greenlets, of one process, whatever has been patched by now.
-_GREEN = frozenset({"gevent", "eventlet"})
-_OF_THREADS = _GREEN | {"queue", "_queue"}
-
-
-# --- what all rooms share -------------------------------------------------------------------------
-
-
-def complain(text: str) -> None:
-    """One line on stderr, without buffered I/O, so also from a signal handler."""
-    try:
-        os.write(sys.stderr.fileno() if sys.stderr is not None else 2, f"{text}\n".encode(errors="replace"))
-    except (OSError, ValueError, AttributeError):
-        pass
-
-
-class Counter:
-    """`add()` takes no lock; `value()` is exact at any moment, and goes back only where `set()` says so."""
-
-    def __init__(self) -> None:
-        # next() of it is one step; `+= 1` is several, and a thread may lose its turn between them.
-        self._count = itertools.count()
-
-    def add(self) -> None:
-        next(self._count)
-
-    def set(self, value: int) -> None:
-        """Begin again from *value*."""
-        self._count = itertools.count(value)
-
-    def value(self) -> int:
-        # Its repr, "count(17)", is the only public look at it that does not also move it.
-        return int(repr(self._count)[len("count(") : -1])
-
-
-class Streak:
-    """Says when to tell of a trouble that comes again and again: at its begin, and at most once a second."""
-
-    def __init__(self) -> None:
-        self.on = False
-        self._again_at = 0.0
-
-    def begins(self) -> bool:
-        """Note that it has come; true if it is to be told of."""
-        if self.on or monotonic() < self._again_at:
-            return False
-        self.on, self._again_at = True, monotonic() + TELL_EVERY
-        return True
-
-    def ends(self) -> None:
-        self.on = False
-
-
-def threads_are_greenlets() -> bool:
-    """Whether `threading` has been patched by now."""
-    return _is_green(threading.Lock())
-
-
-def _is_green(lock: Any) -> bool:
-    return type(lock).__module__.partition(".")[0] in _GREEN
-
-
-class Worker:
-    """
-    A thread and the bell that wakes it, made at one moment.
-
-    So both are of one kind: a greenlet that waits on a lock of the operating system's stops them all.
-
-    Attributes:
-        green: Its thread is a greenlet.
-    """
-
-    def __init__(self, run: Callable[[Worker], None], name: str) -> None:
-        self._run, self._name = run, name
-        self._thread: threading.Thread | None = None
-        self._parked = False
-        self._bell = threading.Lock()
-        self._bell.acquire()
-        self.green = _is_green(self._bell)
-        self._born = self.green, home.generation
-
-    def start(self) -> bool:
-        """Start the thread; false if none can be had."""
-        try:
-            self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-            self._thread.start()
-        except RuntimeError:  # the interpreter ends, or has no room for threads, or no daemons at all
-            return False
-        except AssertionError:
-            pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
-        return True
-
-    def _main(self) -> None:
-        try:
-            self._run(self)
-        except BaseException as error:
-            if not self.green:
-                raise
-            # Python runs signal handlers in whichever greenlet it finds; threading would keep Ctrl-C to itself.
-            greenlet: Any = sys.modules["greenlet"]
-            if not isinstance(error, greenlet.GreenletExit):
-                greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
-        # A thread of the system's cannot end where `threading` has been patched since it began, nor can a
-        # greenlet that gevent's fork() has copied.
-        self._parked = self._born != (threads_are_greenlets(), home.generation)
-        while self._parked:
-            self.wait(None)
-
-    def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive() and not self._parked
-
-    def join(self, deadline: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
-        """Ring until the thread has ended, or is not *wanted* to any more; false if the *deadline* comes first."""
-        pause = 0.0005
-        # No join() of the thread's own, which may be of another kind than this one.
-        while self.is_alive() and wanted() and self._thread is not threading.current_thread():
-            if deadline is not None and monotonic() >= deadline:
-                return False
-            self.ring()
-            time.sleep(pause)
-            pause = min(2 * pause, 0.01)
-        return True
-
-    def ring(self) -> None:
-        """Wake the thread.  Waits for nothing, so that a signal handler may call it."""
-        with contextlib.suppress(RuntimeError):  # somebody else rang in between
-            if self._bell.locked():
-                self._bell.release()
-
-    def wait(self, timeout: float | None) -> bool:
-        """In the thread: sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
-        until = None if timeout is None else monotonic() + timeout
-        while True:
-            left = -1.0 if until is None else max(0.0, until - monotonic())
-            # A thread of eventlet's pool rings in vain: look again.
-            if self._bell.acquire(timeout=1.0 if self.green and not 0 <= left <= 1 else left):
-                return True
-            if until is not None and monotonic() >= until:
-                return False
-
-
-def patiently(step: Callable[[], Any], refusal: type[Exception], timeout: float | None) -> Any:
-    """Repeat *step* as long as it raises *refusal*, at most for *timeout* seconds."""
-    deadline = None if timeout is None else monotonic() + timeout
-    while True:
-        try:
-            return step()
-        except refusal:
-            if deadline is not None and monotonic() >= deadline:
-                raise
-        time.sleep(0.001)
-
-
-# --- queues ---------------------------------------------------------------------------------------
+_OF_THREADS = GREEN | {"queue", "_queue"}
+_OCCUPIED = object()
 
 
 class RecordQueue:
     """
     A bounded queue of log records for the threads and forked children of one process.
 
-    Its only moving part is a `collections.deque`.  No thread ever waits for another in it, so a
-    signal handler, a greenlet and a forked child can use it at any moment.
+    No thread ever waits for another in it, so a signal handler, a greenlet and a forked child can use it
+    at any moment.
 
     Args:
-        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less:
-            no limit, which the set-up functions never use.
+        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less: no limit.
     """
 
     #: Records of several processes meet here: what is put in must be picklable.
@@ -214,6 +53,8 @@ class RecordQueue:
 
     def __init__(self, maxsize: int = 10_000) -> None:
         self.maxsize = maxsize
+        #: Number of records that fit; 0 for no (known) limit.
+        self.capacity = max(0, maxsize)
         self._items: deque[Any] = deque()
         self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
         #: Called after each record that finds nobody awake.
@@ -226,9 +67,7 @@ class RecordQueue:
         #: Of `dropped`, how many the log already tells of, and since when it does not.
         self.told = 0
         self.untold_since: float | None = None
-        self.last_dropped: Any = None
-
-    # --- in, and out as from any queue ------------------------------------------------------------
+        self._last_dropped: Any = None
 
     def put_nowait(self, record: Any) -> None:
         """Take *record* in, or raise `queue.Full`."""
@@ -271,8 +110,6 @@ class RecordQueue:
     def full(self) -> bool:
         return 0 < self.maxsize <= len(self._items)
 
-    # --- for the one who writes -------------------------------------------------------------------
-
     def take(self, limit: int, into: deque[Any]) -> None:
         """Move at most *limit* of what is there, at once, to the end of *into*."""
         _move(self._items, limit, into)
@@ -289,10 +126,6 @@ class RecordQueue:
         """Number of records inside; None where the queue cannot tell."""
         return len(self._items)
 
-    def capacity(self) -> int:
-        """Number of records that fit; 0 for no (known) limit."""
-        return max(0, self.maxsize)
-
     def entered_here(self) -> bool:
         """This thread is inside the queue, perhaps with its lock; only a signal handler finds that."""
         return False
@@ -301,18 +134,15 @@ class RecordQueue:
         """Tell the queue that *count* records that it handed out are dealt with."""
 
     def reset(self) -> None:
-        """In a forked child: what is queued belongs to the parent, and so do the locks."""
+        """In a forked child: what is queued, and told of, belongs to the parent, and so do the locks."""
         self._items.clear()
         self.awake = False
-        # The parent tells of what was dropped before the fork.
-        self.told, self.untold_since, self.last_dropped = self.dropped.value(), None, None
-
-    # --- dropped records --------------------------------------------------------------------------
+        self.told, self.untold_since, self._last_dropped = self.dropped.value(), None, None
 
     def note_drop(self, record: Any) -> None:
         """Count *record* as one that nobody will write."""
         self.dropped.add()
-        self.last_dropped = record
+        self._last_dropped = record
         if self.untold_since is None:
             self.untold_since = monotonic()
 
@@ -321,34 +151,30 @@ class RecordQueue:
         since = self.untold_since
         return None if since is None else max(0.0, since + TELL_EVERY - monotonic())
 
-    def report_drops(self) -> logging.LogRecord:
-        """The record that tells of what was dropped since the last such record."""
-        self.untold_since = None
-        total = self.dropped.value()
+    def report_drops(self, send: Callable[[logging.LogRecord], Any]) -> None:
+        """*send* the record that tells of what was dropped since the last such record; if it raises, it stays due."""
+        before = self.untold_since, self.told, self._last_dropped
+        if before[0] is None:
+            return
+        self.untold_since, total = None, self.dropped.value()
         new, self.told = total - self.told, total
-        room = f"the queue{f' of {self.capacity()}' if self.capacity() else ''} was full"
+        room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
         report = own_record(logging.WARNING, f"{new} log records dropped, {total} in all: {room}")
         # The formatter of the file may count on fields that the application's records have.
-        last, self.last_dropped = self.last_dropped, None
+        last, self._last_dropped = self._last_dropped, None
         report.__dict__ = {**getattr(last, "__dict__", {}), **report.__dict__}
-        return report
-
-    def report_to_reader(self, patience: float) -> None:
-        """Send that record to the process that reads here, within *patience* seconds; else it stays due."""
-        before = self.untold_since, self.told, self.last_dropped
-        report = self.report_drops()
         try:
-            patiently(lambda: self.put_nowait(report), queue.Full, patience)
+            send(report)
         except queue.Full:
-            self.untold_since, self.told, self.last_dropped = before
+            self.untold_since, self.told, self._last_dropped = before
 
 
 class CallersQueue(RecordQueue):
     """
-    Any queue with `put` and `get`, by its public face only.
+    Any queue with `put_nowait` and `get`, by its public face only.
 
-    Its locks are its own.  A signal handler may interrupt a thread inside it: its record goes aside, and
-    the listener finds it there.  A fork may copy it while another thread has its lock: see `reset`.
+    A signal handler may interrupt a thread inside it, with its lock: its record goes aside, and the listener
+    finds it there.  A fork may copy it while another thread has the lock: see `reset`.
     """
 
     attended = False
@@ -356,12 +182,18 @@ class CallersQueue(RecordQueue):
     def __init__(self, target: Any) -> None:
         super().__init__(_ASIDE_LIMIT)  # of what goes aside
         self.target = target
+        limit = getattr(target, "maxsize", getattr(target, "_maxsize", 0))
+        # multiprocessing stands in SEM_VALUE_MAX where no limit was given.
+        self.capacity = limit if isinstance(limit, int) and 0 < limit < 2**31 - 1 else 0
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
         self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
         self._inside: set[int] = set()
         self._first: deque[Any] = deque()  # what came while the listener slept
         self._unreadable, self._failing = 0, Streak()
+        self._cannot = (
+            "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
+        )
 
     def entered_here(self) -> bool:
         return threading.get_ident() in self._inside
@@ -388,29 +220,27 @@ class CallersQueue(RecordQueue):
         """Others have its lock for a moment only; the code that a signal handler interrupted keeps it."""
         if self._mutex is None or not self._mutex.locked():
             return True
-        if not self._mutex.acquire(timeout=_PATIENCE):
-            return False
-        self._mutex.release()
-        return True
+        free = bool(self._mutex.acquire(timeout=_PATIENCE))
+        if free:
+            self._mutex.release()
+        return free
 
-    # --- in ---------------------------------------------------------------------------------------
-
-    def put_nowait(self, record: Any) -> None:
-        if self.reader is not None and self.reader.stopped:
-            self.reader.handle(record)  # nobody needs it in the queue
+    def add(self, record: Any) -> None:
+        stopped = self.reader is not None and self.reader.stopped  # then nobody needs it in the queue
+        if stopped and self.crosses_processes:
+            self.reader.write_at_once(record)
             return
-        if self._within(self._put, record) is _OCCUPIED:
+        if stopped or self._within(self._put, record) is _OCCUPIED:
             self.keep(record)
         if not self.awake:
             self.attend()
 
     def _put(self, record: Any) -> None:
-        put = getattr(self.target, "put_nowait", None) or self.target.put
-        put(record)
+        self.target.put_nowait(record)
         while self._items and self.reader is None:  # nobody in this process would find what went aside
             late = self._items.popleft()
             try:
-                put(late)
+                self.target.put_nowait(late)
             except queue.Full:
                 self.note_drop(late)
 
@@ -419,54 +249,36 @@ class CallersQueue(RecordQueue):
             raise queue.Full
         super().keep(record)
 
-    # --- out --------------------------------------------------------------------------------------
-
     def take(self, limit: int, into: deque[Any]) -> None:
         self._within(self._take, limit, into)
         super().take(limit - len(into), into)
 
     def _take(self, limit: int, into: deque[Any]) -> None:
         _move(self._first, limit, into)
-        while len(into) < limit:
-            try:
-                into.append(self._get())
-            except (queue.Empty, *_GONE):
-                return
-            except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
-                into.extend(self._cannot_be_read(error))
-                return  # a queue that only fails must not take the whole processor
-            self._failing.ends()
+        while len(into) < limit and self._get_into(into):
+            pass
 
-    def _get(self, timeout: float = 0.0) -> Any:
-        if hasattr(self.target, "get_nowait"):
-            return self.target.get(True, timeout) if timeout else self.target.get_nowait()
-        # multiprocessing.SimpleQueue knows neither a time limit nor "nothing there".
-        if self.target.empty():
-            time.sleep(timeout)
-            raise queue.Empty
-        return self.target.get()
-
-    def _cannot_be_read(self, error: Exception) -> list[logging.LogRecord]:
-        self._unreadable += 1
-        if not self._failing.begins():
-            return []
-        count, self._unreadable = self._unreadable, 0
-        whose = "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
-        return [own_record(logging.ERROR, f"{count} log records {whose}: {error!r}")]
+    def _get_into(self, into: deque[Any], timeout: float = 0.0) -> bool:
+        """Take one record, or what tells of one that cannot be read; false if it is better to wait now."""
+        try:
+            into.append(self.target.get(True, timeout) if timeout else self.target.get_nowait())
+        except (queue.Empty, *_GONE):
+            return False
+        except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
+            self._unreadable += 1
+            if self._failing.begins():
+                count, self._unreadable = self._unreadable, 0
+                into.append(own_record(logging.ERROR, f"{count} log records {self._cannot}: {error!r}"))
+            return False  # a queue that only fails must not take the whole processor
+        self._failing.ends()
+        return True
 
     def sleep(self, worker: Worker, timeout: float | None) -> None:
         bound = _LOOK_AGAIN if timeout is None else min(timeout, _LOOK_AGAIN)
-        if not self.crosses_processes:
-            # Waiting inside the queue would be waiting on a lock that may be of another kind than this thread.
-            worker.wait(bound)
-            return
-        try:
-            self._first.append(self._within(self._get, bound))
-        except queue.Empty:
-            pass
-        except Exception as error:  # noqa: BLE001 - as above
-            self._first.extend([] if isinstance(error, _GONE) else self._cannot_be_read(error))
-            worker.wait(bound)
+        until = end_of(bound)
+        # Waiting inside a queue of threads would be waiting on a lock that may be of another kind than this thread.
+        if not self.crosses_processes or not self._within(self._get_into, self._first, bound):
+            worker.wait(until - monotonic())
 
     def done(self, count: int) -> None:
         # A ValueError, where somebody else has called it as well.
@@ -480,13 +292,6 @@ class CallersQueue(RecordQueue):
             return None
         return None if size is _OCCUPIED else int(size) + len(self._first) + len(self._items)
 
-    def capacity(self) -> int:
-        limit = getattr(self.target, "maxsize", getattr(self.target, "_maxsize", 0))
-        # multiprocessing stands in SEM_VALUE_MAX where no limit was given.
-        return limit if isinstance(limit, int) and 0 < limit < 2**31 - 1 else 0
-
-    # --- fork -------------------------------------------------------------------------------------
-
     def reset(self) -> None:
         super().reset()
         self._inside.clear()
@@ -496,16 +301,14 @@ class CallersQueue(RecordQueue):
             self.attend, self.reader, self.awake = nobody, None, True
             # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
             # multiprocessing did not make goes unnoticed there.
-            renew = getattr(self.target, "_reset", None) or getattr(self.target, "_after_fork", None)
-            if callable(renew) and hasattr(self.target, "_buffer"):
-                renew(after_fork=True) if renew.__name__ == "_reset" else renew()
+            if hasattr(self.target, "_reset"):
+                self.target._reset(after_fork=True)
             return
         if self._mutex is not None and self._mutex.locked():
             self._mutex.release()  # whoever had it at the fork is not in this process
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._get()
-                self.done(1)
+        while self._get_into(self._items):
+            self.done(1)
+        self._items.clear()
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:
@@ -519,27 +322,16 @@ def nobody() -> None:
 
 def _move(source: deque[Any], limit: int, into: deque[Any]) -> None:
     """Move at most *limit* records; no interrupt finds one of them in neither place, since C does it."""
-    try:
+    with contextlib.suppress(IndexError):  # another thread was faster
         into.extend(starmap(source.popleft, repeat((), min(limit, len(source)))))
-    except IndexError:
-        pass  # another thread was faster
-
-
-# --- where handlers and listeners meet ------------------------------------------------------------
 
 
 def queue_of(target: Any) -> RecordQueue:
     """The one `RecordQueue` of *target* in this process: handlers and listeners find each other through it."""
     notice_fork()
-    if isinstance(target, RecordQueue):
-        _known[id(target)] = target
-        return target
-    with _making:
-        known = _known.get(id(target))
-        if known is None:
-            # It keeps its queue alive, so the number is not given to another one meanwhile.
-            known = _known[id(target)] = CallersQueue(target)
-        return known
+    known = target if isinstance(target, RecordQueue) else CallersQueue(target)
+    # It keeps the target alive, whose number nobody else gets meanwhile.
+    return _known.setdefault(id(target), known)
 
 
 def all_queues() -> list[RecordQueue]:
@@ -548,12 +340,4 @@ def all_queues() -> list[RecordQueue]:
     return [known for known in (reference() for reference in _known.valuerefs()) if known is not None]
 
 
-@in_child
-def _begin_anew() -> None:
-    global _making
-    _making = threading.Lock()
-
-
-_OCCUPIED = object()
 _known: weakref.WeakValueDictionary[int, RecordQueue] = weakref.WeakValueDictionary()
-_making = threading.Lock()

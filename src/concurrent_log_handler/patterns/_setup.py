@@ -10,40 +10,53 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
-from concurrent_log_handler.patterns._handlers import (
-    CriticalOnlyFilter,
-    GracefulQueueHandler,
-    NonCriticalFilter,
-    level_number,
-)
-from concurrent_log_handler.patterns._listener import BatchingQueueListener
-from concurrent_log_handler.patterns._queue import RecordQueue, in_child, notice_fork
+from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ._handlers import GracefulQueueHandler, level_number
+from ._listener import BatchingQueueListener
+from ._queue import RecordQueue
 
 MIB = 1024 * 1024
 DEFAULT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
 
+class CriticalityFilter(logging.Filter):
+    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
+
+    def __init__(self, min_level: int | str = logging.ERROR) -> None:
+        super().__init__()
+        self.min_level = level_number(min_level)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.min_level
+
+
+class CriticalOnlyFilter(CriticalityFilter):
+    """For the handler that writes at once: ERROR and above, unless told otherwise."""
+
+
+class NonCriticalFilter(CriticalityFilter):
+    """The other half: what is below *min_level*, ERROR unless told otherwise."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < self.min_level
+
+
 class _MakesItsQueue(GracefulQueueHandler):
-    """What is told apart before a constructor's arguments are looked at."""
+    """Apart, so that `inspect` shows the arguments of `__init__`."""
 
     if sys.version_info >= (3, 12):
 
         def __new__(cls, *args: Any, **_options: Any) -> Any:
             # Under `class`, dictConfig puts a queue before the keywords, a filename among them.
             if args and hasattr(args[0], "put_nowait"):
-                msg = (
-                    f"{cls.__name__} makes its own queue and got one in place of a filename: in a dictConfig "
-                    "name it under '()', as a factory, not under 'class'"
-                )
+                msg = "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
                 raise TypeError(msg)
             return super().__new__(cls)
 
@@ -52,23 +65,20 @@ class NonBlockingFileHandler(_MakesItsQueue):
     """
     A rotating file behind a queue in one handler: the whole pattern, also declared in `dictConfig`.
 
-    In a `dictConfig` it is an entry with `"()": "concurrent_log_handler.patterns.NonBlockingFileHandler"`,
-    on every Python, and needs no further code.  A `formatter` given there goes to the file.  The listener
-    runs until `close()` or the end of the process.
+    There it is an entry with `"()": "concurrent_log_handler.patterns.NonBlockingFileHandler"`, whose `formatter`
+    goes to the file.  The listener runs until `close()` or the end of the process.
 
     Args:
         filename: The live file.
-        max_bytes: Size limit of one file, as `maxBytes` of the handler: bytes or text such as "10 MB".
+        max_bytes: Size limit of one file: bytes, or text such as "10 MB".
         backup_count: Backups kept.
-        use_gzip: Compress them.
+        use_gzip: Compress them, in the background unless `background_gzip` is given as False.
         queue_size: Number of records that may wait.
         format: Format string for the file; a formatter set later replaces it.
-        handler: A ready handler to put behind the queue, for example a timed one; then the options of the
-            file must stay as they are.
+        handler: A ready handler to put behind the queue, in place of a filename and options for the file.
         overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so is
             *critical_overflow*, *critical_level*, *block_timeout*.
-        file_options: Further keywords of `ConcurrentRotatingFileHandler`, among them `background_gzip`,
-            which is on here unless you turn it off: the listener goes on while a backup is compressed.
+        file_options: Further keywords of `ConcurrentRotatingFileHandler`.
     """
 
     def __init__(
@@ -98,14 +108,12 @@ class NonBlockingFileHandler(_MakesItsQueue):
             raise TypeError(msg)
         if handler.formatter is None:
             handler.setFormatter(logging.Formatter(format))
-        super().__init__(
-            RecordQueue(queue_size),
-            handler,
-            overflow=overflow,
-            critical_overflow=critical_overflow,
-            critical_level=critical_level,
-            block_timeout=block_timeout,
-        )
+        policies: dict[str, Any] = {
+            "overflow": overflow,
+            "critical_overflow": critical_overflow,
+            "critical_level": critical_level,
+        }
+        super().__init__(RecordQueue(queue_size), handler, block_timeout=block_timeout, **policies)
         self.target = handler
         self.listener: BatchingQueueListener = BatchingQueueListener(self.queue, handler)
         self.listener.start()
@@ -116,20 +124,15 @@ class NonBlockingFileHandler(_MakesItsQueue):
 
     def close(self) -> None:
         """Write what is queued and close the file, unless it was given as a ready handler; it opens again."""
-        self._finish()
+        # dictConfig() closes us: the listener may wait for logging's own lock, which this thread holds.
+        patience = CONFIG_PATIENCE if logging_is_locked_here() else None
+        left = self.listener.stop(patience or 30.0)
+        before = left + 1
+        while patience and 0 < left < before:
+            before, left = left, self.listener.flush(patience)
         if self._own_target:
             self.target.close()  # waits for a backup that is being compressed
         super().close()
-
-    def _finish(self) -> None:
-        if not logging_is_locked_here():
-            self.listener.stop()
-            return
-        # dictConfig() closes us: the listener may wait for logging's own lock, which this thread holds.
-        left = self.listener.stop(CONFIG_PATIENCE)
-        before = left + 1
-        while 0 < left < before:
-            before, left = left, self.listener.flush(CONFIG_PATIENCE)
 
 
 def file_handler(
@@ -145,14 +148,10 @@ def file_handler(
     if filename is None:
         msg = "a filename is needed"
         raise TypeError(msg)
-    settings: dict[str, Any] = {
-        "maxBytes": max_bytes,
-        "backupCount": backup_count,
-        "use_gzip": use_gzip,
-        "background_gzip": use_gzip,
-        **options,
-    }
-    return ConcurrentRotatingFileHandler(filename, **settings)
+    sizes: dict[str, Any] = {"maxBytes": max_bytes, "backupCount": backup_count}
+    return ConcurrentRotatingFileHandler(
+        filename, **{**sizes, "use_gzip": use_gzip, "background_gzip": use_gzip, **options}
+    )
 
 
 @dataclass(eq=False)
@@ -176,29 +175,22 @@ class _Setup:
         old = other.handlers if other is not None else []
         # A new list, not a changed one: a thread that is logging finds either the old handlers or the
         # new ones, never none or both.
-        with logging._lock:  # type: ignore[attr-defined]  # which addHandler() holds
+        with logging_lock:  # which addHandler() holds
             kept = [handler for handler in self.logger.handlers if handler not in old]
             self.logger.handlers = [*kept, *self.handlers]
-
-    def remove(self) -> None:
-        for handler in self.handlers:
-            self.logger.removeHandler(handler)
-        self.end()
+        _in_force[self.logger] = self
 
     def end(self) -> None:
         """Write what is queued; a record that is still on its way is written by its own thread."""
+        for handler in self.handlers:
+            self.logger.removeHandler(handler)
         self.listener.stop()
         for handler in self.handlers:
             handler.close()
 
 
-def installed(
-    logger: logging.Logger | str | None,
-    level: int | str | None,
-    wish: Any,
-    make: Any,
-    *,
-    lasting: bool = True,
+def _installed(
+    logger: logging.Logger | str | None, level: int | str | None, lasting: bool, wish: Any, make: Any
 ) -> _Setup:
     """
     The set-up of *logger*: the one in force if it is what is wished for, else a new one in its place.
@@ -209,20 +201,16 @@ def installed(
     threshold = None if level is None else level_number(level)
     notice_fork()
     with _changing:
-        current = _in_force.get(target.name)
-        if current is not None and current.logger is target and current.wish == wish and current.in_force():
+        current = _in_force.get(target)
+        if current is not None and current.wish == wish and current.in_force():
             current.lasting = current.lasting or lasting
             return current
         # First of all: a bad argument leaves the old set-up as it is.
-        setup = _Setup(target, wish, *make())
-        setup.lasting = lasting
-        if current is not None and current.logger is not target:
-            current.remove()
-            current = None
-        still_there = current is not None and current.in_force()
+        handlers, listener = make()
+        setup = _Setup(target, wish, handlers, listener, lasting=lasting)
+        if current is not None and current.in_force() and not lasting:
+            setup.replaced = current
         setup.put_in_place_of(current)
-        setup.replaced = current if not lasting and still_there else None
-        _in_force[target.name] = setup
         if threshold is not None:
             target.setLevel(threshold)
         if current is not None:
@@ -234,19 +222,14 @@ def uninstall(setup: _Setup) -> None:
     """Take *setup* off its logger, put back the one that it replaced, and write what it has queued."""
     notice_fork()
     with _changing:
-        if _in_force.get(setup.logger.name) is not setup:
-            setup.remove()
-            return
-        del _in_force[setup.logger.name]
-        earlier = setup.replaced
-        while earlier is not None and not (earlier.lasting or earlier.users):
-            earlier = earlier.replaced
-        if earlier is None:
-            setup.remove()
-            return
-        earlier.listener.start()
-        earlier.put_in_place_of(setup)
-        _in_force[setup.logger.name] = earlier
+        if _in_force.get(setup.logger) is setup:
+            del _in_force[setup.logger]
+            earlier = setup.replaced
+            while earlier is not None and not (earlier.lasting or earlier.users):
+                earlier = earlier.replaced
+            if earlier is not None:
+                earlier.listener.start()
+                earlier.put_in_place_of(setup)
         setup.end()
 
 
@@ -272,37 +255,34 @@ def setup_non_blocking_logging(
         level: Level for the logger; None leaves it.
         logger: A logger or its name; the root logger by default.
         formatter: For the file; by default `DEFAULT_FORMAT`.
-        options: Those of `NonBlockingFileHandler`: `backup_count=5`, `use_gzip=True`,
-            `queue_size=10_000`, `format`, `handler`, `overflow`, ….
+        options: Those of `NonBlockingFileHandler`.
 
     Raises:
         OSError: If the file's directory is missing.
         TypeError, ValueError: For arguments that no log file could have.
     """
-    return install_file(filename, max_bytes, level, logger, formatter, options).listener
+    return install_file(True, filename, max_bytes, level, logger, formatter, **options).listener
 
 
 def install_file(
+    lasting: bool,
     filename: str | os.PathLike[str],
     max_bytes: float | str,
     level: int | str | None,
     logger: logging.Logger | str | None,
-    formatter: logging.Formatter | None,
-    options: dict[str, Any],
-    *,
-    lasting: bool = True,
+    formatter: logging.Formatter | None = None,
+    **options: Any,
 ) -> _Setup:
-    """The work of `setup_non_blocking_logging`; *lasting* as for `installed`."""
+    """The work of `setup_non_blocking_logging`; *lasting* as for `_installed`."""
 
     def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
-        place = None if "handler" in options else filename
-        handler = NonBlockingFileHandler(place, max_bytes, **options)
+        handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
         if formatter is not None:
             handler.setFormatter(formatter)
         return [handler], handler.listener
 
-    wish = ("file", _path(filename), max_bytes, level, _alike(formatter), options)
-    return installed(logger, level, wish, make, lasting=lasting)
+    wish = ("file", os.path.abspath(filename), max_bytes, level, _alike(formatter), options)
+    return _installed(logger, level, lasting, wish, make)
 
 
 def setup_critical_and_background_logging(
@@ -319,19 +299,16 @@ def setup_critical_and_background_logging(
     """
     Write critical records at once, in the calling thread, and queue all others; returns the listener.
 
-    If both names are the same file, a critical record stands before what is still queued.
+    If both names are the same file, a critical record stands before what is still queued.  Idempotent, and
+    replaced by another set-up of the same logger, as `setup_non_blocking_logging` is.
 
     Args:
         critical_filename: File for *critical_level* and above; 100 MB each, 20 backups.
         background_filename: File for the rest; 50 MB each, 10 backups.
         critical_level: The border.
-        level: Level for the logger; None leaves it.
-        logger: A logger or its name; the root logger by default.
-        formatter: For both files; by default `DEFAULT_FORMAT`.
+        level: As for `setup_non_blocking_logging`; so are *logger* and *formatter*, for both files.
         critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
         options: Those of `NonBlockingFileHandler` for the other one.
-
-    Idempotent, and replaced by another set-up of the same logger, as `setup_non_blocking_logging` is.
     """
     apart = dict(critical_options or {})
 
@@ -345,9 +322,9 @@ def setup_critical_and_background_logging(
         background.addFilter(NonCriticalFilter(critical_level))
         return [critical, background], background.listener
 
-    names = (_path(critical_filename), _path(background_filename))
+    names = os.path.abspath(critical_filename), os.path.abspath(background_filename)
     wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
-    return installed(logger, level, wish, make).listener
+    return _installed(logger, level, True, wish, make).listener
 
 
 @contextmanager
@@ -358,10 +335,8 @@ def managed_listener(
     A listener that runs for the length of a `with` block; stopping never hides the block's own exception.
 
     Args:
-        queue: As for `BatchingQueueListener`.
-        handlers: As there.
+        queue: As for `BatchingQueueListener`; so are *handlers* and *options*.
         timeout: Seconds that stopping may take.
-        options: Further keywords of `BatchingQueueListener`.
     """
     listener = BatchingQueueListener(queue, *handlers, **options)
     listener.start()
@@ -380,10 +355,6 @@ def _alike(formatter: logging.Formatter | None) -> Any:
     return type(formatter), parts, type(style), vars(style) if hasattr(style, "__dict__") else style
 
 
-def _path(filename: str | os.PathLike[str]) -> Path:
-    return Path(os.path.abspath(filename))
-
-
 @in_child
 def _begin_anew() -> None:
     global _changing
@@ -392,5 +363,5 @@ def _begin_anew() -> None:
 
 _CRITICAL_FILE: dict[str, Any] = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False}
 _BACKGROUND_FILE: dict[str, Any] = {"max_bytes": 50 * MIB, "backup_count": 10}
-_in_force: dict[str, _Setup] = {}
+_in_force: dict[logging.Logger, _Setup] = {}
 _changing = threading.RLock()

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
-from concurrent_log_handler.patterns._setup import MIB, install_file, uninstall
+from ._listener import BatchingQueueListener
+from ._setup import MIB, install_file, uninstall
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from concurrent_log_handler.patterns._listener import BatchingQueueListener
-
-    Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
-
-_FACTORY = "concurrent_log_handler.patterns.NonBlockingFileHandler"
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 def django_logging(
@@ -35,8 +29,7 @@ def django_logging(
     Django's `LOGGING`, with one non-blocking rotating file for the root logger and *loggers*.
 
     Args:
-        filename: The live file.
-        max_bytes: Size limit of one file.
+        filename: The live file; *max_bytes* is the size limit of one.
         base: A `LOGGING` of your own to complete; it is not changed.  A logger that it configures keeps
             its level and its handlers; the root and *loggers* get the file in addition.
         level: Level for the loggers that *base* does not configure.
@@ -47,11 +40,9 @@ def django_logging(
     Returns:
         A dictionary for `LOGGING`, or for `logging.config.dictConfig`.
     """
-    config = copy.deepcopy(base) if base else {}
-    config.setdefault("version", 1)
-    config.setdefault("disable_existing_loggers", False)
+    config: dict[str, Any] = {"version": 1, "disable_existing_loggers": False, **copy.deepcopy(base or {})}
     config.setdefault("handlers", {})["non_blocking_file"] = {
-        "()": _FACTORY,
+        "()": "concurrent_log_handler.patterns.NonBlockingFileHandler",
         "filename": str(filename),
         "max_bytes": max_bytes,
         "format": format,
@@ -60,10 +51,7 @@ def django_logging(
     }
     targets = [config.setdefault("root", {})]
     named = config.setdefault("loggers", {})
-    for name in loggers:
-        if name not in named:
-            named[name] = {"propagate": False}
-        targets.append(named[name])
+    targets += [named.setdefault(name, {"propagate": False}) for name in loggers]
     for target in targets:
         target.setdefault("level", level)
         # A logger that propagates reaches the file through the root.
@@ -89,15 +77,10 @@ def setup_flask_logging(
 
     Args:
         app: A Flask application, or anything with a `logger`.
-        filename: The live file.
-        max_bytes: Size limit of one file.
-        level: Level for `app.logger`; None leaves it.
         format: Format string for the file.
-        options: Those of `setup_non_blocking_logging`.
+        options: Those of `setup_non_blocking_logging`, as are *filename*, *max_bytes* and *level*.
     """
-    formatter = options.pop("formatter", None)
-    options.setdefault("format", format)
-    return install_file(filename, max_bytes, level, app.logger, formatter, options).listener
+    return install_file(True, filename, max_bytes, level, app.logger, format=format, **options).listener
 
 
 def logging_lifespan(
@@ -115,19 +98,15 @@ def logging_lifespan(
     At the end, also after an error, what is queued is written and the handler is taken off its logger.
 
     Args:
-        filename: The live file.
-        max_bytes: Size limit of one file.
         lifespan: The application's own; it runs inside, and its state is passed on.
-        level: Level for the logger; None leaves it.
-        logger: A logger or its name; the root logger by default.
-        options: Those of `setup_non_blocking_logging`; `backup_count` is 10 here.
+        options: Those of `setup_non_blocking_logging`, as are *filename*, *max_bytes*, *level* and *logger*;
+            `backup_count` is 10 here.
     """
-    formatter = options.pop("formatter", None)
-    options.setdefault("backup_count", 10)
+    options = {"backup_count": 10, **options}
 
     @asynccontextmanager
     async def with_logging(app: Any) -> AsyncIterator[Any]:
-        setup = install_file(filename, max_bytes, level, logger, formatter, options, lasting=False)
+        setup = install_file(False, filename, max_bytes, level, logger, **options)
         setup.users += 1
         try:
             if lifespan is None:

@@ -1,7 +1,7 @@
 """Writing what was queued: one thread at a time, handler by handler; a failing one costs itself and nobody else.
 
-It owns the turn to write, the records that are out of the queue and not written yet, and the errors of
-handlers.  In which thread that happens, and when, is `_listener`'s; order on disk and rotation, the handlers'.
+It owns the turn to write, what is out of the queue and not written yet, and the errors of handlers.  In which thread
+that happens, and when, is `_listener`'s.
 """
 
 from __future__ import annotations
@@ -11,30 +11,24 @@ import logging.handlers
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from concurrent_log_handler.patterns._queue import (
-    Streak,
-    complain,
-    monotonic,
-    queue_of,
-    threads_are_greenlets,
-)
+from concurrent_log_handler._clock import monotonic
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+from ._queue import queue_of
+from ._worker import Streak, complain, end_of, threads_are_greenlets, wait_until
 
-    Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
-    Note = Callable[[logging.LogRecord], bool]
-
+Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
+Note = Callable[[logging.LogRecord], bool]
 # Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
 # is what another thread may have to wait for its turn.
 _BATCH = 200
 # Without any progress for this long (seconds), whoever writes is taken to hang.
 _HANGS = 1.0
 # Records of other processes may be on their way for this long after the last one came, in seconds.
-LATECOMERS = 0.5
+_LATECOMERS = 0.5
 
 
 class QueueWriter(logging.handlers.QueueListener):
@@ -61,17 +55,11 @@ class QueueWriter(logging.handlers.QueueListener):
         #: The thread that writes, if there is one: `setdefault` takes the turn in one step.
         self._turn: dict[str, int] = {}
         self._waiting: set[int] = set()
-        self._turns_taken = 0
-        #: A thread that could not wait any longer has left its record in the queue.
-        self._left_behind = False
-        self._hangs = False
         # What is to be shared out, and the tasks that are left; replaced as one, so that an interrupt
         # finds each record here or there.
         self._hand = deque(), []
-        self._taken = self._owed = 0
+        self._steps = 0  # that anybody got on by
         self._suspect: logging.LogRecord | None = None  # at which a handler exited, or a signal handler did
-
-    # --- taking turns -----------------------------------------------------------------------------
 
     def _mine(self) -> bool:
         """This thread is in the middle of a write."""
@@ -81,68 +69,58 @@ class QueueWriter(logging.handlers.QueueListener):
         """
         Return `step()`, called while nobody else writes; None if there was no turn.
 
-        Args:
-            step: What to do.  At once, if this thread is in the middle of a write already.
-            patience: Seconds to wait; None waits as long as whoever writes gets on.
+        It waits *patience* seconds; None waits as long as whoever writes gets on.
         """
-        me = threading.get_ident()
-        if self._turn.get("writes") == me:
+        if self._mine():
             return step()
         try:
             try:
-                return step() if self._wait_for_turn(me, patience) else None
+                return step() if self._wait_for_turn(threading.get_ident(), patience) else None
             finally:
-                self._give_turn_back(me)
+                self._give_turn_back()
         finally:
-            self._give_turn_back(me)  # an interrupt may have cut the `finally` above short
+            self._give_turn_back()  # an interrupt may have cut the `finally` above short
 
-    def _give_turn_back(self, me: int) -> None:
-        if self._turn.get("writes") == me:
-            self._turns_taken += 1
+    def _give_turn_back(self) -> None:
+        if self._mine():
+            self._steps += 1
             self._turn.pop("writes", None)
 
     def _wait_for_turn(self, me: int, patience: float | None) -> bool:
-        if self._waiting and not _pause(0.001):  # whoever has just written lets the others go first
-            return False
-        limit = (0.0 if self._hangs else _HANGS) if patience is None else patience
-        progress, since = None, monotonic()
+        def taken() -> bool:
+            return self._turn.setdefault("writes", me) == me
+
         try:
-            while self._turn.setdefault("writes", me) != me:
-                self._waiting.add(me)
-                if patience is None and progress != self._progress():
-                    limit = limit if progress is None else _HANGS
-                    progress, since = self._progress(), monotonic()
-                if monotonic() - since >= limit:
-                    self._hangs = self._hangs or patience is None  # waited for only once
-                    return False
-                if not _pause(0.0005):
-                    return False
+            if self._waiting:
+                time.sleep(0.001)  # whoever has just written lets the others go first
+            if taken():
+                return True
+            self._waiting.add(me)
+            return (
+                wait_until(taken, _HANGS, self._progress) if patience is None else wait_until(taken, patience)
+            )
+        except AssertionError:  # inside the hub of greenlets nobody may wait
+            return False
         finally:
             self._waiting.discard(me)
-        self._hangs = False
-        return True
 
-    def _progress(self) -> tuple[int, int, int]:
-        return self._turns_taken, self._taken, self._in_hand()
+    def _progress(self) -> tuple[int, int]:
+        return self._steps, self._in_hand()
 
     def _in_hand(self) -> int:
         """Number of records that are out of the queue and not written yet."""
         taken, tasks = self._hand
         return len(taken) + max((len(records) for _, records in list(tasks)), default=0)
 
-    # --- out of the queue -------------------------------------------------------------------------
-
     def _write_some(self) -> int:
         """In turn: finish what was interrupted, take at most one batch and write it; returns its size."""
         self._finish()
         batch = self._hand[0]
-        try:
-            self._queue.take(_BATCH, batch)
-        finally:
-            size = len(batch)
-            self._taken += size
-            self._owed += size
+        self._queue.take(_BATCH, batch)
+        size = len(batch)
+        self._steps += 1
         self._finish()
+        self._queue.done(size)
         return size
 
     def _finish(self) -> None:
@@ -151,132 +129,76 @@ class QueueWriter(logging.handlers.QueueListener):
             tasks = [*tasks, *self._shared_out(taken)]
             self._hand = deque(), tasks
         while tasks:
-            handler, records = tasks[0]
-            try:
-                self._give(handler, records)
-            except Exception as error:  # noqa: BLE001 - not even reporting worked; those behind it still have to be written
-                self._complain_of(error)
-                if records:
-                    records.popleft()
-                    continue
+            self._give(*tasks[0])
             del tasks[0]
-        if self._owed:
-            owed, self._owed = self._owed, 0
-            self._queue.done(owed)
 
-    def _write_here(self, deadline: float | None = None) -> None:
-        """See that what is queued at this moment is written, and that drops are told of, in this thread."""
-        if self._mine():
-            return  # interrupted by us: it looks into the queue again
-        patience = None
-        while True:
-            self._left_behind = patience is not None
-            if self._in_turn(lambda: self._write_due(deadline), patience) is None:
-                if patience is not None:
-                    return
-                # Whoever writes now sees what is left behind when it is done, or was done before it was said.
-                patience = 0.0
-            elif not self._left_behind or (deadline is not None and monotonic() >= deadline):
-                break
-        self._tell_of_drops(at_once=True)
-
-    def _write_due(self, deadline: float | None = None) -> bool:
-        """In turn: write what is queued at this moment, and what others have left behind meanwhile."""
+    def _write_due(self, deadline: float = end_of(None)) -> bool:
+        """In turn: write what is queued at this moment, at most until the *deadline*."""
         queue, quiet_since = self._queue, monotonic()
         due = queue.depth()
-        self._left_behind = False
-        while True:
+        while monotonic() < deadline:
             wrote = self._write_some()
             if wrote:
                 quiet_since = monotonic()
                 due = None if due is None else due - wrote
-            if deadline is not None and monotonic() >= deadline:
-                self._left_behind = True
-                return True
-            if wrote and (due is None or due > 0 or self._left_behind):
+            if wrote and (due is None or due > 0):
                 continue
-            # What was put into a queue between processes comes out of it a little later.
-            on_its_way = queue.crosses_processes and queue.depth() and monotonic() - quiet_since < LATECOMERS
-            if not on_its_way:
-                return True
+            # What was put into a queue between processes comes out of it a little later, or never: a process
+            # that was killed may have counted it.
+            if not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS:
+                break
             time.sleep(0.001)
+        return True
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Give one record to the handlers, in this thread; if another one hangs in a write, it has to follow."""
+        """Give one record to the handlers, in this thread."""
+        for task in self._tasks([self.prepare(record)]):
+            self._give(*task)
 
-        def give() -> None:
-            for task in self._tasks([self.prepare(record)]):
-                self._give(*task)
+    def after_queued(self, step: Callable[[], Any]) -> Any:
+        """Write what is queued at this moment, then return `(step(),)`; None if another thread hangs in a write."""
 
-        if self._after_queued(give) is None:
-            self._queue.keep(record)
-            self._write_here()
-
-    def write_after_queued(self, handle: Callable[[], Any]) -> Any:
-        """Write what is queued at this moment, then call *handle*; at once, if another thread hangs in a write."""
-        verdict = self._after_queued(handle)
-        return handle() if verdict is None else verdict[0]
-
-    def _after_queued(self, handle: Callable[[], Any]) -> Any:
         def write() -> tuple[Any]:
             if self._queue.crosses_processes:
                 self._finish()  # the rest is not for this thread
             else:
                 self._write_due()
-            return (handle(),)
+            return (step(),)
 
-        return (handle(),) if self._mine() else self._in_turn(write)
-
-    # --- to the handlers --------------------------------------------------------------------------
+        return (step(),) if self._mine() else self._in_turn(write)
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
         batch = [record for record in taken if record is not None]
-        if type(self).handle is not QueueWriter.handle or "handle" in self.__dict__:
+        kind = type(self)
+        if (
+            kind.handle is not QueueWriter.handle
+            or kind.prepare is not logging.handlers.QueueListener.prepare
+        ):
             return [(None, deque(batch))]  # a subclass has its own idea of one record
-        if type(self).prepare is not logging.handlers.QueueListener.prepare:
-            batch = [ready for ready in map(self._prepared, batch) if ready is not None]
         return self._tasks(batch)
 
-    def _prepared(self, record: logging.LogRecord) -> Any:
-        try:
-            return self.prepare(record)
-        except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-            return self._failed(None, record, error)
-
     def _tasks(self, batch: Sequence[Any]) -> list[Task]:
-        tasks: list[Task] = []
-        for handler in self.handlers:
-            level = handler.level if self.respect_handler_level else 0
-            mine = [record for record in batch if _passes(record, level)] if level else batch
-            tasks.append((handler, deque(mine)))
-        return tasks
+        levels = [handler.level if self.respect_handler_level else 0 for handler in self.handlers]
+        return [
+            (handler, deque([record for record in batch if _passes(record, level)] if level else batch))
+            for handler, level in zip(self.handlers, levels)
+        ]
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
-        """
-        Give *handler* all of *records* (None: `handle`, which a subclass overrides); none is left then.
-
-        Returns whether its filters let one through.
-        """
+        """Give *handler* (None: `handle`, which a subclass overrides) all of *records*; whether it let one through."""
         if not records or handler is None or not _takes_batches(handler):
             return self._give_each(handler, records)
-        passed, through = records, True
         try:
-            passed = self._filtered(handler, records)
-            through = bool(passed)
-            if through:
-                handler.emit_batch(passed)
+            handler.emit_batch(records)
             records.clear()
             self._failing.ends()
         except BaseException as error:
-            if passed is not records:
-                records.clear()
-                records.extend(passed)
             if _may_be_interrupted() and not isinstance(error, Exception):
                 raise  # what is left stays for whoever writes next
             if not records:
                 self._complain_of(error)  # all is written; it is the reporting that failed
-            return self._give_each(handler, records) or through
-        return through
+            self._give_each(handler, records)
+        return True
 
     def _give_each(self, handler: Any, records: deque[Any]) -> bool:
         handle: Callable[[Any], Any] = self.handle if handler is None else handler.handle
@@ -304,23 +226,6 @@ class QueueWriter(logging.handlers.QueueListener):
                 records.popleft()
         return passed
 
-    def _filtered(self, handler: Any, batch: deque[Any]) -> deque[Any]:
-        """What the filters of *handler* let through; from Python 3.12 on they may replace a record."""
-        if not handler.filters and not filters_itself(handler):
-            return batch
-        passed: deque[Any] = deque()
-        for record in batch:
-            try:
-                verdict: Any = handler.filter(record)
-            except Exception as error:  # noqa: BLE001 - one bad record must not cost its neighbours
-                self._failed(handler, record, error)
-                continue
-            if verdict:
-                passed.append(verdict if isinstance(verdict, logging.LogRecord) else record)
-        return passed
-
-    # --- trouble ----------------------------------------------------------------------------------
-
     def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
         """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
         try:
@@ -335,20 +240,17 @@ class QueueWriter(logging.handlers.QueueListener):
         self._complain_of(error)
 
     def _complain_of(self, error: BaseException) -> None:
-        if logging.raiseExceptions and self._worse.begins():
-            complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
+        if logging.raiseExceptions:
+            self._worse.complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
         if self._queue.untold_since is not None and (at_once or not self._queue.untold_for()):
-            self._in_turn(self._tell)
+            self._in_turn(lambda: self._queue.report_drops(self._tell))
 
-    def _tell(self) -> None:
-        if self._queue.untold_since is None:
-            return
-        told = self._queue.report_drops()
-        taken = [self._give(handler, records) for handler, records in self._tasks([told])]
-        if True not in taken:
+    def _tell(self, told: logging.LogRecord) -> None:
+        # All of them, not any(): each gets it.
+        if True not in [self._give(handler, records) for handler, records in self._tasks([told])]:
             complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
@@ -374,7 +276,9 @@ def _passes(record: Any, level: int) -> bool:
 
 
 def _takes_batches(handler: Any) -> bool:
-    """*handler* has `emit_batch`, and nobody has overridden what that would bypass."""
+    """*handler* has `emit_batch`, and neither a filter nor anything overridden that this would bypass."""
+    if handler.filters or filters_itself(handler):
+        return False
     for owner in (handler, *type(handler).__mro__):
         own = vars(owner)
         if "emit_batch" in own or "emit" in own or "handle" in own:
@@ -382,49 +286,35 @@ def _takes_batches(handler: Any) -> bool:
     return False
 
 
-def _pause(seconds: float) -> bool:
-    """Sleep, as a greenlet if this is one; false inside the hub of greenlets, where nobody may."""
-    try:
-        time.sleep(seconds)
-    except AssertionError:
-        return False
-    return True
-
-
 def _may_be_interrupted() -> bool:
     """Only the main thread runs signal handlers, Ctrl-C's among them; in whichever greenlet it is just then."""
     return threads_are_greenlets() or threading.current_thread() is threading.main_thread()
 
 
-# --- errors that handlers keep to themselves ------------------------------------------------------
-
-
-class _Tap:
-    """Stands in for one handler's `handleError`; other threads' errors go where they always went."""
-
-    def __init__(self, handler: logging.Handler) -> None:
-        self.original = handler.handleError
-        self.notes: dict[int, list[Note]] = {}
-
-    def __call__(self, record: logging.LogRecord) -> None:
-        for note in reversed(self.notes.get(threading.get_ident(), [])):
-            if note(record):
-                return
-        self.original(record)
-
-
 @contextmanager
 def errors_noted(handler: logging.Handler, note: Note) -> Iterator[None]:
     """While this thread is in here, *note* hears first of what *handler* would report; if it returns true, alone."""
-    tap = handler.__dict__.get("handleError")
-    if not isinstance(tap, _Tap):
-        tap = handler.__dict__["handleError"] = _Tap(handler)
-    me = threading.get_ident()
-    notes = tap.notes.setdefault(me, [])
+    tap: Any = handler.__dict__.get("handleError")
+    if not hasattr(tap, "notes"):
+        tap = handler.__dict__["handleError"] = _tapped(handler.handleError)
+    notes = tap.notes.setdefault(threading.get_ident(), [])
     notes.append(note)
     try:
         yield
     finally:
         notes.pop()
         if not notes:
-            tap.notes.pop(me, None)
+            tap.notes.pop(threading.get_ident(), None)
+
+
+def _tapped(original: Callable[[logging.LogRecord], None]) -> Any:
+    """A `handleError` that lets the notes of its thread hear first; other threads' errors go where they always went."""
+
+    def handle_error(record: logging.LogRecord) -> None:
+        if not any(note(record) for note in reversed(notes.get(threading.get_ident(), []))):
+            original(record)
+
+    notes: dict[int, list[Note]] = {}
+    tap: Any = handle_error
+    tap.notes, tap.original = notes, original
+    return tap

@@ -1,0 +1,185 @@
+"""What every room here shares: a line on stderr, a count, a wait, and a thread with the bell that wakes it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._forks import home
+
+#: The log tells of dropped records, and stderr of one and the same trouble, at most this often, in seconds.
+TELL_EVERY = 1.0
+#: The libraries of greenlets.
+GREEN = frozenset({"gevent", "eventlet"})
+
+
+def complain(text: str) -> None:
+    """One line on stderr, without buffered I/O, so also from a signal handler."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.write(sys.stderr.fileno() if sys.stderr is not None else 2, f"{text}\n".encode(errors="replace"))
+
+
+class Counter:
+    """`add()` takes no lock; `value()` is exact at any moment, and goes back only where `set()` says so."""
+
+    def __init__(self, value: int = 0) -> None:
+        self.set(value)
+
+    def set(self, value: int) -> None:
+        # next() of it is one step; `+= 1` is several, and a thread may lose its turn between them.
+        self._count = itertools.count(value)
+
+    def add(self) -> None:
+        next(self._count)
+
+    def value(self) -> int:
+        # Its repr, "count(17)", is the only public look at it that does not also move it.
+        return int(repr(self._count)[len("count(") : -1])
+
+
+def counted(name: str, doc: str) -> Any:
+    """A property that is the value of the `Counter` called *name*, and may be set."""
+    return property(
+        lambda self: getattr(self, name).value(), lambda self, n: getattr(self, name).set(n), doc=doc
+    )
+
+
+class Streak:
+    """Says when to tell of a trouble that comes again and again: at its begin, and at most once a second."""
+
+    on = False
+    _again_at = 0.0
+
+    def begins(self) -> bool:
+        """Note that it has come; true if it is to be told of."""
+        if self.on or monotonic() < self._again_at:
+            return False
+        self.on, self._again_at = True, monotonic() + TELL_EVERY
+        return True
+
+    def ends(self) -> None:
+        self.on = False
+
+    def complain(self, text: str) -> None:
+        """Note that it has come, and tell of it on stderr."""
+        if self.begins():
+            complain(text)
+
+
+def end_of(timeout: float | None) -> float:
+    """When *timeout* seconds from now are over; None never ends."""
+    return float("inf") if timeout is None else monotonic() + timeout
+
+
+def patiently(step: Callable[[], Any], refusal: type[Exception], timeout: float | None) -> Any:
+    """Repeat *step* as long as it raises *refusal*, at most for *timeout* seconds."""
+    deadline = end_of(timeout)
+    while True:
+        try:
+            return step()
+        except refusal:
+            if monotonic() >= deadline:
+                raise
+        time.sleep(0.001)
+
+
+def wait_until(
+    done: Callable[[], Any], timeout: float | None, progress: Callable[[], Any] = bool, pause: float = 0.0005
+) -> bool:
+    """Look until it is *done*; false after *timeout* seconds in which *progress* stayed the same."""
+    seen, since = progress(), monotonic()
+    while not done():
+        now = progress()
+        if now != seen:
+            seen, since = now, monotonic()
+        elif timeout is not None and monotonic() - since >= timeout:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def threads_are_greenlets() -> bool:
+    """Whether `threading` has been patched by now."""
+    return type(threading.Lock()).__module__.partition(".")[0] in GREEN
+
+
+class Worker:
+    """
+    A thread and the bell that wakes it, made at one moment.
+
+    So both are of one kind: a greenlet that waits on a lock of the operating system's stops them all.
+    """
+
+    def __init__(self, run: Callable[[Worker], None], name: str) -> None:
+        self._run, self._name = run, name
+        self._thread: threading.Thread | None = None
+        self._parked = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        #: Its thread is a greenlet.
+        self.green = threads_are_greenlets()
+        self._born = self.green, home.generation
+
+    def start(self) -> bool:
+        """Start the thread; false if none can be had."""
+        try:
+            self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+            self._thread.start()
+        except RuntimeError:  # the interpreter ends, or has no room for threads, or no daemons at all
+            return False
+        except AssertionError:
+            pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
+        return True
+
+    def _main(self) -> None:
+        try:
+            self._run(self)
+        except BaseException as error:
+            if not self.green:
+                raise
+            # Python runs signal handlers in whichever greenlet it finds; threading would keep Ctrl-C to itself.
+            greenlet: Any = sys.modules["greenlet"]
+            if not isinstance(error, greenlet.GreenletExit):
+                greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
+        # A thread of the system's cannot end where `threading` has been patched since it began, nor can a
+        # greenlet that gevent's fork() has copied.
+        self._parked = self._born != (threads_are_greenlets(), home.generation)
+        while self._parked:
+            self.wait(None)
+
+    def join(self, timeout: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Ring until the thread has ended, or is not *wanted* to any more; false after *timeout* seconds."""
+
+        def ended() -> bool:
+            self.ring()
+            # No join() of the thread's own, which may be of another kind than this one.
+            thread = self._thread
+            alive = thread is not None and thread.is_alive() and not self._parked
+            return not alive or not wanted() or thread is threading.current_thread()
+
+        return wait_until(ended, timeout, pause=0.002)
+
+    def ring(self) -> None:
+        """Wake the thread.  Waits for nothing, so that a signal handler may call it."""
+        with contextlib.suppress(RuntimeError):  # somebody else rang in between
+            if self._bell.locked():
+                self._bell.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """In the thread: sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
+        until = end_of(timeout)
+        while True:
+            left = max(0.0, until - monotonic())
+            # A thread of eventlet's pool rings in vain: look again.
+            bound = 1.0 if self.green else threading.TIMEOUT_MAX
+            if self._bell.acquire(timeout=min(left, bound)):
+                return True
+            if monotonic() >= until:
+                return False
