@@ -14,7 +14,7 @@ from logging import LogRecord
 from typing import Callable, Iterable, Optional, Protocol, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Streak
-from concurrent_log_handler._backups import Look
+from concurrent_log_handler._backups import Chain, Look
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._numbered import Move
 from concurrent_log_handler._backups._retention import Retention
@@ -36,25 +36,11 @@ class Hooks(Protocol):
     def doRollover(self) -> None: ...
     def rotate(self, source: str, dest: str) -> None: ...
     def _bytes(self, record: LogRecord) -> bytes: ...
-
-    def _decides(self, record: LogRecord) -> bool:
-        """Stand for our own `shouldRollover`, where a subclass has another one."""
-
-    @property
-    def _rotates(self) -> Callable[[], bool]:
-        """Tell whether this handler ever rotates."""
-
-    @property
-    def _backups(self) -> Look:
-        """Return the chain of backups."""
-
-    @property
-    def _surplus(self) -> Callable[[], Iterable[str]]:
-        """Return the paths of the backups that are too many."""
-
-    @property
-    def _roll(self) -> Callable[[], bool]:
-        """Move the live file and its backups; returns whether it was moved."""
+    def _decides(self, record: LogRecord) -> bool: ...  # our own `shouldRollover`, whatever a subclass has
+    def _rotates(self) -> bool: ...  # it ever rotates
+    def _backups(self) -> Chain: ...
+    def _surplus(self) -> Iterable[str]: ...  # the paths of the backups that are too many
+    def _roll(self) -> bool: ...  # move the live file and its backups; tells whether it was moved
 
 
 class Rotation:
