@@ -25,9 +25,8 @@ from ._queue import LOGGER_NAME, queue_of
 from ._worker import Counter, Streak, Worker, counted, patiently
 from ._writer import errors_noted, filters_itself, report
 
-_POLICIES = ("drop", "fallback", "block")
 _new = object.__new__
-_NO_FORMATTER = logging.Formatter()
+_traceback: Callable[[Any], str] = logging.Formatter().formatException
 _logger = logging.getLogger(LOGGER_NAME)
 
 
@@ -101,7 +100,8 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         frozen.args = None
         if self._pickled:
             return self._for_other_processes(frozen)
-        if frozen.exc_text and _is_plain_traceback(frozen):
+        # By another handler's formatter: the file's own gets its turn.  Any other text is on purpose.
+        if frozen.exc_text and frozen.exc_info and frozen.exc_text == _traceback(frozen.exc_info):
             frozen.exc_text = None
         return frozen
 
@@ -117,12 +117,12 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             frozen["exc_info"] = error
             if self._pickled:
                 del frozen["exc_info"]
-                frozen.setdefault("exception", _NO_FORMATTER.formatException(error))
+                frozen.setdefault("exception", _traceback(error))
         return frozen
 
     def _for_other_processes(self, frozen: logging.LogRecord) -> logging.LogRecord:
         if not frozen.exc_text and isinstance(frozen.exc_info, tuple):
-            frozen.exc_text = _NO_FORMATTER.formatException(frozen.exc_info)
+            frozen.exc_text = _traceback(frozen.exc_info)
         frozen.exc_info = None
         try:
             pickle.dumps(frozen)
@@ -195,8 +195,8 @@ class GracefulQueueHandler(FastQueueHandler):
         block_timeout: float | None = None,
     ) -> None:
         for name, policy in (("overflow", overflow), ("critical_overflow", critical_overflow)):
-            if policy not in _POLICIES:
-                msg = f"{name} must be one of {', '.join(_POLICIES)}, got {policy!r}"
+            if policy not in ("drop", "fallback", "block"):
+                msg = f"{name} must be one of drop, fallback, block, got {policy!r}"
                 raise ValueError(msg)
         super().__init__(queue)
         self.fallback_handler = fallback_handler
@@ -252,9 +252,7 @@ def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
 
 def level_number(level: int | str) -> int:
     """The number of *level*, which may be a name such as `"ERROR"`."""
-    if isinstance(level, int):
-        return level
-    number = logging.getLevelName(level.upper())
+    number = level if isinstance(level, int) else logging.getLevelName(level.upper())
     if not isinstance(number, int):
         msg = f"unknown level {level!r}; accepted are numbers and names such as 'ERROR'"
         raise ValueError(msg)  # noqa: TRY004 - the type is right
@@ -264,12 +262,6 @@ def level_number(level: int | str) -> int:
 def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
     name = getattr(one, "baseFilename", None)
     return one is other or (name is not None and name == getattr(other, "baseFilename", None))
-
-
-def _is_plain_traceback(record: logging.LogRecord) -> bool:
-    """Another handler's formatter left the text, and the file's own must get its turn; any other text is on purpose."""
-    info = record.exc_info
-    return isinstance(info, tuple) and record.exc_text == _NO_FORMATTER.formatException(info)
 
 
 def _picklable(value: Any) -> Any:
@@ -284,18 +276,12 @@ def _picklable(value: Any) -> Any:
 class QueueFigures:
     """What a `MonitoredQueueHandler` reports."""
 
-    #: Records in the queue now; None where the queue cannot tell.
-    depth: int | None
-    #: Records that fit; 0 where there is no known limit.
-    capacity: int
-    #: The highest depth after a record was put in.
-    max_depth_seen: int
-    #: Records given to the handler.
-    total_messages: int
-    #: Records that nobody wrote.
-    dropped_count: int
-    #: The depth is above the threshold; never so without a limit.
-    above_threshold: bool
+    depth: int | None  #: Records in the queue now; None where the queue cannot tell.
+    capacity: int  #: Records that fit; 0 where there is no known limit.
+    max_depth_seen: int  #: The highest depth after a record was put in.
+    total_messages: int  #: Records given to the handler.
+    dropped_count: int  #: Records that nobody wrote.
+    above_threshold: bool  #: The depth is above the threshold; never so without a limit.
 
 
 class MonitoredQueueHandler(GracefulQueueHandler):
