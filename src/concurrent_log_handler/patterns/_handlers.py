@@ -55,9 +55,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._dropped = Counter()
         self._failing = Streak()
 
-    dropped_count: int = counted(
-        "_dropped", "Number of records of this handler that nobody wrote.  May be set."
-    )
+    dropped_count: int = counted("_dropped", "Records of this handler that nobody wrote.  May be set.")
 
     def handle(self, record: logging.LogRecord) -> Any:
         if self.filters or self._filters_itself:
@@ -206,7 +204,7 @@ class GracefulQueueHandler(FastQueueHandler):
         self._rescued = Counter()
 
     rescued_count: int = counted(
-        "_rescued", "Number of records that found the queue full and were written all the same.  May be set."
+        "_rescued", "Records without room that were written all the same.  May be set."
     )
 
     def overflow(self, record: logging.LogRecord) -> None:
@@ -336,9 +334,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         if monitor:
             self.start_monitoring()
 
-    total_messages: int = counted(
-        "_total", "Number of records given to this handler, dropped ones included.  May be set."
-    )
+    total_messages: int = counted("_total", "Records given to it, dropped ones included.  May be set.")
 
     def enqueue(self, record: logging.LogRecord) -> None:
         super().enqueue(record)

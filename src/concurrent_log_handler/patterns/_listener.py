@@ -84,10 +84,7 @@ class BatchingQueueListener(QueueWriter):
             return
         other = self._queue.reader
         if other is not None and other is not self and other.running:
-            msg = (
-                f"another listener is running on {self.queue!r}; two would split the records: "
-                "give one listener all the handlers, or stop the other one first"
-            )
+            msg = f"another listener is running on {self.queue!r}; two would split the records: stop it first"
             raise RuntimeError(msg)
         self._adopt_queue()
         self._state = _RUNNING
@@ -315,9 +312,7 @@ class RobustQueueListener(BatchingQueueListener):
         self._errors = Counter()
         self._lines = Streak()
 
-    error_count: int = counted(
-        "_errors", "Number of errors so far; counted before the error handler is called.  May be set."
-    )
+    error_count: int = counted("_errors", "Errors, counted before the error handler is called.  May be set.")
 
     def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
         """Report on stderr, at most once a second."""
