@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from threading import Lock, RLock, get_ident
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, List, Optional
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
@@ -19,8 +19,8 @@ CONFIG_PATIENCE = 1.0
 logging_lock: Any = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - what its own fork hook takes, too
 
 
-# Threads that stand in a line.
-_standing: Set[int] = set()
+# Threads that stand in a line, each as often as it does.
+_standing: List[int] = []
 
 
 def logging_is_locked_here() -> bool:
@@ -74,8 +74,8 @@ class ThreadLock:
         bell = Lock()
         bell.acquire()
         try:
+            _standing.append(me)
             self.line[me] = bell
-            _standing.add(me)
             self._ring()
             first = False
             while True:
@@ -89,7 +89,8 @@ class ThreadLock:
                     return False
         finally:
             self.line.pop(me, None)
-            _standing.discard(me)
+            with contextlib.suppress(ValueError):
+                _standing.remove(me)
             self._ring()
 
     def _ring(self) -> None:

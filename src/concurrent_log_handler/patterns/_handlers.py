@@ -220,15 +220,20 @@ class GracefulQueueHandler(FastQueueHandler):
         self.drop(record)
 
     def _rescue(self, record: logging.LogRecord, policy: str, listener: Any) -> bool:
-        # Inside a write, nobody makes room before this thread goes on.
-        if policy == "block" and (listener is None or not listener.busy_here()):
+        # Then nobody writes, or makes room, before this thread goes on.
+        busy = listener is not None and listener.busy_here()
+        if policy == "block" and not busy:
             patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
             return True
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
         written = None
-        if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
+        if (
+            listener is not None
+            and not busy
+            and any(_same_file(handler, other) for other in listener.handlers)
+        ):
             written = listener.after_queued(partial(_written, handler, record))
         # None: another thread hangs in a write.
         return _written(handler, record) if written is None else bool(written[0])
