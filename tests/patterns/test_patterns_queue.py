@@ -622,6 +622,57 @@ def test_signal_handler_does_not_wait_for_room_that_the_code_it_interrupts_holds
     assert sum(text.startswith("signal ") for text in kept.texts) == 10 - handler.dropped_count
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX signals")
+def test_signal_handler_does_not_wait_for_room_while_its_thread_stands_in_line_for_the_file(
+    tmp_path: Path,
+) -> None:
+    """The listener stands behind it: whoever waits for the lock of a file gets it in turn."""
+
+    class Told(ConcurrentRotatingFileHandler):
+        def filter(self, record: logging.LogRecord) -> bool:
+            told.set()
+            return super().filter(record)
+
+    def hold() -> None:
+        target.acquire()
+        held.set()
+        until = time.monotonic() + SECONDS
+        while not target._lock._line and time.monotonic() < until:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+        assert interrupted.wait(SECONDS)
+        target.release()
+
+    def on_alarm(*_) -> None:
+        listener.start()
+        assert told.wait(SECONDS)
+        interrupted.set()
+        for number in range(10):
+            handler.handle(a_record(f"signal {number}"))
+
+    told, held, interrupted = threading.Event(), threading.Event(), threading.Event()
+    target, records = Told(tmp_path / "app.log", lock_timeout=None), RecordQueue(3)
+    handler, listener = (
+        GracefulQueueHandler(records, overflow="block"),
+        BatchingQueueListener(records, target),
+    )
+    handler.handle(a_record("queued"))
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    holding = threading.Thread(target=hold, daemon=True)
+    holding.start()
+    try:
+        assert held.wait(SECONDS)
+        target.emit(a_record("direct"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    holding.join(SECONDS)
+
+    assert listener.stop(SECONDS) == 0
+    assert handler.dropped_count == 7
+    texts = (tmp_path / "app.log").read_text().splitlines()
+    assert sorted(texts[:5]) == ["direct", "queued", "signal 0", "signal 1", "signal 2"]
+
+
 def test_signal_handler_logs_while_the_callers_queue_is_locked_by_the_same_thread() -> None:
     """The worst moment, on purpose: the interrupted code is inside `queue.Queue`'s own lock."""
     records: queue.Queue[logging.LogRecord] = queue.Queue(10)

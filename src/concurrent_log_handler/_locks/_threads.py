@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from threading import Lock, RLock, get_ident
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
@@ -19,14 +19,18 @@ CONFIG_PATIENCE = 1.0
 logging_lock: Any = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - what its own fork hook takes, too
 
 
-def is_mine(lock: Any) -> bool:
-    """Tell whether the calling thread has *lock*, re-entrant, of threads or of greenlets; None is nobody's."""
-    return lock is not None and bool(lock._is_owned())
+# Threads that stand in a line, each as often as it does.
+_standing: List[int] = []
 
 
 def logging_is_locked_here() -> bool:
     """Tell whether the calling thread holds the lock of the `logging` module, as `dictConfig` does."""
-    return is_mine(logging_lock)
+    return bool(logging_lock._is_owned())
+
+
+def holds_up(lock: Any) -> bool:
+    """Tell whether nobody gets *lock*, a handler's, before the calling thread goes on: it has it, or is in a line."""
+    return get_ident() in _standing or (lock is not None and bool(lock._is_owned()))
 
 
 class ThreadLock:
@@ -70,6 +74,7 @@ class ThreadLock:
         bell = Lock()
         bell.acquire()
         try:
+            _standing.append(me)
             self.line[me] = bell
             self._ring()
             first = False
@@ -84,6 +89,8 @@ class ThreadLock:
                     return False
         finally:
             self.line.pop(me, None)
+            with contextlib.suppress(ValueError):
+                _standing.remove(me)
             self._ring()
 
     def _ring(self) -> None:
@@ -95,6 +102,7 @@ class ThreadLock:
     def begin_anew(self) -> None:
         """Forget, in a forked child, the parent's other threads; what this thread took before a fork(), it keeps."""
         self.line.clear()
+        _standing.clear()
         # After a fork in C, a thread made since may have the identity of one that held the lock.
         if home.unannounced or not self.mine():
             self.rlock._at_fork_reinit()  # type: ignore[attr-defined]

@@ -25,9 +25,8 @@ from ._queue import LOGGER_NAME, queue_of
 from ._worker import Counter, Streak, Worker, counted, patiently
 from ._writer import errors_noted, filters_itself, report
 
-_POLICIES = ("drop", "fallback", "block")
 _new = object.__new__
-_NO_FORMATTER = logging.Formatter()
+_traceback: Callable[[Any], str] = logging.Formatter().formatException
 _logger = logging.getLogger(LOGGER_NAME)
 
 
@@ -56,9 +55,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._dropped = Counter()
         self._failing = Streak()
 
-    dropped_count: int = counted(
-        "_dropped", "Number of records of this handler that nobody wrote.  May be set."
-    )
+    dropped_count: int = counted("_dropped", "Records of this handler that nobody wrote.  May be set.")
 
     def handle(self, record: logging.LogRecord) -> Any:
         if self.filters or self._filters_itself:
@@ -101,7 +98,8 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         frozen.args = None
         if self._pickled:
             return self._for_other_processes(frozen)
-        if frozen.exc_text and _is_plain_traceback(frozen):
+        # By another handler's formatter: the file's own gets its turn.  Any other text is on purpose.
+        if frozen.exc_text and frozen.exc_info and frozen.exc_text == _traceback(frozen.exc_info):
             frozen.exc_text = None
         return frozen
 
@@ -117,12 +115,12 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             frozen["exc_info"] = error
             if self._pickled:
                 del frozen["exc_info"]
-                frozen.setdefault("exception", _NO_FORMATTER.formatException(error))
+                frozen.setdefault("exception", _traceback(error))
         return frozen
 
     def _for_other_processes(self, frozen: logging.LogRecord) -> logging.LogRecord:
         if not frozen.exc_text and isinstance(frozen.exc_info, tuple):
-            frozen.exc_text = _NO_FORMATTER.formatException(frozen.exc_info)
+            frozen.exc_text = _traceback(frozen.exc_info)
         frozen.exc_info = None
         try:
             pickle.dumps(frozen)
@@ -195,8 +193,8 @@ class GracefulQueueHandler(FastQueueHandler):
         block_timeout: float | None = None,
     ) -> None:
         for name, policy in (("overflow", overflow), ("critical_overflow", critical_overflow)):
-            if policy not in _POLICIES:
-                msg = f"{name} must be one of {', '.join(_POLICIES)}, got {policy!r}"
+            if policy not in ("drop", "fallback", "block"):
+                msg = f"{name} must be one of drop, fallback, block, got {policy!r}"
                 raise ValueError(msg)
         super().__init__(queue)
         self.fallback_handler = fallback_handler
@@ -206,7 +204,7 @@ class GracefulQueueHandler(FastQueueHandler):
         self._rescued = Counter()
 
     rescued_count: int = counted(
-        "_rescued", "Number of records that found the queue full and were written all the same.  May be set."
+        "_rescued", "Records without room that were written all the same.  May be set."
     )
 
     def overflow(self, record: logging.LogRecord) -> None:
@@ -222,15 +220,20 @@ class GracefulQueueHandler(FastQueueHandler):
         self.drop(record)
 
     def _rescue(self, record: logging.LogRecord, policy: str, listener: Any) -> bool:
-        # Inside a write, nobody makes room before this thread goes on.
-        if policy == "block" and (listener is None or not listener.busy_here()):
+        # Then nobody writes, or makes room, before this thread goes on.
+        busy = listener is not None and listener.busy_here()
+        if policy == "block" and not busy:
             patiently(lambda: self._put(record), queue_module.Full, self.block_timeout)
             return True
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
         written = None
-        if listener is not None and any(_same_file(handler, other) for other in listener.handlers):
+        if (
+            listener is not None
+            and not busy
+            and any(_same_file(handler, other) for other in listener.handlers)
+        ):
             written = listener.after_queued(partial(_written, handler, record))
         # None: another thread hangs in a write.
         return _written(handler, record) if written is None else bool(written[0])
@@ -252,9 +255,7 @@ def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
 
 def level_number(level: int | str) -> int:
     """The number of *level*, which may be a name such as `"ERROR"`."""
-    if isinstance(level, int):
-        return level
-    number = logging.getLevelName(level.upper())
+    number = level if isinstance(level, int) else logging.getLevelName(level.upper())
     if not isinstance(number, int):
         msg = f"unknown level {level!r}; accepted are numbers and names such as 'ERROR'"
         raise ValueError(msg)  # noqa: TRY004 - the type is right
@@ -264,12 +265,6 @@ def level_number(level: int | str) -> int:
 def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
     name = getattr(one, "baseFilename", None)
     return one is other or (name is not None and name == getattr(other, "baseFilename", None))
-
-
-def _is_plain_traceback(record: logging.LogRecord) -> bool:
-    """Another handler's formatter left the text, and the file's own must get its turn; any other text is on purpose."""
-    info = record.exc_info
-    return isinstance(info, tuple) and record.exc_text == _NO_FORMATTER.formatException(info)
 
 
 def _picklable(value: Any) -> Any:
@@ -284,18 +279,12 @@ def _picklable(value: Any) -> Any:
 class QueueFigures:
     """What a `MonitoredQueueHandler` reports."""
 
-    #: Records in the queue now; None where the queue cannot tell.
-    depth: int | None
-    #: Records that fit; 0 where there is no known limit.
-    capacity: int
-    #: The highest depth after a record was put in.
-    max_depth_seen: int
-    #: Records given to the handler.
-    total_messages: int
-    #: Records that nobody wrote.
-    dropped_count: int
-    #: The depth is above the threshold; never so without a limit.
-    above_threshold: bool
+    depth: int | None  #: Records in the queue now; None where the queue cannot tell.
+    capacity: int  #: Records that fit; 0 where there is no known limit.
+    max_depth_seen: int  #: The highest depth after a record was put in.
+    total_messages: int  #: Records given to the handler.
+    dropped_count: int  #: Records that nobody wrote.
+    above_threshold: bool  #: The depth is above the threshold; never so without a limit.
 
 
 class MonitoredQueueHandler(GracefulQueueHandler):
@@ -350,9 +339,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         if monitor:
             self.start_monitoring()
 
-    total_messages: int = counted(
-        "_total", "Number of records given to this handler, dropped ones included.  May be set."
-    )
+    total_messages: int = counted("_total", "Records given to it, dropped ones included.  May be set.")
 
     def enqueue(self, record: logging.LogRecord) -> None:
         super().enqueue(record)

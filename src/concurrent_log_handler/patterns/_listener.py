@@ -17,7 +17,7 @@ from typing import Any
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import notice_fork, threads_work
-from concurrent_log_handler._locks._threads import is_mine
+from concurrent_log_handler._locks._threads import holds_up
 
 from ._exit import hook_exit_of_children, running
 from ._worker import Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
@@ -84,10 +84,7 @@ class BatchingQueueListener(QueueWriter):
             return
         other = self._queue.reader
         if other is not None and other is not self and other.running:
-            msg = (
-                f"another listener is running on {self.queue!r}; two would split the records: "
-                "give one listener all the handlers, or stop the other one first"
-            )
+            msg = f"another listener is running on {self.queue!r}; two would split the records: stop it first"
             raise RuntimeError(msg)
         self._adopt_queue()
         self._state = _RUNNING
@@ -193,7 +190,7 @@ class BatchingQueueListener(QueueWriter):
     def busy_here(self) -> bool:
         """This thread is in a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
         inside = self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
-        return inside or any(is_mine(handler.lock) for handler in self.handlers)
+        return inside or any(holds_up(handler.lock) for handler in self.handlers)
 
     def write_at_once(self, record: logging.LogRecord) -> None:
         """Write *record* here, and nothing that other processes have queued; whoever writes still goes first."""
@@ -315,9 +312,7 @@ class RobustQueueListener(BatchingQueueListener):
         self._errors = Counter()
         self._lines = Streak()
 
-    error_count: int = counted(
-        "_errors", "Number of errors so far; counted before the error handler is called.  May be set."
-    )
+    error_count: int = counted("_errors", "Errors, counted before the error handler is called.  May be set.")
 
     def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
         """Report on stderr, at most once a second."""

@@ -135,13 +135,7 @@ class NonBlockingFileHandler(_MakesItsQueue):
         super().close()
 
 
-def file_handler(
-    filename: str | os.PathLike[str] | None,
-    max_bytes: float | str,
-    backup_count: int,
-    use_gzip: bool,
-    **options: Any,
-) -> logging.Handler:
+def file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
     """The rotating handler behind a queue; *options* may also use the handler's own spelling."""
     from concurrent_log_handler import ConcurrentRotatingFileHandler
 
@@ -266,11 +260,11 @@ def setup_non_blocking_logging(
 
 def install_file(
     lasting: bool,
-    filename: str | os.PathLike[str],
-    max_bytes: float | str,
-    level: int | str | None,
-    logger: logging.Logger | str | None,
-    formatter: logging.Formatter | None = None,
+    filename: Any,
+    max_bytes: Any,
+    level: Any,
+    logger: Any,
+    formatter: Any = None,
     **options: Any,
 ) -> _Setup:
     """The work of `setup_non_blocking_logging`; *lasting* as for `_installed`."""
