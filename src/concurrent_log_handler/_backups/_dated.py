@@ -28,15 +28,21 @@ class DatedChain(Chain):
         self._newest = newest
 
     def found(self) -> Iterator[Tuple[str, Forms]]:
-        """Yield those that are listed, and the newest."""
-        listed = {}
-        for backup in reversed(self.listed()):
-            path = self._naming.backup_path(backup.text, backup.number)
-            length = len(os.path.basename(path))
-            listed[path] = tuple(name[length:] for name in backup.names)
+        """Yield the newest, where it is not listed, and those that are."""
+        listed = dict(self._listed())
         if self._newest not in ("", *listed):
             yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
         yield from listed.items()
+
+    def backups(self) -> List[Tuple[str, ...]]:
+        """As in `Chain`, of those that are listed: how long another one stays is up to the user."""
+        return [tuple(path + form for form in forms) for path, forms in self._listed()]
+
+    def _listed(self) -> Iterator[Tuple[str, Forms]]:
+        for backup in reversed(self.listed()):
+            path = self._naming.backup_path(backup.text, backup.number)
+            length = len(os.path.basename(path))
+            yield path, tuple(name[length:] for name in backup.names)
 
     def listed(self) -> List[Backup]:
         """Return the backups that this handler made, oldest first."""
