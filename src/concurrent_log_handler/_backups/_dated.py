@@ -59,9 +59,11 @@ class DatedChain(Chain):
 
     def free_name(self, log: str, text: str) -> str:
         """Return a path, which is free, for one more backup of the period *text*."""
-        folder, name = os.path.split(self._newest)
-        newest = self._naming.list_backups([name], folder)  # also if it was uploaded and deleted since
-        first = next_number([*self.listed(), *newest], text)
+        known = self.listed()
+        if self._newest:  # also if it was uploaded and deleted since
+            folder, name = os.path.split(self._newest)
+            known += self._naming.list_backups([name], folder)
+        first = next_number(known, text)
 
         def taken(path: str) -> bool:
             return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
