@@ -15,7 +15,7 @@ from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from typing import Iterable, List, Optional, Union
 
 from . import _options
-from ._backups._calendar import Calendar, next_boundary, parse_calendar
+from ._backups._calendar import Calendar, parse_calendar
 from ._backups._dated import DatedChain
 from ._backups._naming import naming_for
 from ._backups._numbered import NumberedChain
@@ -264,7 +264,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
 
     def computeRollover(self, currentTime: float) -> int:
         """Return the first boundary after *currentTime*, both in seconds since the epoch; to be overridden."""
-        return next_boundary(self._calendar(), currentTime)
+        return self._calendar().next_boundary(currentTime)
 
     def _calendar(self) -> Calendar:
         asked = parse_calendar(self.when, 1, bool(self.utc), self.atTime)

@@ -21,12 +21,8 @@ from concurrent_log_handler._backups._calendar import (
     DAY,
     WEEK,
     Calendar,
-    first_boundary,
     format_rollover,
-    next_boundary,
     parse_calendar,
-    period_text,
-    read_rollover,
 )
 
 needs_tzset = pytest.mark.skipif(
@@ -70,9 +66,9 @@ def shown(moment: int) -> str:
 
 def rollovers(cal: Calendar, start: int, end: int) -> list[int]:
     """A busy process: each boundary is noticed in the second in which it comes."""
-    found = [next_boundary(cal, start)]
+    found = [cal.next_boundary(start)]
     while found[-1] < end:
-        found.append(next_boundary(cal, found[-1]))
+        found.append(cal.next_boundary(found[-1]))
     return found
 
 
@@ -172,10 +168,10 @@ def test_next_boundary_and_the_name_of_the_period_that_ends_there(
 ) -> None:
     cal = parse_calendar(when, interval, utc=True, at_time=at_time)
 
-    at = next_boundary(cal, utc(now) + 0.9)
+    at = cal.next_boundary(utc(now) + 0.9)
 
     assert at == utc(boundary)
-    assert period_text(cal, at) == text
+    assert cal.period_text(at) == text
 
 
 @needs_tzset
@@ -207,10 +203,10 @@ def test_times_that_a_zone_leaves_out_or_repeats(
 ) -> None:
     cal = parse_calendar("MIDNIGHT", at_time=at_time)
     with zone(where):
-        at = next_boundary(cal, local(now))
+        at = cal.next_boundary(local(now))
 
         assert shown(at) == boundary
-        assert period_text(cal, at) == text
+        assert cal.period_text(at) == text
 
 
 @needs_tzset
@@ -220,9 +216,9 @@ def test_time_that_comes_twice_is_a_boundary_once() -> None:
     with zone("America/New_York"):
         first, second = local("2026-11-01 01:30"), local("2026-11-01 01:30", fold=1)
 
-        assert next_boundary(cal, first - 1) == first
+        assert cal.next_boundary(first - 1) == first
         for now in (first, second - 1_200, second - 1, second, second + 1):
-            assert next_boundary(cal, now) == local("2026-11-02 01:30")
+            assert cal.next_boundary(now) == local("2026-11-02 01:30")
 
 
 def brute_force(cal: Calendar, start: int, days: int, step: int = 900) -> list[int]:
@@ -266,7 +262,7 @@ def test_years_of_periods_never_share_a_name(where: str) -> None:
         ):
             cal = parse_calendar(when, at_time=at_time)
             ends = rollovers(cal, first, first + 18 * 365 * DAY)
-            texts = [period_text(cal, at) for at in ends]
+            texts = [cal.period_text(at) for at in ends]
 
             assert texts == sorted(set(texts))
             starts = [time.strftime("%Y-%m-%d", time.localtime(at)) for at in ends]
@@ -283,8 +279,8 @@ def test_gap_and_repeated_hour_with_hourly_rollover() -> None:
         autumn = rollovers(cal, local("2026-10-25 00:00"), local("2026-10-25 04:00"))
         spring = rollovers(cal, local("2026-03-29 00:00"), local("2026-03-29 04:00"))
 
-        assert [period_text(cal, at)[-2:] for at in autumn] == ["00", "01", "02", "02", "03"]
-        assert [period_text(cal, at)[-2:] for at in spring] == ["00", "01", "03"]
+        assert [cal.period_text(at)[-2:] for at in autumn] == ["00", "01", "02", "02", "03"]
+        assert [cal.period_text(at)[-2:] for at in spring] == ["00", "01", "03"]
         assert [now - before for before, now in zip(autumn, autumn[1:])] == [3_600] * 4
 
 
@@ -293,27 +289,27 @@ def test_boundary_that_a_peer_wrote_an_hour_off_ends_the_day_it_was_meant_for() 
     cal, every_third = parse_calendar("MIDNIGHT"), parse_calendar("MIDNIGHT", 3)
     with zone("Europe/Berlin"):
         for off in (-3_600, -1_800, 0, 3_600, 7_200):
-            assert period_text(cal, local("2026-03-30 00:00") + off) == "2026-03-29"
-            assert period_text(every_third, local("2026-03-30 00:00") + off) == "2026-03-27"
-        assert next_boundary(cal, local("2026-03-30 01:00")) == local("2026-03-31 00:00")
+            assert cal.period_text(local("2026-03-30 00:00") + off) == "2026-03-29"
+            assert every_third.period_text(local("2026-03-30 00:00") + off) == "2026-03-27"
+        assert cal.next_boundary(local("2026-03-30 01:00")) == local("2026-03-31 00:00")
         # Not one of this calendar at all, for example after a change of atTime.
-        assert period_text(cal, local("2026-03-30 13:00")) == "2026-03-30"
+        assert cal.period_text(local("2026-03-30 13:00")) == "2026-03-30"
 
 
 def test_suffix_of_the_user_names_the_start_of_the_period() -> None:
     cal = parse_calendar("MIDNIGHT", utc=True, at_time=dt.time(13, 45))
 
-    assert period_text(cal._replace(suffix="%d.%m.%y %H:%M"), utc("2026-11-24T13:45")) == "23.11.26 13:45"
+    assert cal._replace(suffix="%d.%m.%y %H:%M").period_text(utc("2026-11-24T13:45")) == "23.11.26 13:45"
 
 
 @needs_tzset
 def test_suffix_with_the_zone_shows_the_zone() -> None:
     with zone("Europe/Berlin"):
         hourly = parse_calendar("H")._replace(suffix="%H%z")
-        assert period_text(hourly, local("2026-07-01 13:00")) == "12+0200"
+        assert hourly.period_text(local("2026-07-01 13:00")) == "12+0200"
         daily = parse_calendar("MIDNIGHT")._replace(suffix="%d%z")
-        assert period_text(daily, local("2026-07-02 00:00")) == "01+0200"
-    assert period_text(parse_calendar("H", utc=True)._replace(suffix="%H"), utc("2026-07-01T13:00")) == "12"
+        assert daily.period_text(local("2026-07-02 00:00")) == "01+0200"
+    assert parse_calendar("H", utc=True)._replace(suffix="%H").period_text(utc("2026-07-01T13:00")) == "12"
 
 
 # ---------------------------------------------------------------------------------- the oracle
@@ -346,11 +342,11 @@ def test_in_utc_every_boundary_is_the_stdlibs(
     oracle = stdlib(when, interval, True, at_time)
     cal = parse_calendar(when, interval, utc=True, at_time=at_time)
 
-    at = next_boundary(cal, now)
+    at = cal.next_boundary(now)
 
     assert at == boundary_after(oracle, now)
     assert (cal.suffix, cal.interval) == (oracle.suffix, oracle.interval)
-    assert period_text(cal, at) == time.strftime(cal.suffix, time.gmtime(at - oracle.interval))
+    assert cal.period_text(at) == time.strftime(cal.suffix, time.gmtime(at - oracle.interval))
 
 
 @needs_tzset
@@ -364,13 +360,13 @@ def test_in_local_time_every_boundary_is_the_stdlibs_away_from_changes(
     """Where the zone changes on the way, the stdlib's versions differ; there the wall clock is asked."""
     with zone(where):
         cal = parse_calendar(when, at_time=at_time)
-        at = next_boundary(cal, now)
+        at = cal.next_boundary(now)
         days = range(now - DAY, at + 2 * DAY, DAY // 4)
         if when in ON_THE_WALL and len({time.localtime(moment).tm_gmtoff for moment in days}) > 1:
             assert now < at
             assert at - now <= cal.interval + 26 * 3_600
-            assert next_boundary(cal, at - 1) == at
-            assert next_boundary(cal, at) > at
+            assert cal.next_boundary(at - 1) == at
+            assert cal.next_boundary(at) > at
         else:
             assert at == boundary_after(stdlib(when, 1, False, at_time), now)
 
@@ -387,16 +383,16 @@ def test_boundaries_never_go_backwards(
         early, late = sorted((one, other))
         near = early + (late - early) % (2 * DAY)
 
-        assert early < next_boundary(cal, early) <= next_boundary(cal, near)
+        assert early < cal.next_boundary(early) <= cal.next_boundary(near)
 
 
 def test_clock_that_jumps_costs_one_step_not_a_loop() -> None:
     cal = parse_calendar("S", utc=True)
     now = utc("2026-11-23T10:00")
 
-    assert next_boundary(cal, now + 40 * 365 * DAY) == now + 40 * 365 * DAY + 1
-    assert next_boundary(cal, 0) == 1
-    assert next_boundary(parse_calendar("MIDNIGHT"), 0) > 0
+    assert cal.next_boundary(now + 40 * 365 * DAY) == now + 40 * 365 * DAY + 1
+    assert cal.next_boundary(0) == 1
+    assert parse_calendar("MIDNIGHT").next_boundary(0) > 0
 
 
 # ------------------------------------------------------------------------------ the shared time
@@ -431,19 +427,19 @@ MIDNIGHT = utc("2026-11-24T00:00")
 )
 def test_shared_time_is_used_or_computed_again(content: str, expected: Optional[int]) -> None:
     raw = content.encode("utf-8", "surrogateescape")
-    assert read_rollover(raw, parse_calendar("MIDNIGHT", utc=True), NOW) == expected
+    assert parse_calendar("MIDNIGHT", utc=True).read_rollover(raw, NOW) == expected
 
 
 def test_shared_time_has_no_slack_where_the_wall_clock_plays_no_part() -> None:
     cal = parse_calendar("H")
 
-    assert read_rollover(b"%d" % (NOW + 3_600), cal, NOW + 0.5) == NOW + 3_600
-    assert read_rollover(b"%d" % (NOW + 3_601), cal, NOW) is None
+    assert cal.read_rollover(b"%d" % (NOW + 3_600), NOW + 0.5) == NOW + 3_600
+    assert cal.read_rollover(b"%d" % (NOW + 3_601), NOW) is None
 
 
 def test_shared_time_is_decimal_text_as_clh_writes_it() -> None:
     assert format_rollover(MIDNIGHT) == b"1795478400"
-    assert read_rollover(format_rollover(MIDNIGHT), parse_calendar("MIDNIGHT", utc=True), NOW) == MIDNIGHT
+    assert parse_calendar("MIDNIGHT", utc=True).read_rollover(format_rollover(MIDNIGHT), NOW) == MIDNIGHT
 
 
 @pytest.mark.parametrize(
@@ -462,6 +458,6 @@ def test_first_boundary_is_that_of_the_last_write(
     """So a process that was down over a boundary rolls at once, and the data gets the name of its own day."""
     cal = parse_calendar("MIDNIGHT", utc=True)
 
-    at = first_boundary(cal, NOW, modified)
+    at = cal.first_boundary(NOW, modified)
 
-    assert (at, period_text(cal, at)) == (utc(boundary), text)
+    assert (at, cal.period_text(at)) == (utc(boundary), text)

@@ -20,12 +20,8 @@ from concurrent_log_handler._backups._naming import (
     Backup,
     Namer,
     Naming,
-    backup_directory,
-    backup_path,
     default_ext_match,
     first_free,
-    free_path,
-    list_backups,
     naming_for,
     next_number,
 )
@@ -83,7 +79,7 @@ FOREIGN = [
 
 
 def test_files_of_others_are_never_listed() -> None:
-    assert list_backups(daily(), [*FOREIGN, "app.log.2026-01-01.gz.gz"]) == []
+    assert daily().list_backups([*FOREIGN, "app.log.2026-01-01.gz.gz"]) == []
 
 
 def test_backups_are_listed_oldest_first_and_plain_and_gz_count_once() -> None:
@@ -97,7 +93,7 @@ def test_backups_are_listed_oldest_first_and_plain_and_gz_count_once() -> None:
         *FOREIGN,
     ]
 
-    backups = list_backups(daily(), listing)
+    backups = daily().list_backups(listing)
 
     assert [(backup.text, backup.number, backup.names) for backup in backups] == [
         ("2025-12-31", 0, ("app.log.2025-12-31.gz",)),
@@ -111,7 +107,7 @@ def test_backups_are_listed_oldest_first_and_plain_and_gz_count_once() -> None:
 
 def test_number_pruned_inside_a_period_is_not_used_again() -> None:
     """Otherwise `.1` would be newer than `.2`, and would go before it."""
-    backups = list_backups(daily(), ["app.log.2026-11-23.2.gz", "app.log.2026-11-23.3", "app.log.2026-11-22"])
+    backups = daily().list_backups(["app.log.2026-11-23.2.gz", "app.log.2026-11-23.3", "app.log.2026-11-22"])
 
     assert next_number(backups, "2026-11-23") == 4
     assert next_number(backups, "2026-11-22") == 1
@@ -141,7 +137,7 @@ def test_suffix_of_the_user_is_found_and_ordered_by_its_date(
     if "%-" in suffix and sys.platform == "win32":
         pytest.skip("a form of the C library")
 
-    backups = list_backups(daily(suffix=suffix), [new, foreign, old, *FOREIGN])
+    backups = daily(suffix=suffix).list_backups([new, foreign, old, *FOREIGN])
 
     assert names_of(backups) == [old, new]
 
@@ -156,11 +152,11 @@ def test_ext_match_of_the_user_decides_with_the_suffix() -> None:
     ]
 
     for pattern in (r"^\d{4}-\d{2}-\d{2}(\.\w+)?$", re.compile(r"\d{4}-\d{2}-\d{2}(\.\w+)?$", re.ASCII)):
-        backups = list_backups(naming_for(BASE, "%Y-%m-%d", pattern), listing)
+        backups = naming_for(BASE, "%Y-%m-%d", pattern).list_backups(listing)
         assert names_of(backups) == ["app.log.2026-01-01", "app.log.2026-01-01.1.gz", "app.log.2026-01-02"]
 
     only_2027 = naming_for(BASE, "%Y-%m-%d", r"2027-\d\d-\d\d")
-    assert list_backups(only_2027, listing) == []
+    assert only_2027.list_backups(listing) == []
 
 
 @settings(max_examples=200)
@@ -175,7 +171,7 @@ def test_standard_suffixes_are_read_as_strptime_reads_them(suffix: str, moment: 
     if last in (60, 61) and suffix.endswith("%S"):
         expected = None  # a leap second, which no clock of ours shows
 
-    assert [backup.stamp for backup in list_backups(daily(suffix=suffix), [f"app.log.{text}"])] == (
+    assert [backup.stamp for backup in daily(suffix=suffix).list_backups([f"app.log.{text}"])] == (
         [] if expected is None else [expected]
     )
 
@@ -186,7 +182,7 @@ def test_every_day_that_has_a_name_is_read_right() -> None:
     for year in (*range(1896, 2105), 1, 4, 1000, 9999):
         for month in range(14):
             for day in (0, 1, 28, 29, 30, 31, 32):
-                backups = list_backups(naming, [f"app.log.{year:04}-{month:02}-{day:02}"])
+                backups = naming.list_backups([f"app.log.{year:04}-{month:02}-{day:02}"])
                 try:
                     moment = dt.datetime(year, month, day, tzinfo=dt.timezone.utc)
                 except ValueError:
@@ -196,7 +192,7 @@ def test_every_day_that_has_a_name_is_read_right() -> None:
 
 
 def test_suffix_that_no_one_can_read_is_ordered_by_its_text() -> None:
-    assert names_of(list_backups(daily(suffix="%H"), ["app.log.09", "app.log.1", "app.log.08.1"])) == [
+    assert names_of(daily(suffix="%H").list_backups(["app.log.09", "app.log.1", "app.log.08.1"])) == [
         "app.log.08.1",
         "app.log.09",
     ]
@@ -248,16 +244,16 @@ def test_suffix_that_no_one_can_read_is_ordered_by_its_text() -> None:
 def test_namer_decides_what_is_ours(namer: Namer, expected: list[str]) -> None:
     naming = daily(namer)
     made = [
-        backup_path(naming, "2025-12-31", 0),
-        backup_path(naming, "2026-01-01", 0) + ".gz",
-        backup_path(naming, "2026-01-01", 1),
-        backup_path(naming, "2026-01-01", 2) + ".gz",
+        naming.backup_path("2025-12-31", 0),
+        naming.backup_path("2026-01-01", 0) + ".gz",
+        naming.backup_path("2026-01-01", 1),
+        naming.backup_path("2026-01-01", 2) + ".gz",
     ]
     listing = [os.path.basename(path) for path in made]
     others = ["app.audit.2026-01-01.log", "app.2026-01-01.log.bak", "app.2026-01-01.01.log"]
     others += [name for name in FOREIGN if name != "app.2026-01-01.log"]
 
-    backups = list_backups(naming, [*reversed(listing), *others])
+    backups = naming.list_backups([*reversed(listing), *others])
 
     assert names_of(backups) == listing == expected
     assert [(backup.text, backup.number) for backup in backups] == [
@@ -277,8 +273,8 @@ def test_namer_with_a_date_of_its_own_needs_an_ext_match_that_finds_it() -> None
 
     naming = naming_for(BASE, "%Y-%m-%d", r"(?<!\d)\d{8}(?!\d)", no_dashes)
 
-    backups = list_backups(
-        naming, ["app.log.20260102.1", "app.log.20260101", "app.log.20260102", "app.log.2026010"]
+    backups = naming.list_backups(
+        ["app.log.20260102.1", "app.log.20260101", "app.log.20260102", "app.log.2026010"]
     )
 
     assert names_of(backups) == ["app.log.20260101", "app.log.20260102", "app.log.20260102.1"]
@@ -288,18 +284,18 @@ def test_namer_into_another_directory_is_looked_for_there_only() -> None:
     archive = os.path.join(HOME, "archive")
     naming = daily(lambda path: os.path.join(archive, os.path.basename(path)))
 
-    assert backup_directory(naming) == archive
-    assert names_of(list_backups(naming, ["app.log.2026-01-01"], archive)) == ["app.log.2026-01-01"]
-    assert list_backups(naming, ["app.log.2026-01-01"]) == []
-    assert backup_directory(daily()) == HOME
-    assert list_backups(daily(), ["app.log.2026-01-01"], archive) == []
+    assert naming.backup_directory() == archive
+    assert names_of(naming.list_backups(["app.log.2026-01-01"], archive)) == ["app.log.2026-01-01"]
+    assert naming.list_backups(["app.log.2026-01-01"]) == []
+    assert daily().backup_directory() == HOME
+    assert daily().list_backups(["app.log.2026-01-01"], archive) == []
 
 
 def test_live_file_is_never_a_backup_whatever_its_name_and_the_namer() -> None:
     base = os.path.join(HOME, "app.2026-01-01")
     naming = naming_for(base, "%Y-%m-%d", default_ext_match(SUFFIXES["D"]), lambda path: path[: len(base)])
 
-    assert list_backups(naming, ["app.2026-01-01"]) == []
+    assert naming.list_backups(["app.2026-01-01"]) == []
 
 
 def test_namer_that_fails_on_a_strange_name_leaves_it_alone() -> None:
@@ -309,7 +305,7 @@ def test_namer_that_fails_on_a_strange_name_leaves_it_alone() -> None:
 
     listing = ["app.log.2026-99-99", "app.log.2026-01-01.bak", "app.log.2026-01-01.7", "app.log.2026-01-01"]
 
-    assert names_of(list_backups(daily(strict), listing)) == ["app.log.2026-01-01"]
+    assert names_of(daily(strict).list_backups(listing)) == ["app.log.2026-01-01"]
 
 
 @settings(max_examples=200)
@@ -327,11 +323,11 @@ def test_whatever_we_name_we_find_again(
     written: dict[tuple[str, int], set[str]] = {}
     for moment, number, endings in made:
         text = time.strftime(suffix, time.gmtime(moment))
-        path = os.path.basename(backup_path(naming, text, number))
+        path = os.path.basename(naming.backup_path(text, number))
         written.setdefault((text, number), set()).update(path + ending for ending in endings)
     listing = {name for names in written.values() for name in names}
 
-    backups = list_backups(naming, listing)
+    backups = naming.list_backups(listing)
 
     assert sorted(names_of(backups)) == sorted(listing)
     assert {(backup.text, backup.number): set(backup.names) for backup in backups} == written
@@ -344,16 +340,16 @@ def test_a_thousand_backups_are_read_in_milliseconds(namer: Optional[Namer]) -> 
     naming = daily(namer, "%Y-%m-%d_%H-%M-%S")
     listing = [
         os.path.basename(
-            backup_path(
-                naming, time.strftime(naming.suffix, time.gmtime(utc("2026-11-23T10:00") + hour * 3_600)), 0
+            naming.backup_path(
+                time.strftime(naming.suffix, time.gmtime(utc("2026-11-23T10:00") + hour * 3_600)), 0
             )
         )
         for hour in range(1_000)
     ]
-    assert len(list_backups(naming, listing)) == 1_000
+    assert len(naming.list_backups(listing)) == 1_000
 
     began = time.process_time()
-    backups = list_backups(naming, listing)
+    backups = naming.list_backups(listing)
     took = time.process_time() - began
 
     assert names_of(backups) == listing
@@ -373,7 +369,7 @@ def test_composite_directives_are_read_as_what_they_stand_for(suffix: str) -> No
     text = time.strftime(suffix, time.gmtime(utc("2026-11-23T10:00")))
     listing = [f"app.log.{text}{more}" for more in (".10", ".2.gz", "", ".bak")]
 
-    backups = list_backups(naming, listing)
+    backups = naming.list_backups(listing)
 
     assert [(each.text, each.number) for each in backups] == [(text, 0), (text, 2), (text, 10)]
     assert backups[0].stamp > 0
@@ -382,7 +378,7 @@ def test_composite_directives_are_read_as_what_they_stand_for(suffix: str) -> No
 def test_unknown_directive_takes_no_number_and_no_gz() -> None:
     naming = daily(suffix="%B")
 
-    backups = list_backups(naming, ["app.log.November.1.gz", "app.log.November", "app.log.November.2"])
+    backups = naming.list_backups(["app.log.November.1.gz", "app.log.November", "app.log.November.2"])
 
     assert [(each.text, each.number) for each in backups] == [
         ("November", 0),
@@ -397,7 +393,7 @@ def test_namer_finds_its_files_whatever_the_ext_match_of_the_user(ext_match: str
     naming = naming_for(BASE, "%Y%m%d", ext_match, lambda name: f"{name}.bak")
     listing = ["app.log.20261123.bak", "app.log.20261123.1.bak.gz", "app.log.20261124", "other.20261123.bak"]
 
-    assert names_of(list_backups(naming, listing)) == listing[:2]
+    assert names_of(naming.list_backups(listing)) == listing[:2]
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(0, 40))
@@ -420,15 +416,15 @@ def test_name_that_the_namer_gives_and_that_is_free_is_taken_as_it_is() -> None:
         return next(path for number in range(1, 9) if (path := f"{HOME}/x.{number}") not in there)
 
     for first in (0, 1, 5):
-        assert free_path(daily(counting), "2026-01-01", first, there.__contains__) == f"{HOME}/x.3"
-        assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", first, there.__contains__) == f"{HOME}/x"
+        assert daily(counting).free_path("2026-01-01", first, there.__contains__) == f"{HOME}/x.3"
+        assert daily(lambda _: f"{HOME}/x").free_path("2026-01-01", first, there.__contains__) == f"{HOME}/x"
     taken = {f"{HOME}/x", f"{HOME}/x.1"}
-    assert free_path(daily(lambda _: f"{HOME}/x"), "2026-01-01", 0, taken.__contains__) == f"{HOME}/x.2"
-    assert free_path(daily(), "2026-01-01", 1, {f"{BASE}.2026-01-01.1"}.__contains__) == (
+    assert daily(lambda _: f"{HOME}/x").free_path("2026-01-01", 0, taken.__contains__) == f"{HOME}/x.2"
+    assert daily().free_path("2026-01-01", 1, {f"{BASE}.2026-01-01.1"}.__contains__) == (
         f"{BASE}.2026-01-01.2"
     )
     with pytest.raises(FileExistsError, match=r"app\.log\.2026-01-01\.1' and those after it are taken"):
-        free_path(daily(lambda path: path), "2026-01-01", 1, lambda _: True)
+        daily(lambda path: path).free_path("2026-01-01", 1, lambda _: True)
 
 
 def test_first_free_number_asks_few_times() -> None:

@@ -1024,7 +1024,9 @@ def test_namer_with_a_directory_for_each_month(tmp_path: Path) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.rename(source, target)
 
-    handler = Timed(tmp_path / "app.log", "MIDNIGHT", use_gzip=True, on_rotated=told.append)
+    handler = Timed(
+        tmp_path / "app.log", "MIDNIGHT", max_total_bytes=1, use_gzip=True, on_rotated=told.append
+    )
     handler.namer, handler.rotator = by_month, move
     for day in range(3):
         at(handler, START + day * 24 * HOUR, f"day {day}")

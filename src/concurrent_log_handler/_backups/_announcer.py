@@ -41,7 +41,7 @@ class Announcer:
         self._settings = settings
         self._locks = locks
         self._afterwards = afterwards
-        self._tellers: Set[int] = set()
+        self._tellers: Set[object] = set()  # threads of this process, or of the one that it was forked from
 
     def about_to_move(self, inode: int) -> None:
         """The live file *inode* becomes a backup, or the `.gz` *inode* takes a backup's place."""
@@ -69,7 +69,7 @@ class Announcer:
 
     def tell(self, look: Look, report: Report) -> None:
         """Call `on_rotated` for each complete backup that it has not been told of."""
-        me, callback = get_ident(), self._settings.on_rotated
+        me, callback = (here(), get_ident()), self._settings.on_rotated
         if callback is None or me in self._tellers:
             return  # the callback logs, and that rotated: the outer call goes on with it
         try:
@@ -84,10 +84,6 @@ class Announcer:
             report(error)
         finally:
             self._tellers.discard(me)
-
-    def after_fork(self) -> None:
-        """Forget the threads, which are the parent's."""
-        self._tellers.clear()
 
     @staticmethod
     def _tell(callback: OnRotated, backup: str, mark: str, locked: int, report: Report) -> None:

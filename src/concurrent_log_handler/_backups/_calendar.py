@@ -48,6 +48,94 @@ class Calendar(NamedTuple):
     day_of_week: Optional[int]  # 0 is Monday
     compute: Optional[Callable[[int], int]] = None  # stands for `next_boundary`: a subclass's may be another
 
+    def next_boundary(self, now: float) -> int:
+        """
+        The next rollover time after *now*, both in seconds since the epoch; always later than *now*.
+
+        S, M, H and D count their interval from *now*.  MIDNIGHT and W take the next target of the wall
+        clock and, for an interval above 1, wait that many days or weeks more, as CPython 3.13 does.
+        """
+        moment = int(now)
+        if not self.step:
+            return moment + self.interval
+        target = self._last_target(self._wall(moment)) + self.step
+        while self._instant(target) <= moment:  # the clock shows an hour again, or a whole day is missing
+            target += self.step
+        return self._instant(target + self.interval - self.step)
+
+    def following(self, now: float) -> int:
+        """`next_boundary`, or what a subclass has in its place."""
+        return self.next_boundary(now) if self.compute is None else self.compute(int(now))
+
+    def first_boundary(self, now: float, modified: Optional[float]) -> int:
+        """
+        The rollover time where none is known: that of the period in which the live file was last written.
+
+        It lies in the past where a boundary has gone by since then.  *modified* is the file's modification
+        time, None for no file; a value that cannot be (before 2000, in the future) counts as *now*.
+        """
+        return self.following(now if modified is None or not MIN_VALID_TIME <= modified <= now else modified)
+
+    def read_rollover(self, content: bytes, now: float) -> Optional[int]:
+        """
+        The rollover time in the sidecar, or None where it has to be computed again.
+
+        None for anything but a decimal number, for a time before 2000, and for one later than the next
+        boundary from *now* (two hours more for MIDNIGHT and W, where an older peer may be an hour off).
+        A time in the past is good: a boundary went by while nobody wrote.
+        """
+        match = _ROLLOVER_TEXT.fullmatch(content)
+        if match is None:
+            return None
+        at, latest = int(match[1]), self.following(now) + (SLACK if self.step else 0)
+        return at if MIN_VALID_TIME <= at <= latest else None
+
+    def period_text(self, at: int) -> str:
+        """
+        The text that names the period ending at the rollover time *at*: its suffix at the period's start.
+
+        For MIDNIGHT and W that is the start by the wall clock, different for any two boundaries, also
+        around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
+        hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
+        """
+        if not self.step:
+            start = at - self.interval
+            return time.strftime(self.suffix, time.gmtime(start) if self.utc else time.localtime(start))
+        wall = self._wall(at)
+        target, near = self._last_target(wall), self._last_target(wall + SLACK)
+        if self._instant(target) == at:
+            while self._instant(target - self.step) == at:  # a day that the zone left out
+                target -= self.step
+            target -= self.interval
+        elif near >= wall - SLACK:  # an older peer, an hour off
+            target = near - self.interval
+        moment = self._instant(target)
+        shown = not self.utc and self._wall(moment) == target
+        return time.strftime(self.suffix, time.localtime(moment) if shown else time.gmtime(target))
+
+    def _wall(self, moment: int) -> int:
+        return moment if self.utc else moment + _offset(moment)
+
+    def _last_target(self, wall: int) -> int:
+        return wall - (wall - self.phase) % self.step
+
+    def _instant(self, target: int) -> int:
+        if self.utc:
+            return target
+        # No zone is further than 16 hours from UTC, so the moment and any change near it lie between.
+        offsets = {_offset(target - DAY), _offset(target + DAY)}
+        shown = [target - offset for offset in offsets if _offset(target - offset) == offset]
+        if shown:
+            return min(shown)
+        before, after = target - max(offsets), target - min(offsets)
+        while after - before > 1:  # where the gap ends
+            middle = (before + after) // 2
+            if middle + _offset(middle) >= target:
+                after = middle
+            else:
+                before = middle
+        return after
+
 
 def parse_calendar(
     when: str, interval: float = 1, utc: bool = False, at_time: Optional[dt.time] = None
@@ -86,107 +174,11 @@ def parse_calendar(
     return Calendar(unit, period, suffix, default_ext_match(suffix), bool(utc), step, phase, day_of_week)
 
 
-def next_boundary(cal: Calendar, now: float) -> int:
-    """
-    The next rollover time after *now*, both in seconds since the epoch; always later than *now*.
-
-    S, M, H and D count their interval from *now*.  MIDNIGHT and W take the next target of the wall
-    clock and, for an interval above 1, wait that many days or weeks more, as CPython 3.13 does.
-    """
-    moment = int(now)
-    if not cal.step:
-        return moment + cal.interval
-    target = _last_target(cal, _wall(cal, moment)) + cal.step
-    while _instant(cal, target) <= moment:  # the clock shows an hour again, or a whole day is missing
-        target += cal.step
-    return _instant(cal, target + cal.interval - cal.step)
-
-
-def following(cal: Calendar, now: float) -> int:
-    """`next_boundary`, or what a subclass has in its place."""
-    return next_boundary(cal, now) if cal.compute is None else cal.compute(int(now))
-
-
-def first_boundary(cal: Calendar, now: float, modified: Optional[float]) -> int:
-    """
-    The rollover time where none is known: that of the period in which the live file was last written.
-
-    It lies in the past where a boundary has gone by since then.  *modified* is the file's modification
-    time, None for no file; a value that cannot be (before 2000, in the future) counts as *now*.
-    """
-    return following(cal, now if modified is None or not MIN_VALID_TIME <= modified <= now else modified)
-
-
 def _offset(moment: int) -> int:
     # Windows has no local time before the epoch.
     return time.localtime(max(moment, 0)).tm_gmtoff
 
 
-def _wall(cal: Calendar, moment: int) -> int:
-    return moment if cal.utc else moment + _offset(moment)
-
-
-def _last_target(cal: Calendar, wall: int) -> int:
-    return wall - (wall - cal.phase) % cal.step
-
-
-def _instant(cal: Calendar, target: int) -> int:
-    if cal.utc:
-        return target
-    # No zone is further than 16 hours from UTC, so the moment and any change near it lie between.
-    offsets = {_offset(target - DAY), _offset(target + DAY)}
-    shown = [target - offset for offset in offsets if _offset(target - offset) == offset]
-    if shown:
-        return min(shown)
-    before, after = target - max(offsets), target - min(offsets)
-    while after - before > 1:  # where the gap ends
-        middle = (before + after) // 2
-        if middle + _offset(middle) >= target:
-            after = middle
-        else:
-            before = middle
-    return after
-
-
 def format_rollover(at: float) -> bytes:
     """The sidecar's content: decimal text, no line end, as CLH reads and writes it."""
     return b"%d" % int(at)
-
-
-def read_rollover(content: bytes, cal: Calendar, now: float) -> Optional[int]:
-    """
-    The rollover time in the sidecar, or None where it has to be computed again.
-
-    None for anything but a decimal number, for a time before 2000, and for one later than the next
-    boundary from *now* (two hours more for MIDNIGHT and W, where an older peer may be an hour off).
-    A time in the past is good: a boundary went by while nobody wrote.
-    """
-    match = _ROLLOVER_TEXT.fullmatch(content)
-    if match is None:
-        return None
-    at, latest = int(match[1]), following(cal, now) + (SLACK if cal.step else 0)
-    return at if MIN_VALID_TIME <= at <= latest else None
-
-
-def period_text(cal: Calendar, at: int) -> str:
-    """
-    The text that names the period ending at the rollover time *at*: its suffix at the period's start.
-
-    For MIDNIGHT and W that is the start by the wall clock, different for any two boundaries, also
-    around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
-    hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
-    """
-    if not cal.step:
-        start = at - cal.interval
-        return time.strftime(cal.suffix, time.gmtime(start) if cal.utc else time.localtime(start))
-    wall = _wall(cal, at)
-    target, near = _last_target(cal, wall), _last_target(cal, wall + SLACK)
-    if _instant(cal, target) == at:
-        while _instant(cal, target - cal.step) == at:  # a day that the zone left out
-            target -= cal.step
-        target -= cal.interval
-    elif near >= wall - SLACK:  # an older peer, an hour off
-        target = near - cal.interval
-    moment = _instant(cal, target)
-    shown = not cal.utc and _wall(cal, moment) == target
-    return time.strftime(cal.suffix, time.localtime(moment) if shown else time.gmtime(target))

@@ -198,8 +198,8 @@ class Jobs:
             source = open_to_lock(name)
         except OSError:
             return None
-        part = -1
-        try:
+        with contextlib.ExitStack() as locked:
+            locked.callback(unlock_file, source)
             found = os.fstat(source)
             if (found.st_dev, found.st_ino) in self._claimed:
                 return None
@@ -215,14 +215,12 @@ class Jobs:
             if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
                 return None
             part = self._access.new(path, like=found)
+            locked.callback(unlock_file, part)
             lock_file_now(part)
             job = Job(source, part, path)
             self._claimed.add(job.inode)
-            source = part = -1
+            locked.pop_all()
             return job
-        finally:
-            unlock_file(source)
-            unlock_file(part)
 
 
 def _is_abandoned(part: str) -> bool:

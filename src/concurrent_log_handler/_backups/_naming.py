@@ -11,7 +11,7 @@ import os
 import re
 import time
 from functools import lru_cache
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Pattern, Tuple, Union
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Pattern, Tuple, Union
 
 # For each unit, CPython 3.13's on every Python.
 SUFFIXES = {"S": "%Y-%m-%d_%H-%M-%S", "M": "%Y-%m-%d_%H-%M", "H": "%Y-%m-%d_%H", "D": "%Y-%m-%d"}
@@ -42,6 +42,82 @@ class Naming(NamedTuple):
     suffix: str
     pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
     namer: Optional[Namer]
+
+    def backup_path(self, text: str, number: int) -> str:
+        """
+        The path for one backup, without `.gz`: `base.text`, `base.text.number`, or what the namer makes of it.
+
+        A namer that drops the number would give one path twice; then the number follows what it returned.
+        """
+        named = self._named(text, number)
+        if self.namer is None or not number or named != self._named(text, 0):
+            return named
+        return f"{named}.{number}"
+
+    def free_path(self, text: str, first: int, taken: Callable[[str], bool]) -> str:
+        """
+        Return the path, which is not *taken*, for one more backup of the period *text*.
+
+        What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
+        on the disk.
+        """
+        path = self._named(text, first)
+        if not taken(path):
+            return path
+        number = first_free(lambda number: taken(self.backup_path(text, number)), first)
+        if number is None:
+            msg = f"no free name for a backup of {self.base!r}: {path!r} and those after it are taken"
+            raise FileExistsError(msg)
+        return self.backup_path(text, number)
+
+    def backup_directory(self) -> str:
+        """The directory to list: the log's own, or the one into which the namer puts the backups."""
+        return os.path.abspath(os.path.dirname(self._named(time.strftime(self.suffix, _SAMPLE), 0)))
+
+    def list_backups(self, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
+        """
+        What this handler made, among the *names* in *directory* (default: the log's own), oldest first.
+
+        Periods in order, inside a period the numbers in order.  A plain file and its `.gz` are one backup.
+        """
+        where = os.path.abspath(self.directory if directory is None else directory)
+        home = where == os.path.abspath(self.directory)
+        found: Dict[Key, Tuple[str, ...]] = {}
+        if self.namer is None and not home:
+            return []
+        for name in names:
+            if self.namer is None:
+                key = _parse_plain(self.base, self.suffix, self.pattern, name)
+            else:
+                key = self._parse_named(name, where)
+            if key is not None and not (home and name == self.base):
+                found[key] = (*found.get(key, ()), name)
+        return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
+
+    def _named(self, text: str, number: int) -> str:
+        path = os.path.join(self.directory, f"{self.base}.{text}") + (f".{number}" if number else "")
+        return path if self.namer is None else os.fspath(self.namer(path))
+
+    def _parse_named(self, name: str, where: str) -> Optional[Key]:
+        for stem in _with_and_without_gz(name):
+            for text, number in self._guesses(stem):
+                # The user's namer, on a name that it may never have seen.
+                with contextlib.suppress(Exception):
+                    if os.path.abspath(self.backup_path(text, number)) == os.path.join(where, stem):
+                        return _stamp(text, self.suffix) or 0, text, number
+        return None
+
+    def _guesses(self, stem: str) -> Iterator[Tuple[str, int]]:
+        produced = default_ext_match(self.suffix)
+        # The user's own may be anchored to the end of a name that goes on here.
+        for pattern in {self.pattern: None, produced: None}:
+            match = pattern.search(stem)
+            while match:
+                # The user's own may find dates that a namer has written in another way.
+                if _stamp(match[0], self.suffix) is not None or self.pattern != produced:
+                    around = _NUMBER.findall(stem[match.end() :]) + _NUMBER.findall(stem[: match.start()])
+                    yield from ((match[0], number) for number in (0, *map(int, around)))
+                match = pattern.search(stem, match.start() + 1)
 
 
 class Backup(NamedTuple):
@@ -115,66 +191,6 @@ def naming_for(
     return Naming(*os.path.split(base_path), suffix, pattern, namer)
 
 
-def backup_path(naming: Naming, text: str, number: int) -> str:
-    """
-    The path for one backup, without `.gz`: `base.text`, `base.text.number`, or what the namer makes of it.
-
-    A namer that drops the number would give one path twice; then the number follows what it returned.
-    """
-    named = _named(naming, text, number)
-    if naming.namer is None or not number or named != _named(naming, text, 0):
-        return named
-    return f"{named}.{number}"
-
-
-def _named(naming: Naming, text: str, number: int) -> str:
-    path = os.path.join(naming.directory, f"{naming.base}.{text}") + (f".{number}" if number else "")
-    return path if naming.namer is None else os.fspath(naming.namer(path))
-
-
-def free_path(naming: Naming, text: str, first: int, taken: Callable[[str], bool]) -> str:
-    """
-    Return the path, which is not *taken*, for one more backup of the period *text*.
-
-    What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
-    on the disk.
-    """
-    path = _named(naming, text, first)
-    if not taken(path):
-        return path
-    number = first_free(lambda number: taken(backup_path(naming, text, number)), first)
-    if number is None:
-        msg = f"no free name for a backup of {naming.base!r}: {path!r} and those after it are taken"
-        raise FileExistsError(msg)
-    return backup_path(naming, text, number)
-
-
-def backup_directory(naming: Naming) -> str:
-    """The directory to list: the log's own, or the one into which the namer puts the backups."""
-    return os.path.abspath(os.path.dirname(_named(naming, time.strftime(naming.suffix, _SAMPLE), 0)))
-
-
-def list_backups(naming: Naming, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
-    """
-    What this handler made, among the *names* in *directory* (default: the log's own), oldest first.
-
-    Periods in order, inside a period the numbers in order.  A plain file and its `.gz` are one backup.
-    """
-    where = os.path.abspath(naming.directory if directory is None else directory)
-    home = where == os.path.abspath(naming.directory)
-    found: Dict[Key, Tuple[str, ...]] = {}
-    if naming.namer is None and not home:
-        return []
-    for name in names:
-        if naming.namer is None:
-            key = _parse_plain(naming.base, naming.suffix, naming.pattern, name)
-        else:
-            key = _parse_named(naming, name, where)
-        if key is not None and not (home and name == naming.base):
-            found[key] = (*found.get(key, ()), name)
-    return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
-
-
 # A rotation lists the directory several times, and most names were there the last time.
 @lru_cache(maxsize=20_000)
 def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Optional[Key]:
@@ -187,31 +203,6 @@ def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Op
                 stamp = _stamp(text, suffix)
                 if stamp is not None:
                     return stamp, text, number
-    return None
-
-
-def _parse_named(naming: Naming, name: str, where: str) -> Optional[Key]:
-    produced = default_ext_match(naming.suffix)
-    for stem in _with_and_without_gz(name):
-        # The user's own may be anchored to the end of a name that goes on here.
-        for pattern in {naming.pattern: None, produced: None}:
-            match = pattern.search(stem)
-            while match:
-                text = match[0]
-                stamp = _stamp(text, naming.suffix)
-                # The user's own may find dates that a namer has written in another way.
-                if stamp is not None or naming.pattern != produced:
-                    around = _NUMBER.findall(stem[match.end() :]) + _NUMBER.findall(stem[: match.start()])
-                    for number in (0, *map(int, around)):
-                        # The user's namer, on a name that it may never have seen.
-                        with contextlib.suppress(Exception):
-                            path = backup_path(naming, text, number)
-                            if (
-                                os.path.basename(path) == stem
-                                and os.path.dirname(os.path.abspath(path)) == where
-                            ):
-                                return stamp or 0, text, number
-                match = pattern.search(stem, match.start() + 1)
     return None
 
 

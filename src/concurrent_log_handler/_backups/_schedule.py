@@ -14,15 +14,7 @@ from typing import Callable, Optional, Tuple
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._locks import Sidecar
 
-from ._calendar import (
-    MIN_VALID_TIME,
-    Calendar,
-    first_boundary,
-    following,
-    format_rollover,
-    period_text,
-    read_rollover,
-)
+from ._calendar import MIN_VALID_TIME, Calendar, format_rollover
 
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
 _AT_ONCE = 1.0  # any time long past
@@ -107,8 +99,8 @@ class Schedule:
     def period(self, calendar: Calendar, at: float, now: float) -> str:
         """Return the text for the period that ends at *at*."""
         if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
-            at = first_boundary(calendar, now, self.last_write())
-        return period_text(calendar, int(at))
+            at = calendar.first_boundary(now, self.last_write())
+        return calendar.period_text(int(at))
 
     def _know(self, at: float, now: float, rolling: bool) -> None:
         self.at = at
@@ -118,10 +110,10 @@ class Schedule:
 
     def _agreed(self, content: bytes, calendar: Calendar, now: float, in_trouble: bool) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
-        at = read_rollover(content, calendar, now)
+        at = calendar.read_rollover(content, now)
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
-        known = read_rollover(format_rollover(self.at), calendar, now) if self._asked_at else None
+        known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at else None
         # Whether the live file is the one from before that, with nothing in it from after.
         before = 0.0 if known is None else known - _TICK
         old = modified is not None and modified < before and self._identity() == self._file_then
@@ -129,13 +121,13 @@ class Schedule:
             # Lost, or written for another log of the same name that shares this sidecar.
             at = known
         if at is None:
-            return first_boundary(calendar, now, modified)
+            return calendar.first_boundary(now, modified)
         if modified is not None and at < modified <= now:
-            boundary = following(calendar, modified)
+            boundary = calendar.following(modified)
             if not self._sidecar.writable:
                 return boundary  # somebody has rolled over, and could not write the next time down
             # Written for a whole period without a rollover: another program, or an older
             # handler, had the log meanwhile, and the time is from before that.
-            if not in_trouble and boundary >= following(calendar, following(calendar, at)):
+            if not in_trouble and boundary >= calendar.following(calendar.following(at)):
                 return boundary
         return at

@@ -126,15 +126,15 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._schedule = Schedule(self._live.filled, self._live.identity, self._lock, self._afterwards)
         both = self._locks, self._afterwards
         self._apart = Apart(self._live, *both)
-        self._announcer = Announcer(log, settings, *both)
-        self._compressor = Compressor(log, settings, *both, self._announcer)
+        announcer = Announcer(log, settings, *both)
+        self._compressor = Compressor(log, settings, *both, announcer)
         retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
         self._rotation = Rotation(
             log,
             settings,
             self._live,
             *both,
-            announcer=self._announcer,
+            announcer=announcer,
             retention=retention,
             compress=self._compressor.claim,
             schedule=self._schedule,
@@ -144,7 +144,7 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     _PARTS: Tuple[str, ...] = (
         *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
-        *("_apart", "_announcer", "_compressor", "_rotation", "_schedule", "_disk"),
+        *("_apart", "_compressor", "_rotation", "_schedule", "_disk"),
     )
 
     def after_fork(self) -> None:
@@ -156,7 +156,6 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._live.close()  # its lock is the parent's, for as long as there is a copy
         if self._disk is not None:
             self._disk.after_fork()
-        self._announcer.after_fork()
         self._compressor.after_fork()
 
     # -- one record -----------------------------------------------------------
