@@ -558,6 +558,26 @@ def test_a_record_that_the_server_did_not_take_is_reported(
     assert contents(tmp_path) == {"app.log": "one\nthree\n"}
 
 
+def test_the_end_of_a_torn_record_that_the_server_did_not_take_leaves_no_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cutting off what failed must not lengthen the file by what never came there."""
+    handler = Recording("app.log", shared_between_machines=True)
+    write(handler, "one")
+    with open("app.log", "a") as file:
+        file.write("torn")
+
+    def not_sent(fd: int) -> bool:
+        os.ftruncate(fd, len("one\ntorn"))  # as it is on the server
+        return True
+
+    failing_once(monkeypatch, "fsync", errno.ENOSPC, not_sent)
+    write(handler, "two", "three")
+
+    assert [text for text, _ in handler.failures] == ["two"]
+    assert contents(tmp_path) == {"app.log": "one\ntorn\nthree\n"}
+
+
 def test_of_a_batch_that_the_server_did_not_take_each_record_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,7 @@ class SharedDiskFile(LiveFile):
         self.interrupted = False
         before = self.identity(), self.end
         self.close()
-        size = self._open_anew().st_size
+        self._open_anew()
         if self.kind in _NFS and not wait_for(self._is_locked, _PATIENCE, FAR):
             raise self.locks.sidecar.take_trouble()
         if self.kind in _SMB:
@@ -79,6 +79,7 @@ class SharedDiskFile(LiveFile):
                 flock(self.fd, SHARED_NOW)
                 flock(self.fd, UNLOCK)
         self._put_mark()
+        size = os.fstat(self.fd).st_size  # now that nobody else writes
         if (self.identity(), size) == before:
             self.end = size
             return size
@@ -93,7 +94,9 @@ class SharedDiskFile(LiveFile):
         except OSError:
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
                 with contextlib.suppress(OSError):
-                    truncate(self.fd, size)  # of what was taken into the cache, some may have been sent
+                    # Of what was taken into the cache, some may have been sent; and not all that `look`
+                    # put at the end: so this must not lengthen the file.
+                    truncate(self.fd, min(size, os.fstat(self.fd).st_size))
             self.close()
             raise
         fd = self._let_go()
