@@ -40,21 +40,16 @@ _gone = itertools.count()
 
 if os.name == "nt":
     try:
-        import ctypes
-
+        # Some of what is in them mypy knows on Windows only.
+        ctypes: Any = importlib.import_module("ctypes")
         _runtime: Any = importlib.import_module("msvcrt")
-        _any_ctypes: Any = ctypes  # what mypy knows of it on Windows only
-        _kernel32 = _any_ctypes.WinDLL("kernel32", use_last_error=True)
-        _ntdll = _any_ctypes.WinDLL("ntdll")
+        _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+        _ntdll = ctypes.WinDLL("ntdll")
     except (ImportError, OSError, AttributeError):
         pass
     else:
-        _HANDLE, _TEXT, _NUMBER, _POINTER = (
-            ctypes.c_void_p,
-            ctypes.c_wchar_p,
-            ctypes.c_uint32,
-            ctypes.c_void_p,
-        )
+        _HANDLE = _POINTER = ctypes.c_void_p
+        _TEXT, _NUMBER = ctypes.c_wchar_p, ctypes.c_uint32
         _kernel32.CreateFileW.argtypes = [_TEXT, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER, _HANDLE]
         _kernel32.CreateFileW.restype = _HANDLE
         _kernel32.ReOpenFile.argtypes = [_HANDLE, _NUMBER, _NUMBER, _NUMBER]
@@ -258,11 +253,11 @@ def _standard_info(handle: int) -> bytes:
     standard = ctypes.create_string_buffer(24)
     if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
         raise _error(None)
-    return standard.raw
+    return bytes(standard)
 
 
 def _error(path: Optional[str]) -> OSError:
-    code = _any_ctypes.get_last_error()
-    error = OSError(None, _any_ctypes.FormatError(code).strip(), path, code)
+    code = ctypes.get_last_error()
+    error = OSError(None, ctypes.FormatError(code).strip(), path, code)
     # What os.open() says of a directory, too: Windows has no other word for it.
     return error if error.errno else OSError(errno.EIO, str(error), path)

@@ -796,7 +796,7 @@ def test_background_thread_is_gone_when_there_is_nothing_to_do(tmp_path: Path) -
     until = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < until:
         time.sleep(0.001)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert contents(tmp_path) == {
         "app.log": "0029\n",
         **{f"app.log.{number}.gz": f"{29 - number:04d}\n" for number in range(1, 6)},

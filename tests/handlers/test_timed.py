@@ -1054,6 +1054,7 @@ def test_directory_that_may_be_written_and_not_read(tmp_path: Path, monkeypatch:
     handler.close()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="portalocker cannot lock that late there")
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["%Y-%m-%d_%H-%M-%S", "%Y%m%d-%H%M%S"])
 def test_object_that_logs_while_the_interpreter_ends_may_cause_a_rollover(

@@ -295,7 +295,7 @@ def test_first_record_ever_at_exit(tmp_path: Path) -> None:
         atexit.register(write, 0, 1)
         """),
         tmp_path,
-        quiet=os.name != "nt",  # portalocker imports something when it locks there, which fails that late
+        quiet=os.name != "nt",  # portalocker cannot lock that late there
     )
 
     assert numbers(chain(tmp_path)) == once(2)

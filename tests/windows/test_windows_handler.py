@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import gzip
 import os
-import subprocess
 import sys
-import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -21,73 +18,15 @@ import pytest
 if os.name != "nt":
     pytest.skip("files of Windows", allow_module_level=True)
 
-import handler_support
-from handler_support import Recording, Strict, a_record, write
+from handler_support import Recording, Strict, a_record, contents, write
 from process_helpers import check
+from windows_support import Program
 
-SECONDS = 50
 PRELUDE = """\
-import gzip, logging, os, sys, threading, time
+import threading, time
 from handler_support import Recording, Strict, a_record, write
 from process_helpers import text_of
-def meet(word="here"):
-    print(word, flush=True)
-    sys.stdin.readline()
 """
-PATHS = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-
-
-class Program:
-    """Another process, which stops at each `meet()` of its source until it is let go on."""
-
-    def __init__(self, directory: Path, source: str, *arguments: object) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + textwrap.dedent(source), *map(str, arguments)],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": PATHS, "PYTHONUTF8": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def met(self) -> str:
-        assert self.process.stdout is not None
-        word = self.process.stdout.readline()  # of a dead process: nothing, at once
-        assert word, f"ended with {self.process.wait(SECONDS)}"
-        return word.strip()
-
-    def go_on(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def end(self) -> str:
-        """Let it run to its end; returns what else it says."""
-        output, _ = self.process.communicate("\n", timeout=SECONDS)
-        assert self.process.returncode == 0
-        return output
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    started: list[Program] = []
-
-    def start(source: str, *arguments: object, directory: Path = tmp_path) -> Program:
-        started.append(Program(directory, source, *arguments))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.kill()
-
-
-def contents(directory: Path) -> dict[str, str]:
-    """Every file with its text, line ends as Python has them."""
-    return {name: text.replace("\r\n", "\n") for name, text in handler_support.contents(directory).items()}
 
 
 def later() -> None:

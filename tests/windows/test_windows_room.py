@@ -6,9 +6,6 @@ Runs on Windows, and under Wine by `run.py` beside this file.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -17,65 +14,27 @@ import pytest
 
 from concurrent_log_handler import _windows
 from handler_support import on_wine
+from windows_support import Program
 
 if not _windows.AVAILABLE:
     pytest.skip("files of Windows", allow_module_level=True)
 
-SECONDS = 30
 PRELUDE = """\
-import os, sys
 from concurrent_log_handler import _windows
 APPEND = os.O_RDWR | os.O_CREAT
-def meet(word="here"):
-    print(word, flush=True)
-    sys.stdin.readline()
 """
 
 
-class Other:
-    """Another process, which stops at each `meet()` of its program until it is let go on."""
-
-    def __init__(self, program: str, *arguments: object) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + textwrap.dedent(program), *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.met()
-
-    def met(self) -> str:
-        assert self._process.stdout is not None
-        word = self._process.stdout.readline()  # of a dead process: nothing, at once
-        assert word, f"ended with {self._process.wait(SECONDS)}"
-        return word.strip()
-
-    def go_on(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-
-    def end(self) -> None:
-        """Let it run to its end."""
-        self.go_on()
-        assert self._process.wait(SECONDS) == 0
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
 @pytest.fixture
-def other() -> Iterator[Callable[..., Other]]:
-    started: list[Other] = []
+def other(program: Callable[..., Program]) -> Callable[..., Program]:
+    """Start another process, and come back when it has stopped for the first time."""
 
-    def start(*arguments: Any) -> Other:
-        started.append(Other(*arguments))
-        return started[-1]
+    def start(*arguments: object) -> Program:
+        child = program(*arguments)
+        child.met()
+        return child
 
-    yield start
-    for each in started:
-        each.kill()
+    return start
 
 
 @pytest.fixture
@@ -100,7 +59,7 @@ def opened() -> Iterator[Callable[..., int]]:
 
 @pytest.mark.parametrize("append_only", [False, True])
 def test_file_that_another_process_renames_is_known_to_be_elsewhere(
-    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Other], append_only: bool
+    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Program], append_only: bool
 ) -> None:
     """Both have it open; a late write goes into the renamed file, and into no other."""
     path = tmp_path / "app.log"
@@ -158,7 +117,7 @@ def test_file_renamed_away_and_back_is_ours_again(tmp_path: Path, opened: Callab
 
 
 def test_growth_by_another_process_is_seen(
-    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Other]
+    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Program]
 ) -> None:
     path = tmp_path / "app.log"
     fd = opened(path, append_only=True)
@@ -193,7 +152,7 @@ def test_descriptor_that_was_closed_or_is_somebody_elses_is_not_at_the_place(
 
 
 def test_removed_file_gives_up_its_name_at_once_whoever_has_it_open(
-    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Other]
+    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Program]
 ) -> None:
     """An idle process may hold a backup for days; the next one needs the name."""
     path = tmp_path / "app.log.3"
@@ -211,7 +170,7 @@ def test_removed_file_gives_up_its_name_at_once_whoever_has_it_open(
 
 
 def test_file_that_a_foreign_program_holds_stays_until_it_lets_go(
-    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Other]
+    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Program]
 ) -> None:
     """An editor or a viewer shares no deletion: nothing is moved or lost, and writing goes on."""
     path = tmp_path / "app.log"
@@ -238,7 +197,7 @@ def test_file_that_a_foreign_program_holds_stays_until_it_lets_go(
 
 
 def test_file_that_somebody_shares_with_nobody_cannot_be_opened(
-    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Other]
+    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Program]
 ) -> None:
     (tmp_path / "app.log").touch()
     child = other(
@@ -282,7 +241,7 @@ def test_append_only_writes_go_to_the_end_wherever_the_offset_is(
 
 @pytest.mark.skipif(on_wine, reason="Wine looks for the end and writes in two steps")
 def test_append_only_writes_of_several_processes_lose_nothing(
-    tmp_path: Path, other: Callable[..., Other]
+    tmp_path: Path, other: Callable[..., Program]
 ) -> None:
     """Without any lock: whoever could not wait for it must not overwrite anybody."""
     program = """
@@ -424,7 +383,7 @@ def test_extended_paths() -> None:
 
 @pytest.mark.skipif(on_wine, reason="Wine does not tell of a file that is deleted")
 def test_deleted_file_is_known_to_be_so(
-    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Other]
+    tmp_path: Path, opened: Callable[..., int], other: Callable[..., Program]
 ) -> None:
     """Whatever is written to it goes with it."""
     fd = opened(tmp_path / "app.log")
