@@ -366,21 +366,25 @@ def test_a_child_that_a_rotator_forks_keeps_no_lock_on_the_file(tmp_path: Path) 
     handler = Strict("app.log", maxBytes=10, backupCount=3, shared_between_machines=True)
     handler._live.kind = "nfs4"  # type: ignore[attr-defined]
     reading, writing = os.pipe()
+    came, comes = os.pipe()
     children: list[int] = []
 
     def rotator(source: str, dest: str) -> None:
         children.append(os.fork())
         if not children[0]:
             os.close(writing)
+            os.close(comes)
             os.read(reading, 1)  # until the parent closes it
             os._exit(0)
+        os.close(comes)
+        os.read(came, 1)  # until the child, behind what it does after a fork, closes it
         os.rename(source, dest)
 
     handler.rotator = rotator
     write(handler, "one is long", "two")
     held = os.open("app.log.1", os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    for fd in (held, writing):
+    for fd in (held, writing, came):
         os.close(fd)
 
     assert os.waitpid(children[0], 0)[1] == 0
