@@ -78,14 +78,13 @@ def test_job_ripens_in_real_time_also_where_time_is_frozen_or_freed_meanwhile(
     jobs = Jobs(str(tmp_path / "app.log"), Access())
     freezer = freezegun.freeze_time(LATER)
 
+    before = _clock.monotonic()
     if frozen_at_first:
         with freezer:
             job = jobs.claim([str(tmp_path / "app.log.1")])
-            before = _clock.monotonic()
         job.ripen()
     else:
         job = jobs.claim([str(tmp_path / "app.log.1")])
-        before = _clock.monotonic()
         with freezer:
             job.ripen()
     waited = _clock.monotonic() - before

@@ -58,6 +58,8 @@ class Job:
 
     def compress(self) -> None:
         """Compress what the backup has beyond what was read before, if anything, as one more gzip member."""
+        if self._source == -1:  # closed, as it has to be there where nobody can add to it meanwhile
+            return
         self._check()
         before = os.fstat(self._source)
         whole = self._written
@@ -99,18 +101,16 @@ class Job:
             self._close_descriptors()
         os.replace(self._part_path, name + GZ)
         self._part_path = None
-        if RENAMES_OPEN:
-            try:
-                self.compress()
-            except BaseException:
-                remove(name + GZ)  # the backup has all of it, and is compressed another time
-                raise
+        try:
+            self.compress()
+        except BaseException:
+            remove(name + GZ)  # the backup has all of it, and is compressed another time
+            raise
         if fsync:
             sync_directory(os.path.dirname(name))
         with contextlib.suppress(FileNotFoundError):
             remove(name)
-        if RENAMES_OPEN:
-            self.compress()
+        self.compress()
         return name + GZ
 
     def close(self) -> None:
