@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-SECONDS = 50
+SECONDS = 200
 PRELUDE = """\
 import os, sys
 def meet(word="here"):

@@ -202,7 +202,7 @@ def test_close_returns_while_other_threads_go_on_rotating(tmp_path: Path) -> Non
                     rotating.set()
         for _ in range(3):
             threading.Thread(target=log, daemon=True).start()
-        assert rotating.wait(20)
+        assert rotating.wait(100)
         closing = threading.Thread(target=handler.close, daemon=True)
         closing.start()
         closing.join(20)

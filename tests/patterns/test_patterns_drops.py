@@ -83,7 +83,7 @@ if __name__ == "__main__":
     children = [context.Process(target=child, args=(records, dropped, together)) for _ in range(2)]
     for each in children:
         each.start()
-    counts = [dropped.get(timeout=20) for _ in children]
+    counts = [dropped.get(timeout=100) for _ in children]
     listener.start()  # only now: the children's queue is full, and all are at their end
     for each in children:
         each.join(20)

@@ -60,7 +60,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
     result = run("--dir", str(tmp_path), "--json", *SMALL)
 
     report = json.loads(result.stdout)
-    assert (result.returncode, result.stderr, result.stdout.count("\n")) == (0, "", 1)
+    assert (result.returncode, result.stderr, result.stdout.count("\n")) == (0, "", 1), result.stdout
     assert report["ok"] is True
     assert report["problems"] == []
     assert (report["processes"], report["records"], report["max_bytes"]) == (2, 600, 4096)
@@ -509,6 +509,7 @@ def test_directory_that_cannot_be_used_is_one_line(
     assert "No space left on device" in errors
 
 
+@posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
 @pytest.mark.parametrize(("redirection", "status"), [(">&-", 0), (">/dev/full", 1)])
 def test_output_that_cannot_be_written(redirection: str, status: int, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ if os.name != "nt" or not BESIDE.exists():
     pytest.skip("several portalockers for Windows, which `run.py` lays out", allow_module_level=True)
 
 SOURCE = Path(concurrent_log_handler.__file__).parents[1]
-SECONDS = 30
+SECONDS = 200
 PRELUDE = """\
 import errno, os, subprocess, sys
 from concurrent_log_handler import _windows, _windows_lock
