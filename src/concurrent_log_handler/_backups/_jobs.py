@@ -147,8 +147,10 @@ class Job:
         self._source = self._part = -1
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self.close()  # dropped with the steps of a call that was interrupted
+        except Exception:
+            pass  # when the interpreter ends, the modules' names may be None already, `contextlib` too
 
 
 class Jobs:

@@ -336,8 +336,10 @@ class SidecarLock:
         )
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self.close()
+        except Exception:
+            pass  # when the interpreter ends, the modules' names may be None already, `contextlib` too
 
     # -- fork -----------------------------------------------------------------
 

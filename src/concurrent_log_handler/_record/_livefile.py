@@ -279,8 +279,10 @@ class LiveFile:
         return fd if is_ours(fd, self._mark) or self._is_same(fd) else -1
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self.close()
+        except Exception:
+            pass  # when the interpreter ends, the modules' names may be None already, `contextlib` too
 
     def stream(self) -> Optional[TextIOWrapper]:
         """Return a text stream on our descriptor that buffers nothing, or None while it is closed."""
