@@ -366,14 +366,17 @@ def test_a_child_that_a_rotator_forks_keeps_no_lock_on_the_file(tmp_path: Path) 
     handler = Strict("app.log", maxBytes=10, backupCount=3, shared_between_machines=True)
     handler._live.kind = "nfs4"  # type: ignore[attr-defined]
     reading, writing = os.pipe()
+    there, here = os.pipe()
     children: list[int] = []
 
     def rotator(source: str, dest: str) -> None:
         children.append(os.fork())
         if not children[0]:
             os.close(writing)
+            os.write(here, b"!")
             os.read(reading, 1)  # until the parent closes it
             os._exit(0)
+        os.read(there, 1)
         os.rename(source, dest)
 
     handler.rotator = rotator
@@ -384,7 +387,8 @@ def test_a_child_that_a_rotator_forks_keeps_no_lock_on_the_file(tmp_path: Path) 
         os.close(fd)
 
     assert os.waitpid(children[0], 0)[1] == 0
-    os.close(reading)
+    for fd in (reading, there, here):
+        os.close(fd)
 
 
 def test_one_long_wait_only(tmp_path: Path) -> None:
