@@ -26,7 +26,7 @@ import pytest
 import process_helpers
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
 from concurrent_log_handler._files import open_to_lock
-from concurrent_log_handler._locks import LockTimeoutError, _platform, _sidecar
+from concurrent_log_handler._locks import LockTimeoutError, _sidecar
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from concurrent_log_handler._record import _shareddisk
 from concurrent_log_handler._record._shareddisk import SharedDiskFile
@@ -366,29 +366,29 @@ def test_a_child_that_a_rotator_forks_keeps_no_lock_on_the_file(tmp_path: Path) 
     handler = Strict("app.log", maxBytes=10, backupCount=3, shared_between_machines=True)
     handler._live.kind = "nfs4"  # type: ignore[attr-defined]
     reading, writing = os.pipe()
-    came, comes = os.pipe()
+    there, here = os.pipe()
     children: list[int] = []
 
     def rotator(source: str, dest: str) -> None:
         children.append(os.fork())
         if not children[0]:
             os.close(writing)
-            os.close(comes)
+            os.write(here, b"!")
             os.read(reading, 1)  # until the parent closes it
             os._exit(0)
-        os.close(comes)
-        os.read(came, 1)  # until the child, behind what it does after a fork, closes it
+        os.read(there, 1)
         os.rename(source, dest)
 
     handler.rotator = rotator
     write(handler, "one is long", "two")
     held = os.open("app.log.1", os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    for fd in (held, writing, came):
+    for fd in (held, writing):
         os.close(fd)
 
     assert os.waitpid(children[0], 0)[1] == 0
-    os.close(reading)
+    for fd in (reading, there, here):
+        os.close(fd)
 
 
 def test_one_long_wait_only(tmp_path: Path) -> None:
@@ -415,8 +415,7 @@ def test_a_wait_is_no_burst_of_requests(tmp_path: Path, monkeypatch: pytest.Monk
             tries.append(time.monotonic())
         return real(fd, operation)
 
-    for room in (_sidecar, _platform):
-        monkeypatch.setattr(room, "flock", flock)
+    monkeypatch.setattr(_sidecar, "flock", flock)
     other = holding(tmp_path / ".__app.lock")
     write(handler, "two")
     os.close(other)
@@ -666,9 +665,11 @@ def test_what_is_locked_is_open_for_writing_where_it_may_be(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_another_users_file_is_locked_to_read(public: Path) -> None:
-    path = public / "file"
+def test_another_users_file_is_locked_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
     path.touch(0o444)
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(0o755)
 
     def as_another() -> None:
         os.chdir("/")

@@ -93,15 +93,25 @@ class SharedDiskFile(LiveFile):
                 os.fsync(self.fd)
         except OSError:
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
-                with contextlib.suppress(OSError):
-                    # Of what was taken into the cache, some may have been sent; and not all that `look`
-                    # put at the end: so this must not lengthen the file.
-                    truncate(self.fd, min(size, os.fstat(self.fd).st_size))
+                self._cut_off(size)
             self.close()
             raise
         fd = self._let_go()
         if fd != -1:
             os.close(fd)
+
+    def _cut_off(self, size: int) -> None:
+        """
+        Leave no more than *size* bytes of what was taken into the cache, and may have been sent in part.
+
+        It may be less: not all that `look` put at the end need have been sent, and nothing may be lengthened.
+        And a page that still waits to be sent can make the file longer again, on NFS.
+        """
+        with contextlib.suppress(OSError):
+            for _ in range(3):
+                truncate(self.fd, min(size, os.fstat(self.fd).st_size))
+                if os.fstat(self.fd).st_size <= size:
+                    break
 
     def append_apart(
         self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
