@@ -321,7 +321,7 @@ def test_exit_is_bounded_when_the_disk_hangs(tmp_path: Path) -> None:
     done = run_program(
         program("""
         from concurrent_log_handler.patterns import _exit
-        _exit.finish_all.__defaults__ = (False, 0.3)
+        _exit.finish_all.__defaults__ = (0.3,)
         import multiprocessing.util  # whose own end comes before atexit's: nothing is waited for twice
         class Hanging(logging.Handler):
             def emit(self, record):  # with its lock held, which logging.shutdown() waits for

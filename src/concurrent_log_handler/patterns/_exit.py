@@ -40,7 +40,7 @@ _given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
-def finish_all(between_processes: bool = False, timeout: float = _EXIT_TIMEOUT) -> None:
+def finish_all(timeout: float = _EXIT_TIMEOUT, *, between_processes: bool = False) -> None:
     """
     Stop every listener of this process that runs, has a thread or has records, though it was never started.
 

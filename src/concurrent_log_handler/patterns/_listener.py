@@ -190,7 +190,7 @@ class BatchingQueueListener(QueueWriter):
     def busy_here(self) -> bool:
         """This thread is in a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
         inside = self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
-        return inside or any(holds_up(handler.lock) for handler in self.handlers)
+        return inside or any(holds_up(getattr(handler, "lock", None)) for handler in self.handlers)
 
     def write_at_once(self, record: logging.LogRecord) -> None:
         """Write *record* here, and nothing that other processes have queued; whoever writes still goes first."""

@@ -277,12 +277,10 @@ def _passes(record: Any, level: int) -> bool:
 
 def _takes_batches(handler: Any) -> bool:
     """*handler* has `emit_batch`, and neither a filter nor anything overridden that this would bypass."""
-    if handler.filters or filters_itself(handler):
-        return False
     for owner in (handler, *type(handler).__mro__):
         own = vars(owner)
         if "emit_batch" in own or "emit" in own or "handle" in own:
-            return "emit_batch" in own
+            return "emit_batch" in own and not handler.filters and not filters_itself(handler)
     return False
 
 
