@@ -26,7 +26,7 @@ import pytest
 import process_helpers
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
 from concurrent_log_handler._files import open_to_lock
-from concurrent_log_handler._locks import LockTimeoutError, _sidecar
+from concurrent_log_handler._locks import LockTimeoutError, _platform, _sidecar
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from concurrent_log_handler._record import _shareddisk
 from concurrent_log_handler._record._shareddisk import SharedDiskFile
@@ -415,7 +415,8 @@ def test_a_wait_is_no_burst_of_requests(tmp_path: Path, monkeypatch: pytest.Monk
             tries.append(time.monotonic())
         return real(fd, operation)
 
-    monkeypatch.setattr(_sidecar, "flock", flock)
+    for room in (_sidecar, _platform):
+        monkeypatch.setattr(room, "flock", flock)
     other = holding(tmp_path / ".__app.lock")
     write(handler, "two")
     os.close(other)
@@ -665,11 +666,9 @@ def test_what_is_locked_is_open_for_writing_where_it_may_be(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_another_users_file_is_locked_to_read(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+def test_another_users_file_is_locked_to_read(public: Path) -> None:
+    path = public / "file"
     path.touch(0o444)
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
-        folder.chmod(0o755)
 
     def as_another() -> None:
         os.chdir("/")
