@@ -328,7 +328,7 @@ def test_what_killed_runs_left_is_no_hindrance_and_goes(tmp_path: Path, driver: 
         (["--machines", "2", "--dir", ".", "--chaos"], "exclude each other"),
         (["--wait", "5"], "--machines"),
         (["--wait", "0"], "above 0"),
-        (["--shared-between-machines", "perhaps"], "'yes'"),
+        (["--shared-between-machines", "perhaps"], "yes"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
