@@ -121,11 +121,13 @@ class BatchingQueueListener(QueueWriter):
             self._wake_thread()  # a handler that hangs then costs no more than the time given
         worker = self._place.get("thread")
         if worker is not None:
-            worker.join(timeout, lambda: self.stopped)
-        elif first or self.left():
-            self._write_here(deadline)
+            behind = not (worker.join(timeout, lambda: self.stopped) and self.stopped)
+        else:
+            if first or self.left():
+                self._write_here(deadline)
+            behind = self.has_thread
         # Else what is queued by now is in the hands of the threads that bring it.
-        return self.left() if self.has_thread or monotonic() >= deadline else 0
+        return self.left() if behind or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
         self._state = _STOPPED
