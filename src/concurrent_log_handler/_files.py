@@ -68,10 +68,11 @@ def close_quietly(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def _closed_if_it_fails(fd: int) -> Iterator[None]:
+def closed_if_it_fails(fd: int) -> Iterator[None]:
+    """Close *fd* where what is done with it does not come to its end."""
     try:
         yield
-    except OSError:
+    except BaseException:
         os.close(fd)
         raise
 
@@ -191,7 +192,7 @@ def open_to_lock(path: str, flags: int = 0) -> int:
 def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
     fd = open_fd(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
-    with _closed_if_it_fails(fd):
+    with closed_if_it_fails(fd):
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
     return fd
@@ -275,7 +276,7 @@ class Access:
         if hasattr(os, "O_TMPFILE"):
             try:
                 fd = os.open(os.path.dirname(path), (flags & ~os.O_NOFOLLOW) | os.O_TMPFILE, 0o600)
-                with _closed_if_it_fails(fd):
+                with closed_if_it_fails(fd):
                     os.fchmod(fd, mode)  # first: whoever has given a file away may not change it any more
                     _give(fd, self._uid, self._gid)
                     # link() alone would name the symbolic link in /proc; with a directory
@@ -287,7 +288,7 @@ class Access:
                     raise
         # Until its mode is set, such a file allows less than was asked for, never more.
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode & 0o600)
-        with _closed_if_it_fails(fd):
+        with closed_if_it_fails(fd):
             _give(fd, self._uid, self._gid)
             with contextlib.suppress(PermissionError):
                 os.fchmod(fd, mode)
@@ -297,7 +298,7 @@ class Access:
         """Give the open file our owner, and *mode* if any, as far as we may; return *fd*."""
         if not self._asked:
             return fd
-        with _closed_if_it_fails(fd):
+        with closed_if_it_fails(fd):
             now = os.fstat(fd)
         if not stat.S_ISREG(now.st_mode) or now.st_nlink > 1:  # by its other name it is another file, perhaps
             return fd

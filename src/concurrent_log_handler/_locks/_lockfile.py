@@ -7,7 +7,7 @@ import os
 import stat
 from typing import Callable, NamedTuple, Optional, Tuple
 
-from concurrent_log_handler._files import Access, mark, open_in_directory
+from concurrent_log_handler._files import Access, closed_if_it_fails, mark, open_in_directory
 
 
 class Opened(NamedTuple):
@@ -29,35 +29,27 @@ def open_lock_file(
         within: The root directory outside which no directory is made.
         placed: Returns the descriptor to go on with, for the one that was opened.
     """
-    writable = True
-
-    def opener() -> int:
-        nonlocal writable
-        # A symbolic link here may be somebody's try to have us lock, or create, another file.
-        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        try:
-            writable = True
-            return access.open(path, os.O_RDWR | flags)
-        except PermissionError as error:
-            try:
-                writable = False
-                return access.open(path, os.O_RDONLY | flags, create=False)
-            except FileNotFoundError:
-                raise error from None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise _not_regular(path, error.errno) from error
-            raise
-
-    fd = placed(open_in_directory(path, opener, within))
+    # A symbolic link here may be somebody's try to have us lock, or create, another file.
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
+        fd = open_in_directory(path, lambda: access.open(path, os.O_RDWR | flags), within)
+        writable = True
+    except PermissionError as error:
+        try:
+            fd = access.open(path, os.O_RDONLY | flags, create=False)
+            writable = False
+        except FileNotFoundError:
+            raise error from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _not_regular(path, error.errno) from error
+        raise
+    fd = placed(fd)
+    with closed_if_it_fails(fd):
         found = os.fstat(fd)
         require_regular(found, path)
         # Another name for it may be somebody's try to have us write into another file.
         return Opened((found.st_dev, found.st_ino), mark(fd), writable and found.st_nlink <= 1, fd)
-    except BaseException:
-        os.close(fd)
-        raise
 
 
 def require_regular(found: os.stat_result, path: str) -> None:

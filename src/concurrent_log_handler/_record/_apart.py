@@ -32,9 +32,8 @@ class Apart:
         self._append(look, data)
         sidecar = self._locks.sidecar
         trouble, sidecar.trouble = sidecar.trouble, None
-        if (
-            trouble is not None and self._live.is_file()
-        ):  # /dev/stdout and the like have no place for a sidecar
+        # /dev/stdout and the like have no place for a sidecar.
+        if trouble is not None and self._live.is_file():
             self._afterwards.report(trouble)
 
     def write_inside(self, look: Look, data: bytes) -> None:

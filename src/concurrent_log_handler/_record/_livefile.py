@@ -21,6 +21,7 @@ from concurrent_log_handler._files import (
     Access,
     append_to,
     close_quietly,
+    closed_if_it_fails,
     is_ours,
     mark,
     read_at,
@@ -337,14 +338,11 @@ class LiveFile:
 
     def _open_anew(self) -> os.stat_result:
         fd = self._open()
-        try:
+        with closed_if_it_fails(fd):
             there = os.fstat(fd)
             if self.outdated is not None and self.outdated == _state(there):
                 truncate(fd, 0)
                 there = os.fstat(fd)
-        except BaseException:
-            os.close(fd)
-            raise
         self.outdated = None
         self._ino, self._dev = there.st_ino, there.st_dev
         self.regular = stat.S_ISREG(there.st_mode)

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import Optional, Tuple
 
-from concurrent_log_handler._files import WINDOWS, Access, open_in_directory
+from concurrent_log_handler._files import WINDOWS, Access, closed_if_it_fails, open_in_directory
 
 
 def open_to_append(path: str, access: Access, within: Optional[Tuple[int, int]]) -> int:
@@ -19,12 +19,9 @@ def _open(path: str, access: Access) -> int:
         fd = access.open(path, os.O_RDWR | os.O_APPEND)
     except PermissionError:
         return _open_to_write(path, access)
-    try:
+    with closed_if_it_fails(fd):
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             return fd
-    except OSError:
-        os.close(fd)
-        raise
     # A pipe that we could read ourselves would never tell that its reader has gone.
     os.close(fd)
     return _open_to_write(path, access)
@@ -33,10 +30,7 @@ def _open(path: str, access: Access) -> int:
 def _open_to_write(path: str, access: Access) -> int:
     # A pipe without a reader is an error then, in place of waiting for one.
     fd = access.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
-    try:
+    with closed_if_it_fails(fd):
         if not WINDOWS:
             os.set_blocking(fd, True)
-    except OSError:
-        os.close(fd)
-        raise
     return fd
