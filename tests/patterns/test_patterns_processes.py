@@ -442,13 +442,14 @@ def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
     assert numbers(chain(tmp_path)) == once(20)
 
 
-# CPython itself, untold of the fork, does not survive one while another thread waits for its lock.
+# CPython itself, untold of the fork, does not survive one while another thread waits for its lock; and at
+# its end a child waits for the lock of any thread but a daemon that was there, such as one that compresses.
 FORK_IN_C = """
         import ctypes
         from concurrent_log_handler.patterns._worker import Worker
         def asleep():
-            frame = sys._current_frames().get(listener._place["thread"]._thread.ident) if listener.has_thread else None
-            return frame is not None and frame.f_code is Worker.wait.__code__
+            others = [frame for thread, frame in sys._current_frames().items() if thread != threading.get_ident()]
+            return all(frame.f_code is Worker.wait.__code__ for frame in others)
         def fork_in_c():
             until = time.monotonic() + 20
             seen = 0

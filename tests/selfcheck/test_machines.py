@@ -158,7 +158,8 @@ def test_two_pairs_in_one_directory_do_not_mix(tmp_path: Path) -> None:
     with machines(*[command(tmp_path, "--json")] * 4) as four:
         results = ends(*four)
 
-    assert [(status, json.loads(output)["records"]) for status, output, _ in results] == [(0, 400)] * 4
+    assert [(status, errors) for status, _, errors in results] == [(0, "")] * 4, results
+    assert [json.loads(output)["records"] for _, output, _ in results] == [400] * 4
     assert list(tmp_path.iterdir()) == []
 
 

@@ -93,7 +93,8 @@ class Meeting:
             "host": socket.gethostname(),
             "options": options,
             "run": "",
-            "invites": [],
+            "accepted": 0,
+            "invitation": {"number": 0, "machines": []},
             "steps": {},
             "left": "",
         }
@@ -143,27 +144,36 @@ class Meeting:
                     raise MeetingError(msg, 2)
 
     def _agree(self, here: dict[str, _Peer], wanted: int) -> None:
-        run, invites = self._mine["run"], self._mine["invites"]
+        run, mine = self._mine["run"], self._mine["invitation"]
         if run:
             host = self._peers[run]
-            if host.says["run"] == run and self.me in host.says["invites"]:
-                self.members = host.says["invites"]  # also if it has left since: then that is known
-            elif not host.here or self.me not in host.says["invites"]:
+            stands = host.says["invitation"]["number"] == self._mine["accepted"]
+            if stands and host.says["run"] == run:
+                self.members = host.says["invitation"][
+                    "machines"
+                ]  # also if it has left since: then that is known
+            elif not stands or not host.here:
                 self._say(run="")
             return
-        if invites and all(
-            each == self.me or (each in here and here[each].says["run"] == self.me) for each in invites
+        if mine["machines"] and all(
+            i == self.me or (i in here and _accepts(here[i], self.me, mine["number"]))
+            for i in mine["machines"]
         ):
             self._say(run=self.me)
-            self.members = invites
+            self.members = mine["machines"]
             return
         free = sorted([self.me, *(i for i, peer in here.items() if peer.says["run"] in ("", self.me))])
-        mine = free[:wanted] if len(free) >= wanted and free[0] == self.me else []
-        if mine != invites:
-            self._say(invites=mine)
-        hosts = [i for i, peer in here.items() if self.me in peer.says["invites"] and not peer.says["run"]]
-        if hosts and not mine:
-            self._say(run=min(hosts))
+        machines = free[:wanted] if len(free) >= wanted and free[0] == self.me else []
+        if machines != mine["machines"]:
+            # A number of its own: what another machine answered to an earlier one may be read only now.
+            self._say(invitation={"number": mine["number"] + 1, "machines": machines})
+        hosts = [
+            i
+            for i, peer in here.items()
+            if self.me in peer.says["invitation"]["machines"] and not peer.says["run"]
+        ]
+        if hosts and not machines:
+            self._say(run=min(hosts), accepted=here[min(hosts)].says["invitation"]["number"])
 
     def _has_joined(self, machine: str) -> bool:
         peer = self._peers.get(machine)
@@ -239,6 +249,8 @@ class Meeting:
         gone = {self.me, *(i for i, peer in self._peers.items() if peer.removable)}
         stay = {match[1] for match in map(_MESSAGE.fullmatch, names) if match} - gone
         in_use = stay | {self._peers[i].says.get("run", "") for i in stay & self._peers.keys()}
+        # The others of its run may not have read yet why one has left.
+        stay |= {i for i, peer in self._peers.items() if peer.says.get("run", "") in in_use - {""}}
         for name in names:
             path, (owner, _, what) = os.path.join(self._place, name), name.partition("-")
             if what == "run" and owner not in in_use:
@@ -314,6 +326,10 @@ class Meeting:
         """Return the number of each machine's last message; opening the directory asks the server, no cache."""
         matches = map(_MESSAGE.fullmatch, os.listdir(self._place))
         return dict(sorted((match[1], int(match[2])) for match in matches if match))
+
+
+def _accepts(peer: _Peer, host: str, number: int) -> bool:
+    return (peer.says["run"], peer.says["accepted"]) == (host, number)
 
 
 def _wants(peer: _Peer, machines: int) -> bool:
