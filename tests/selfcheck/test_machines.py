@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from concurrent_log_handler.selfcheck._command import main
+from concurrent_log_handler.selfcheck._meeting import Meeting, MeetingError
 from concurrent_log_handler.selfcheck._report import show, show_json
 from concurrent_log_handler.selfcheck._round import Result, Settings
 
@@ -43,6 +45,7 @@ if sys.argv[1] == "LocksNothing":
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from concurrent_log_handler.selfcheck._command import main
+from concurrent_log_handler.selfcheck._meeting import Meeting, MeetingError
 
 
 class Drops(ConcurrentRotatingFileHandler):
@@ -160,6 +163,33 @@ def test_two_pairs_in_one_directory_do_not_mix(tmp_path: Path) -> None:
 
     assert [(status, errors) for status, _, errors in results] == [(0, "")] * 4, results
     assert [json.loads(output)["records"] for _, output, _ in results] == [400] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_who_leaves_is_heard_of_after_others_have_cleaned_up(tmp_path: Path) -> None:
+    """Its last message is for its own run, however late that looks."""
+    four = [Meeting(str(tmp_path), {"--machines": 2}, SECONDS, lambda: None) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda each: each.find_others(SECONDS), four))
+        one = four[0]
+        [partner] = [each for each in four if each.me in one.members and each is not one]
+        strangers = [each for each in four if each.me not in one.members]
+        leaving = [pool.submit(one.leave, "it was interrupted")]
+        deadline = time.monotonic() + SECONDS
+        while not strangers[0]._peers[one.me].says["left"]:
+            assert time.monotonic() < deadline
+            strangers[0].attend()
+        gone = [pool.submit(each.leave, "it is done") for each in strangers]
+        while not all(future.done() for future in gone):
+            assert time.monotonic() < deadline
+            partner._say()  # it is alive, but has not looked yet
+            time.sleep(0.1)
+        with pytest.raises(MeetingError, match="has left: it was interrupted"):
+            partner.gather("the next step")
+        leaving += [pool.submit(partner.leave, "it is done")]
+        for future in leaving:
+            future.result(SECONDS)
     assert list(tmp_path.iterdir()) == []
 
 
