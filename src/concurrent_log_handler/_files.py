@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 import zlib
-from typing import Callable, Dict, Iterator, Optional, Tuple, Union
+from typing import Callable, Dict, Optional, Tuple, Union
 
 from . import _windows
 
@@ -67,14 +67,18 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def closed_if_it_fails(fd: int) -> Iterator[None]:
+class closed_if_it_fails:  # noqa: N801 - reads as `contextlib.closing` does
     """Close *fd* where what is done with it does not come to its end."""
-    try:
-        yield
-    except BaseException:
-        os.close(fd)
-        raise
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is not None:
+            os.close(self._fd)
 
 
 def _seek_and_write(fd: int, data: bytes, offset: int) -> int:

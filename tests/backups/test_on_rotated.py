@@ -323,6 +323,7 @@ for step in range(1, 200):
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize("use_gzip", ["plain", "gz"])
 @pytest.mark.parametrize("kind", ["size", "timed"])

@@ -498,6 +498,7 @@ def test_file_behind_a_link_has_its_name_synced_in_its_own_directory(
 
 @linux
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.parametrize("options", [{}, {"use_gzip": True}], ids=["plain", "gzip"])
 def test_killed_after_each_single_step(memory: Path, options: dict[str, Any]) -> None:
     """The steps that `fsync` adds lose nothing either."""

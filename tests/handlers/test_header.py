@@ -569,6 +569,7 @@ def _at_each_step_of(action: Callable[[], object], intrude: Callable[[], object]
 
 @pytest.mark.skipif(on_wine, reason="a look at each bytecode takes minutes there")
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.parametrize("fixed", [True, False], ids=["text", "callable"])
 @pytest.mark.parametrize("way", ["emit", "batch"])
 def test_signal_handler_that_logs_between_any_two_bytecodes(tmp_path: Path, way: str, fixed: bool) -> None:
@@ -656,6 +657,7 @@ if __name__ == "__main__":
 
 @posix
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.parametrize("half", [False, True], ids=["after the step", "half-way through writes"])
 @pytest.mark.parametrize("way", ["emit", "batch", "gzip"])
 def test_killed_after_each_single_step(memory: Path, way: str, half: bool) -> None:

@@ -792,6 +792,7 @@ for step in range(1, 200):
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     "options",
     ['{"use_gzip": true}', '{"backupCount": 5, "maxBytes": 1000}', '{"use_gzip": true, "chmod": 384}'],

@@ -107,6 +107,7 @@ def test_record_with_a_level_that_is_none_costs_nobody_else(
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("make", ["RecordQueue(200_000)", "queue.Queue(200_000)"])

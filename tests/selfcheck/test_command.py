@@ -464,6 +464,7 @@ def test_failure_is_in_the_table(tmp_path: Path, driver: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 @posix
 @pytest.mark.parametrize("packing", ["--gzip", "--no-gzip", "--background-gzip"])
 def test_chaos_loses_nothing_that_was_acknowledged(tmp_path: Path, packing: str) -> None:

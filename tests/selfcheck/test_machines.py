@@ -312,6 +312,7 @@ def test_interrupted_while_they_write(tmp_path: Path, driver: list[str], number:
 
 @posix
 @pytest.mark.slow
+@pytest.mark.chaos
 def test_killed_while_they_write(tmp_path: Path, driver: list[str]) -> None:
     """Who is left notices, and cleans up after both."""
     options = ["--processes", "1", "--seconds", "40", "--records", "99999999", "--json"]
@@ -329,6 +330,7 @@ def test_killed_while_they_write(tmp_path: Path, driver: list[str]) -> None:
 
 @posix
 @pytest.mark.slow
+@pytest.mark.chaos
 def test_what_killed_runs_left_is_no_hindrance_and_goes(tmp_path: Path, driver: list[str]) -> None:
     options = ["--processes", "1", "--seconds", "40", "--records", "99999999", "--json"]
     line = [*driver, "Announces", "--dir", str(tmp_path), "--machines", "2", *options]

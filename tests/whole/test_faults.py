@@ -12,6 +12,7 @@ from handler_support import contents, run_program
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts the calls that Linux gets"),
     pytest.mark.slow,
+    pytest.mark.chaos,
 ]
 
 # The package binds some calls when it is imported, so the faults come first.

@@ -17,7 +17,7 @@ if sys.platform == "win32":
 
 from process_helpers import check, run_program
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 # The victim rotates once, half-way through its records.  Records are about 45 bytes.
 EXHAUSTIVE = """
