@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from hypothesis import settings
 
 # Installing and booting a virtual machine takes more than `pytest` alone may be taken to ask for: name it.
 collect_ignore = ["network"]
+
+# What a shell runs in the background ignores Ctrl-C, and its children do, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is the machine's business; a hang fails by pytest's time-out.
 settings.register_profile("any machine", deadline=None)
