@@ -13,7 +13,7 @@ import os
 import warnings
 from functools import partial
 from time import sleep
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
@@ -83,35 +83,36 @@ class SharedDiskFile(LiveFile):
         if (self.identity(), size) == before:
             self.end = size
             return size
-        return self._mend(size)
+        with self._sent(size):
+            return self._mend(size)
 
     def append(self, data: bytes, size: int) -> None:
         """As in `LiveFile`; the file is closed afterwards."""
         try:
-            super().append(data, size)
-            if self.regular and is_ours(self.fd, self._mark):
-                os.fsync(self.fd)
+            with self._sent(size):
+                super().append(data, size)
+        finally:
+            self.close()
+
+    @contextlib.contextmanager
+    def _sent(self, size: int) -> Iterator[None]:
+        """
+        Have the server take what is written behind the *size* bytes that it has, if anything.
+
+        Otherwise that is cut off: the cache has taken it, and the server some of it, perhaps.
+        """
+        try:
+            yield
+            if self.end != size and self.regular and is_ours(self.fd, self._mark):
+                _send(self.fd)
         except OSError:
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
-                self._cut_off(size)
-            self.close()
+                with contextlib.suppress(OSError):
+                    for _ in range(3):  # on NFS a page that still waits to be sent makes it longer again
+                        truncate(self.fd, size)
+                        if os.fstat(self.fd).st_size == size:
+                            break
             raise
-        fd = self._let_go()
-        if fd != -1:
-            os.close(fd)
-
-    def _cut_off(self, size: int) -> None:
-        """
-        Leave no more than *size* bytes of what was taken into the cache, and may have been sent in part.
-
-        It may be less: not all that `look` put at the end need have been sent, and nothing may be lengthened.
-        And a page that still waits to be sent can make the file longer again, on NFS.
-        """
-        with contextlib.suppress(OSError):
-            for _ in range(3):
-                truncate(self.fd, min(size, os.fstat(self.fd).st_size))
-                if os.fstat(self.fd).st_size <= size:
-                    break
 
     def append_apart(
         self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
@@ -152,7 +153,7 @@ class SharedDiskFile(LiveFile):
     def _append_to(self, fd: int, data: bytes) -> int:
         size = super()._append_to(fd, data)
         if self.is_file():
-            os.fsync(fd)
+            _send(fd)
         return size
 
     def _open(self) -> int:
@@ -165,6 +166,12 @@ class SharedDiskFile(LiveFile):
                     raise
             sleep(_PAUSE)
             self.ask_directory()
+
+
+def _send(fd: int) -> None:
+    """Have the server take what was written to *fd*."""
+    os.fsync(fd)
+    os.close(os.dup(fd))  # tells the error that SMB's `fsync` misses where it has just come in
 
 
 def choose(live: LiveFile, locks: Locks, shared: Optional[bool]) -> None:
