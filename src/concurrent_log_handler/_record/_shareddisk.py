@@ -18,7 +18,7 @@ from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours, truncate
-from concurrent_log_handler._locks import Locks
+from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._locks._platform import (
     EXCLUSIVE_NOW,
     FAR,
@@ -71,7 +71,8 @@ class SharedDiskFile(LiveFile):
         self.close()
         self._open_anew()
         if self.kind in _NFS and not wait_for(self._is_locked, _PATIENCE, FAR):
-            raise self.locks.sidecar.take_trouble()
+            msg = f"no lock on {self.path!r} itself after {_PATIENCE:.1f} s; {FAR.consequence}"
+            raise LockTimeoutError(msg)
         if self.kind in _SMB:
             # A file that was locked is really closed by `close`.  Of any other, Linux keeps the
             # handle for a second, and gives it to the next `open` with the size of that time.
