@@ -252,14 +252,15 @@ def test_the_holder_of_the_lock_is_stopped(share: Share) -> None:
     assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == []
 
 
-@on("nfs42", "nfs3")
+@on("nfs42", "nfs3", "smb")
 def test_the_server_is_restarted(share: Share) -> None:
     """The kernel waits for it; every record is there or was reported, and then all goes on."""
+    stop, start = ("pkill -x smbd", "smbd -D") if share.kind == "smb" else ("rpc.nfsd 0", "rpc.nfsd 8")
     team = share.writers(2, maxBytes=LIMIT, backupCount=500)
     for writer in team:
         writer.do("emit 5")
         writer.tell("emit 60 0.05")
-    share.server("sleep 1; rpc.nfsd 0; sleep 2; rpc.nfsd 8")
+    share.server(f"sleep 1; {stop}; sleep 2; {start}")
     for writer in team:
         writer.answer()
         writer.do("emit 5")

@@ -34,8 +34,8 @@ from ._livefile import LiveFile
 
 _NFS = ("nfs", "nfs4")
 _SMB = ("cifs", "smb2", "smb3")
-# A file that another machine has just moved or removed.  SMB has EINVAL for it.
-_MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
+# A file that another machine has just moved or removed: SMB has EINVAL for it, and EAGAIN after a restart.
+_MOVED_AWAY = (errno.ESTALE, errno.EINVAL, errno.EAGAIN)
 _PATIENCE = 3.0
 _PAUSE = 0.02
 
