@@ -254,7 +254,11 @@ def test_the_holder_of_the_lock_is_stopped(share: Share) -> None:
 
 @on("nfs42", "nfs3", "smb")
 def test_the_server_is_restarted(share: Share) -> None:
-    """The kernel waits for it; every record is there or was reported, and then all goes on."""
+    """
+    The kernel waits for it; every record is there or was reported, and then all goes on.
+
+    A record that SMB has reported may be there, too: its lock is gone, so it is not cut off.
+    """
     stop, start = ("pkill -x smbd", "smbd -D") if share.kind == "smb" else ("rpc.nfsd 0", "rpc.nfsd 8")
     team = share.writers(2, maxBytes=LIMIT, backupCount=500)
     for writer in team:
@@ -266,7 +270,8 @@ def test_the_server_is_restarted(share: Share) -> None:
         writer.do("emit 5")
     verdict = ended(share, *team)
 
-    assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == verdict["refused_but_written"] == []
+    assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == []
+    assert share.kind == "smb" or verdict["refused_but_written"] == []
     refused = {tuple(each) for each in verdict["refused"]}
     assert not refused & {(f"writer{name}", number) for name in (0, 1) for number in range(65, 70)}
 

@@ -569,6 +569,26 @@ def test_a_record_that_the_server_did_not_take_is_reported(
     assert contents(tmp_path) == {"app.log": "one\nthree\n"}
 
 
+def test_nothing_is_cut_off_without_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarted SMB server has forgotten it: what stands at the end may be another machine's by now."""
+    handler = Recording("app.log", shared_between_machines=True)
+    write(handler, "one")
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        monkeypatch.setattr(os, "fsync", real)
+        with open("app.log", "w") as file:
+            file.write("one\nanother's\n")
+        failing_once(monkeypatch, "fsync", errno.EBADF, lambda fd: fd == handler._lock.fd)
+        raise OSError(errno.EAGAIN, "again")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(handler, "two", "three")
+
+    assert [text for text, _ in handler.failures] == ["two"]
+    assert contents(tmp_path) == {"app.log": "one\nanother's\nthree\n"}
+
+
 def test_the_end_of_a_torn_record_that_the_server_did_not_take_leaves_no_hole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,7 @@ class SharedDiskFile(LiveFile):
         except OSError:
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
                 with contextlib.suppress(OSError):
+                    os.fsync(self.locks.sidecar.fd)  # fails where a restarted SMB server forgot the lock
                     for _ in range(3):  # on NFS a page that still waits to be sent makes it longer again
                         truncate(self.fd, size)
                         if os.fstat(self.fd).st_size == size:
