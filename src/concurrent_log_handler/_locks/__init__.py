@@ -19,6 +19,7 @@ class Sidecar(Protocol):
     """The lock file, as those see it who work under its lock."""
 
     path: str
+    fd: int
     writable: bool
     trouble: Optional[BaseException]
 

@@ -13,12 +13,12 @@ import os
 import warnings
 from functools import partial
 from time import sleep
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours, truncate
-from concurrent_log_handler._locks import Locks
+from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._locks._platform import (
     EXCLUSIVE_NOW,
     FAR,
@@ -34,8 +34,8 @@ from ._livefile import LiveFile
 
 _NFS = ("nfs", "nfs4")
 _SMB = ("cifs", "smb2", "smb3")
-# A file that another machine has just moved or removed.  SMB has EINVAL for it.
-_MOVED_AWAY = (errno.ESTALE, errno.EINVAL)
+# A file that another machine has just moved or removed: SMB has EINVAL for it, and EAGAIN after a restart.
+_MOVED_AWAY = (errno.ESTALE, errno.EINVAL, errno.EAGAIN)
 _PATIENCE = 3.0
 _PAUSE = 0.02
 
@@ -71,7 +71,8 @@ class SharedDiskFile(LiveFile):
         self.close()
         self._open_anew()
         if self.kind in _NFS and not wait_for(self._is_locked, _PATIENCE, FAR):
-            raise self.locks.sidecar.take_trouble()
+            msg = f"no lock on {self.path!r} itself after {_PATIENCE:.1f} s; {FAR.consequence}"
+            raise LockTimeoutError(msg)
         if self.kind in _SMB:
             # A file that was locked is really closed by `close`.  Of any other, Linux keeps the
             # handle for a second, and gives it to the next `open` with the size of that time.
@@ -83,35 +84,37 @@ class SharedDiskFile(LiveFile):
         if (self.identity(), size) == before:
             self.end = size
             return size
-        return self._mend(size)
+        with self._sent(size):
+            return self._mend(size)
 
     def append(self, data: bytes, size: int) -> None:
         """As in `LiveFile`; the file is closed afterwards."""
         try:
-            super().append(data, size)
-            if self.regular and is_ours(self.fd, self._mark):
-                os.fsync(self.fd)
+            with self._sent(size):
+                super().append(data, size)
+        finally:
+            self.close()
+
+    @contextlib.contextmanager
+    def _sent(self, size: int) -> Iterator[None]:
+        """
+        Have the server take what is written behind the *size* bytes that it has, if anything.
+
+        Otherwise that is cut off: the cache has taken it, and the server some of it, perhaps.
+        """
+        try:
+            yield
+            if self.end != size and self.regular and is_ours(self.fd, self._mark):
+                _send(self.fd)
         except OSError:
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
-                self._cut_off(size)
-            self.close()
+                with contextlib.suppress(OSError):
+                    os.fsync(self.locks.sidecar.fd)  # fails where a restarted SMB server forgot the lock
+                    for _ in range(3):  # on NFS a page that still waits to be sent makes it longer again
+                        truncate(self.fd, size)
+                        if os.fstat(self.fd).st_size == size:
+                            break
             raise
-        fd = self._let_go()
-        if fd != -1:
-            os.close(fd)
-
-    def _cut_off(self, size: int) -> None:
-        """
-        Leave no more than *size* bytes of what was taken into the cache, and may have been sent in part.
-
-        It may be less: not all that `look` put at the end need have been sent, and nothing may be lengthened.
-        And a page that still waits to be sent can make the file longer again, on NFS.
-        """
-        with contextlib.suppress(OSError):
-            for _ in range(3):
-                truncate(self.fd, min(size, os.fstat(self.fd).st_size))
-                if os.fstat(self.fd).st_size <= size:
-                    break
 
     def append_apart(
         self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
@@ -152,7 +155,7 @@ class SharedDiskFile(LiveFile):
     def _append_to(self, fd: int, data: bytes) -> int:
         size = super()._append_to(fd, data)
         if self.is_file():
-            os.fsync(fd)
+            _send(fd)
         return size
 
     def _open(self) -> int:
@@ -165,6 +168,12 @@ class SharedDiskFile(LiveFile):
                     raise
             sleep(_PAUSE)
             self.ask_directory()
+
+
+def _send(fd: int) -> None:
+    """Have the server take what was written to *fd*."""
+    os.fsync(fd)
+    os.close(os.dup(fd))  # tells the error that SMB's `fsync` misses where it has just come in
 
 
 def choose(live: LiveFile, locks: Locks, shared: Optional[bool]) -> None:
