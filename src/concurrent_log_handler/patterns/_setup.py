@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -124,12 +124,8 @@ class NonBlockingFileHandler(_MakesItsQueue):
 
     def close(self) -> None:
         """Write what is queued and close the file, unless it was given as a ready handler; it opens again."""
-        # dictConfig() closes us: the listener may wait for logging's own lock, which this thread holds.
-        patience = CONFIG_PATIENCE if logging_is_locked_here() else None
-        left = self.listener.stop(patience or 30.0)
-        before = left + 1
-        while patience and 0 < left < before:
-            before, left = left, self.listener.flush(patience)
+        # dictConfig() closes it: the listener may wait for logging's own lock, which this thread holds.
+        self.listener.stop(CONFIG_PATIENCE if logging_is_locked_here() else 30.0)
         if self._own_target:
             self.target.close()  # waits for a backup that is being compressed
         super().close()
@@ -150,17 +146,17 @@ def file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: boo
 
 @dataclass(eq=False)
 class _Setup:
-    """What one call has put on one logger."""
+    """What one call has put on one logger; the last of the *handlers* is the one with a queue."""
 
     logger: logging.Logger
     wish: Any
-    handlers: list[logging.Handler]
-    listener: BatchingQueueListener
-    #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
-    #: another call, too; then the one that it replaced comes back.
-    users: int = 0
-    lasting: bool = False
-    replaced: _Setup | None = None
+    handlers: list[Any]
+    #: Lifespans that run now, and calls by hand, which never end.
+    users: int = 1
+
+    @property
+    def listener(self) -> BatchingQueueListener:
+        return self.handlers[-1].listener  # type: ignore[no-any-return]
 
     def in_force(self) -> bool:
         return not self.listener.stopped and all(one in self.logger.handlers for one in self.handlers)
@@ -172,7 +168,6 @@ class _Setup:
         with logging_lock:  # which addHandler() holds
             kept = [handler for handler in self.logger.handlers if handler not in old]
             self.logger.handlers = [*kept, *self.handlers]
-        _in_force[self.logger] = self
 
     def end(self) -> None:
         """Write what is queued; a record that is still on its way is written by its own thread."""
@@ -183,47 +178,45 @@ class _Setup:
             handler.close()
 
 
-def _installed(
-    logger: logging.Logger | str | None, level: int | str | None, lasting: bool, wish: Any, make: Any
-) -> _Setup:
-    """
-    The set-up of *logger*: the one in force if it is what is wished for, else a new one in its place.
-
-    *make()* returns the handlers to add and the listener.  What is not *lasting* ends with its last user.
-    """
+def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable[[], list[Any]]) -> _Setup:
+    """The set-up of *logger*: the one in force if it is what is wished for, else what *make* returns, in its place."""
     target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
     threshold = None if level is None else level_number(level)
     notice_fork()
     with _changing:
-        current = _in_force.get(target)
-        if current is not None and current.wish == wish and current.in_force():
-            current.lasting = current.lasting or lasting
+        stack = _stacks.setdefault(target, [])
+        current = stack[-1] if stack else None
+        stands = current is not None and current.in_force()
+        if current is not None and stands and current.wish == wish:
+            current.users += 1
             return current
         # First of all: a bad argument leaves the old set-up as it is.
-        handlers, listener = make()
-        setup = _Setup(target, wish, handlers, listener, lasting=lasting)
-        if current is not None and current.in_force() and not lasting:
-            setup.replaced = current
+        setup = _Setup(target, wish, make())
         setup.put_in_place_of(current)
         if threshold is not None:
             target.setLevel(threshold)
         if current is not None:
             current.end()
+        if lasting or not stands:
+            stack.clear()
+        stack.append(setup)
         return setup
 
 
-def uninstall(setup: _Setup) -> None:
-    """Take *setup* off its logger, put back the one that it replaced, and write what it has queued."""
+def release(setup: _Setup) -> None:
+    """One user less: the last one takes *setup* off its logger, and the one that it replaced comes back."""
     notice_fork()
     with _changing:
-        if _in_force.get(setup.logger) is setup:
-            del _in_force[setup.logger]
-            earlier = setup.replaced
-            while earlier is not None and not (earlier.lasting or earlier.users):
-                earlier = earlier.replaced
-            if earlier is not None:
-                earlier.listener.start()
-                earlier.put_in_place_of(setup)
+        setup.users -= 1
+        if setup.users:
+            return
+        stack = _stacks[setup.logger]
+        in_force = stack[-1:] == [setup]
+        if setup in stack:
+            stack.remove(setup)
+        if in_force and stack:
+            stack[-1].listener.start()
+            stack[-1].put_in_place_of(setup)
         setup.end()
 
 
@@ -267,13 +260,13 @@ def install_file(
     formatter: Any = None,
     **options: Any,
 ) -> _Setup:
-    """The work of `setup_non_blocking_logging`; *lasting* as for `_installed`."""
+    """The work of `setup_non_blocking_logging`; what is not *lasting*, `release` ends."""
 
-    def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
+    def make() -> list[Any]:
         handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
         if formatter is not None:
             handler.setFormatter(formatter)
-        return [handler], handler.listener
+        return [handler]
 
     wish = ("file", os.path.abspath(filename), max_bytes, level, _alike(formatter), options)
     return _installed(logger, level, lasting, wish, make)
@@ -306,7 +299,7 @@ def setup_critical_and_background_logging(
     """
     apart = dict(critical_options or {})
 
-    def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
+    def make() -> list[Any]:
         rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
         critical = file_handler(critical_filename, **{**_CRITICAL_FILE, **apart})
         critical.setFormatter(rendering)
@@ -314,7 +307,7 @@ def setup_critical_and_background_logging(
         background = NonBlockingFileHandler(background_filename, **{**_BACKGROUND_FILE, **options})
         background.setFormatter(rendering)
         background.addFilter(NonCriticalFilter(critical_level))
-        return [critical, background], background.listener
+        return [critical, background]
 
     names = os.path.abspath(critical_filename), os.path.abspath(background_filename)
     wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
@@ -342,11 +335,9 @@ def managed_listener(
 
 def _alike(formatter: logging.Formatter | None) -> Any:
     """Equal for formatters that were made alike: a factory that runs twice makes two."""
-    if formatter is None:
-        return None
-    parts = dict(vars(formatter))
+    parts = dict(getattr(formatter, "__dict__", {}))
     style = parts.pop("_style", None)
-    return type(formatter), parts, type(style), vars(style) if hasattr(style, "__dict__") else style
+    return type(formatter), parts, type(style), getattr(style, "__dict__", None)
 
 
 @in_child
@@ -357,5 +348,6 @@ def _begin_anew() -> None:
 
 _CRITICAL_FILE: dict[str, Any] = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False}
 _BACKGROUND_FILE: dict[str, Any] = {"max_bytes": 50 * MIB, "backup_count": 10}
-_in_force: dict[logging.Logger, _Setup] = {}
+#: The set-ups of each logger: the last is in force, and a lifespan's stands on the one that comes back after it.
+_stacks: dict[logging.Logger, list[_Setup]] = {}
 _changing = threading.RLock()

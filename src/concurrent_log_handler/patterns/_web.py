@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from ._listener import BatchingQueueListener
-from ._setup import MIB, install_file, uninstall
+from ._setup import MIB, install_file, release, setup_non_blocking_logging
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -80,7 +80,9 @@ def setup_flask_logging(
         format: Format string for the file.
         options: Those of `setup_non_blocking_logging`, as are *filename*, *max_bytes* and *level*.
     """
-    return install_file(True, filename, max_bytes, level, app.logger, format=format, **options).listener
+    return setup_non_blocking_logging(
+        filename, max_bytes, level=level, logger=app.logger, format=format, **options
+    )
 
 
 def logging_lifespan(
@@ -107,7 +109,6 @@ def logging_lifespan(
     @asynccontextmanager
     async def with_logging(app: Any) -> AsyncIterator[Any]:
         setup = install_file(False, filename, max_bytes, level, logger, **options)
-        setup.users += 1
         try:
             if lifespan is None:
                 yield
@@ -115,8 +116,6 @@ def logging_lifespan(
                 async with lifespan(app) as state:
                     yield state
         finally:
-            setup.users -= 1
-            if not setup.users and not setup.lasting:  # two applications of one process may share it
-                uninstall(setup)
+            release(setup)  # two applications of one process may share it
 
     return with_logging
