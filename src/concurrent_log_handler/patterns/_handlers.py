@@ -23,7 +23,7 @@ from concurrent_log_handler._forks import home, notice_fork, threads_work
 from ._exit import hook_exit_of_children, owing, tell_reader
 from ._queue import LOGGER_NAME, queue_of
 from ._worker import Counter, Streak, Worker, counted, patiently
-from ._writer import errors_noted, filters_itself, report
+from ._writer import errors_noted, report
 
 _new = object.__new__
 _traceback: Callable[[Any], str] = logging.Formatter().formatException
@@ -51,7 +51,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self._pickled = self._queue.crosses_processes
         if self._pickled:
             hook_exit_of_children()
-        self._filters_itself = filters_itself(self)
+        self._filters_itself = type(self).filter is not logging.Filterer.filter
         self._dropped = Counter()
         self._failing = Streak()
 

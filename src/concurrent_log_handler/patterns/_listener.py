@@ -164,9 +164,6 @@ class BatchingQueueListener(QueueWriter):
         """It is the one that reads the queue here: another has not come after it, and it is not the parent."""
         return bool(self._queue.reader is self)
 
-    def enqueue_sentinel(self) -> None:
-        """Stopping needs no sentinel here; kept because the standard library has it."""
-
     def __enter__(self) -> Any:
         self.start()
         return self
@@ -322,8 +319,6 @@ class RobustQueueListener(BatchingQueueListener):
         self._lines.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
-        if handler is None:
-            return super()._give(handler, records)
         with errors_noted(handler, self._swallowed):
             return super()._give(handler, records)
 

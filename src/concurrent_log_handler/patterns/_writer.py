@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import sys
 import threading
 import time
 from collections import deque
@@ -65,12 +66,8 @@ class QueueWriter(logging.handlers.QueueListener):
         """This thread is in the middle of a write."""
         return self._turn.get("writes") == threading.get_ident()
 
-    def _in_turn(self, step: Callable[[], Any], patience: float | None = None) -> Any:
-        """
-        Return `step()`, called while nobody else writes; None if there was no turn.
-
-        It waits *patience* seconds; None waits as long as whoever writes gets on.
-        """
+    def _in_turn(self, step: Callable[[], Any], patience: float = _HANGS) -> Any:
+        """Return `step()`, called while nobody else writes; None after *patience* seconds in which nobody got on."""
         if self._mine():
             return step()
         try:
@@ -86,7 +83,7 @@ class QueueWriter(logging.handlers.QueueListener):
             self._steps += 1
             self._turn.pop("writes", None)
 
-    def _wait_for_turn(self, me: int, patience: float | None) -> bool:
+    def _wait_for_turn(self, me: int, patience: float) -> bool:
         def taken() -> bool:
             return self._turn.setdefault("writes", me) == me
 
@@ -96,16 +93,11 @@ class QueueWriter(logging.handlers.QueueListener):
             if taken():
                 return True
             self._waiting.add(me)
-            return (
-                wait_until(taken, _HANGS, self._progress) if patience is None else wait_until(taken, patience)
-            )
+            return wait_until(taken, patience, lambda: (self._steps, self._in_hand()))
         except AssertionError:  # inside the hub of greenlets nobody may wait
             return False
         finally:
             self._waiting.discard(me)
-
-    def _progress(self) -> tuple[int, int]:
-        return self._steps, self._in_hand()
 
     def _in_hand(self) -> int:
         """Number of records that are out of the queue and not written yet."""
@@ -138,16 +130,18 @@ class QueueWriter(logging.handlers.QueueListener):
         due = queue.depth()
         while monotonic() < deadline:
             wrote = self._write_some()
-            if wrote:
-                quiet_since = monotonic()
-                due = None if due is None else due - wrote
-            if wrote and (due is None or due > 0):
-                continue
+            if due is not None:
+                due -= wrote
+                if due <= 0:
+                    break
             # What was put into a queue between processes comes out of it a little later, or never: a process
             # that was killed may have counted it.
-            if not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS:
+            if wrote:
+                quiet_since = monotonic()
+            elif not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS:
                 break
-            time.sleep(0.001)
+            else:
+                time.sleep(0.001)
         return True
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -174,7 +168,7 @@ class QueueWriter(logging.handlers.QueueListener):
             kind.handle is not QueueWriter.handle
             or kind.prepare is not logging.handlers.QueueListener.prepare
         ):
-            return [(None, deque(batch))]  # a subclass has its own idea of one record
+            return [(self, deque(batch))]  # a subclass has its own idea of one record
         return self._tasks(batch)
 
     def _tasks(self, batch: Sequence[Any]) -> list[Task]:
@@ -185,8 +179,8 @@ class QueueWriter(logging.handlers.QueueListener):
         ]
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
-        """Give *handler* (None: `handle`, which a subclass overrides) all of *records*; whether it let one through."""
-        if not records or handler is None or not _takes_batches(handler):
+        """Give *handler* all of *records*; tell whether it let one through."""
+        if not records or not _takes_batches(handler):
             return self._give_each(handler, records)
         try:
             handler.emit_batch(records)
@@ -201,12 +195,11 @@ class QueueWriter(logging.handlers.QueueListener):
         return True
 
     def _give_each(self, handler: Any, records: deque[Any]) -> bool:
-        handle: Callable[[Any], Any] = self.handle if handler is None else handler.handle
         passed = False
         while records:
             record = records[0]
             try:
-                verdict = handle(record)
+                verdict = handler.handle(record)
                 passed = passed or verdict is None or bool(verdict)
             except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
                 self._failed(handler, record, error)
@@ -226,20 +219,21 @@ class QueueWriter(logging.handlers.QueueListener):
                 records.popleft()
         return passed
 
-    def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
+    def _failed(self, handler: Any, record: Any, _error: BaseException) -> None:
         """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
         try:
-            if handler is not None:
-                report(handler, record, self._failing)
-                self._worse.ends()
-                return
+            report(handler, record, self._failing)
+            self._worse.ends()
         except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
             if _may_be_interrupted() and not isinstance(worse, Exception):
                 raise
-            error = worse
-        self._complain_of(error)
+            self._complain_of(worse)
 
-    def _complain_of(self, error: BaseException) -> None:
+    def handleError(self, _record: Any) -> None:  # noqa: N802 - as a handler's
+        """Called where `handle` or `prepare` of a subclass raised."""
+        self._complain_of(sys.exc_info()[1])
+
+    def _complain_of(self, error: BaseException | None) -> None:
         if logging.raiseExceptions:
             self._worse.complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
 
@@ -262,11 +256,6 @@ def report(handler: logging.Handler, record: logging.LogRecord, streak: Streak) 
         handler.handleError(record)
 
 
-def filters_itself(handler: logging.Handler) -> bool:
-    """The class of *handler* has a `filter` of its own, which is asked although no filter was added."""
-    return type(handler).filter is not logging.Filterer.filter
-
-
 def _passes(record: Any, level: int) -> bool:
     """What is no record, but was put into the queue all the same, is the handler's to complain of."""
     try:
@@ -278,9 +267,8 @@ def _passes(record: Any, level: int) -> bool:
 def _takes_batches(handler: Any) -> bool:
     """*handler* has `emit_batch`, and neither a filter nor anything overridden that this would bypass."""
     for owner in (handler, *type(handler).__mro__):
-        own = vars(owner)
-        if "emit_batch" in own or "emit" in own or "handle" in own:
-            return "emit_batch" in own and not handler.filters and not filters_itself(handler)
+        if not vars(owner).keys().isdisjoint(("emit_batch", "emit", "handle", "filter")):
+            return "emit_batch" in vars(owner) and "filter" not in vars(owner) and not handler.filters
     return False
 
 
@@ -289,30 +277,29 @@ def _may_be_interrupted() -> bool:
     return threads_are_greenlets() or threading.current_thread() is threading.main_thread()
 
 
+class _Tap:
+    """A `handleError` that lets the note of its thread hear first; other threads' errors go where they always went."""
+
+    def __init__(self, original: Callable[[logging.LogRecord], None]) -> None:
+        self.original = original
+        self.notes: dict[int, Note | None] = {}
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        note = self.notes.get(threading.get_ident())
+        if note is None or not note(record):
+            self.original(record)
+
+
 @contextmanager
-def errors_noted(handler: logging.Handler, note: Note) -> Iterator[None]:
+def errors_noted(handler: Any, note: Note) -> Iterator[None]:
     """While this thread is in here, *note* hears first of what *handler* would report; if it returns true, alone."""
-    tap: Any = handler.__dict__.get("handleError")
-    if not hasattr(tap, "notes"):
-        tap = handler.__dict__["handleError"] = _tapped(handler.handleError)
-    notes = tap.notes.setdefault(threading.get_ident(), [])
-    notes.append(note)
+    if not isinstance(handler.handleError, _Tap):
+        handler.handleError = _Tap(handler.handleError)
+    notes, me = handler.handleError.notes, threading.get_ident()
+    outer, notes[me] = notes.get(me), note
     try:
         yield
     finally:
-        notes.pop()
-        if not notes:
-            tap.notes.pop(threading.get_ident(), None)
-
-
-def _tapped(original: Callable[[logging.LogRecord], None]) -> Any:
-    """A `handleError` that lets the notes of its thread hear first; other threads' errors go where they always went."""
-
-    def handle_error(record: logging.LogRecord) -> None:
-        if not any(note(record) for note in reversed(notes.get(threading.get_ident(), []))):
-            original(record)
-
-    notes: dict[int, list[Note]] = {}
-    tap: Any = handle_error
-    tap.notes, tap.original = notes, original
-    return tap
+        notes[me] = outer
+        if outer is None:
+            notes.pop(me, None)
