@@ -145,7 +145,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             if self._failing.on:
                 self._failing.ends()
             # The listener is in another process: what was dropped here has to go through the queue as well.
-            if self._pickled and self._queue.reader is None and self._queue.untold_for() == 0:
+            if self._pickled and self._queue.reader is None and self._queue.tells_in() == 0:
                 tell_reader(self._queue, 0.0)
 
     def overflow(self, record: logging.LogRecord) -> None:

@@ -20,7 +20,7 @@ from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 
 from ._exit import hook_exit_of_children, running
-from ._worker import Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
+from ._worker import NEVER, Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
 from ._writer import QueueWriter, errors_noted
 
 ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
@@ -70,7 +70,7 @@ class BatchingQueueListener(QueueWriter):
         if parent_reads:
             self._state = _NEW
             running.discard(self)
-        elif busy and self.running and not self._queue.attended:
+        elif busy and self.running and self._queue.look_again < NEVER:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
     def _adopt_queue(self) -> None:
@@ -91,7 +91,7 @@ class BatchingQueueListener(QueueWriter):
         running.add(self)
         # An attended queue gets its thread with the first record: none is there to be lost in a fork()
         # that comes before.
-        if not self._queue.attended or self.has_thread or self.left():
+        if self._queue.look_again < NEVER or self.has_thread or self.left():
             self._wake_thread()
 
     def stop(self, timeout: float | None = 30.0) -> int:  # type: ignore[override]
@@ -188,7 +188,7 @@ class BatchingQueueListener(QueueWriter):
 
     def busy_here(self) -> bool:
         """This thread is in a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
-        inside = self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
+        inside = self._mine() or threading.get_ident() in (*self._queue.inside, self._starts_here)
         return inside or any(holds_up(getattr(handler, "lock", None)) for handler in self.handlers)
 
     def write_at_once(self, record: logging.LogRecord) -> None:
@@ -205,7 +205,7 @@ class BatchingQueueListener(QueueWriter):
         elif self.stopped and not self.has_thread:
             self._write_here()
 
-    def _write_here(self, deadline: float = end_of(None)) -> None:
+    def _write_here(self, deadline: float = NEVER) -> None:
         """See that what is queued at this moment is written, and that drops are told of, in this thread."""
         if self._mine():
             return  # interrupted by us: it looks into the queue again
@@ -280,7 +280,7 @@ class BatchingQueueListener(QueueWriter):
                 if queue.depth():  # of a sender that was killed, perhaps, which had counted what never comes
                     worker.wait(_LINGER)
                 elif self.running:
-                    queue.sleep(worker, queue.untold_for())
+                    worker.wait(min(queue.look_again, queue.tells_in()))
             self._tell_of_drops()
         return False
 

@@ -19,13 +19,11 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home, notice_fork
 
-from ._worker import GREEN, TELL_EVERY, Counter, Streak, Worker, end_of, patiently
+from ._worker import GREEN, NEVER, TELL_EVERY, Counter, Streak, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
 # How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
 _PATIENCE = 0.1
-# How often a sleeping listener looks at a caller's queue, into which others may put records without ringing.
-_LOOK_AGAIN = 0.1
 # Records that a signal handler may leave beside a caller's queue.
 _ASIDE_LIMIT = 1000
 # What a queue between processes raises once it is closed or its other end is gone.
@@ -48,8 +46,9 @@ class RecordQueue:
 
     #: Records of several processes meet here: what is put in must be picklable.
     crosses_processes = False
-    #: Whoever puts records in also calls `attend`; else the listener's thread must run from the start.
-    attended = True
+    #: Seconds after which a sleeping listener looks for records that came without a call of `attend`.  Where there
+    #: are none, no thread is needed before the first.
+    look_again = NEVER
 
     def __init__(self, maxsize: int = 10_000) -> None:
         self.maxsize = maxsize
@@ -63,10 +62,12 @@ class RecordQueue:
         self.awake = False
         #: The `BatchingQueueListener` that reads here, or did, or will.
         self.reader: Any = None
+        #: Threads that are inside the queue, perhaps with its lock; only a signal handler finds its own there.
+        self.inside: set[int] = set()
         self.dropped = Counter()
         #: Of `dropped`, how many the log already tells of, and since when it does not.
         self.told = 0
-        self.untold_since: float | None = None
+        self.untold_since = NEVER
         self._last_dropped: Any = None
 
     def put_nowait(self, record: Any) -> None:
@@ -118,17 +119,9 @@ class RecordQueue:
         """Take *record* in although there is no room, or nobody may wait for its turn; or raise `queue.Full`."""
         self._items.append(record)
 
-    def sleep(self, worker: Worker, timeout: float | None) -> None:
-        """Sleep until somebody rings or there may be something to take, at most *timeout* seconds."""
-        worker.wait(timeout)
-
     def depth(self) -> int | None:
         """Number of records inside; None where the queue cannot tell."""
         return len(self._items)
-
-    def entered_here(self) -> bool:
-        """This thread is inside the queue, perhaps with its lock; only a signal handler finds that."""
-        return False
 
     def done(self, count: int) -> None:
         """Tell the queue that *count* records that it handed out are dealt with."""
@@ -136,27 +129,26 @@ class RecordQueue:
     def reset(self) -> None:
         """In a forked child: what is queued, and told of, belongs to the parent, and so do the locks."""
         self._items.clear()
+        self.inside.clear()
         self.awake = False
-        self.told, self.untold_since, self._last_dropped = self.dropped.value(), None, None
+        self.told, self.untold_since, self._last_dropped = self.dropped.value(), NEVER, None
 
     def note_drop(self, record: Any) -> None:
         """Count *record* as one that nobody will write."""
         self.dropped.add()
         self._last_dropped = record
-        if self.untold_since is None:
-            self.untold_since = monotonic()
+        self.untold_since = min(self.untold_since, monotonic())
 
-    def untold_for(self) -> float | None:
-        """Seconds until dropped records have to be told of; None if there are none."""
-        since = self.untold_since
-        return None if since is None else max(0.0, since + TELL_EVERY - monotonic())
+    def tells_in(self) -> float:
+        """Seconds until dropped records have to be told of."""
+        return max(0.0, self.untold_since + TELL_EVERY - monotonic())
 
     def report_drops(self, send: Callable[[logging.LogRecord], Any]) -> None:
         """*send* the record that tells of what was dropped since the last such record; if it raises, it stays due."""
         before = self.untold_since, self.told, self._last_dropped
-        if before[0] is None:
+        if self.untold_since == NEVER:
             return
-        self.untold_since, total = None, self.dropped.value()
+        self.untold_since, total = NEVER, self.dropped.value()
         new, self.told = total - self.told, total
         room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
         report = own_record(logging.WARNING, f"{new} log records dropped, {total} in all: {room}")
@@ -177,7 +169,7 @@ class CallersQueue(RecordQueue):
     finds it there.  A fork may copy it while another thread has the lock: see `reset`.
     """
 
-    attended = False
+    look_again = 0.05
 
     def __init__(self, target: Any) -> None:
         super().__init__(_ASIDE_LIMIT)  # of what goes aside
@@ -188,29 +180,24 @@ class CallersQueue(RecordQueue):
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
         self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
-        self._inside: set[int] = set()
-        self._first: deque[Any] = deque()  # what came while the listener slept
         self._unreadable, self._failing = 0, Streak()
         self._cannot = (
             "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
         )
 
-    def entered_here(self) -> bool:
-        return threading.get_ident() in self._inside
-
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:
         """Return `step(*args)`, a call of the queue's; `_OCCUPIED` if this thread cannot have it now."""
         me = threading.get_ident()
-        if me in self._inside:
+        if me in self.inside:
             return _OCCUPIED
         try:
             try:
-                self._inside.add(me)
+                self.inside.add(me)
                 return step(*args) if self._is_free() else _OCCUPIED
             finally:
-                self._inside.discard(me)
+                self.inside.discard(me)
         except BaseException as error:
-            self._inside.discard(me)  # an interrupt may have cut the `finally` above short
+            self.inside.discard(me)  # an interrupt may have cut the `finally` above short
             if not isinstance(error, Exception) and not self._is_free():
                 # One inside `Condition.__enter__` left the lock taken, and nobody would ever free it.
                 self._mutex.release()
@@ -254,14 +241,13 @@ class CallersQueue(RecordQueue):
         super().take(limit - len(into), into)
 
     def _take(self, limit: int, into: deque[Any]) -> None:
-        _move(self._first, limit, into)
         while len(into) < limit and self._get_into(into):
             pass
 
-    def _get_into(self, into: deque[Any], timeout: float = 0.0) -> bool:
+    def _get_into(self, into: deque[Any]) -> bool:
         """Take one record, or what tells of one that cannot be read; false if it is better to wait now."""
         try:
-            into.append(self.target.get(True, timeout) if timeout else self.target.get_nowait())
+            into.append(self.target.get_nowait())
         except (queue.Empty, *_GONE):
             return False
         except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
@@ -273,13 +259,6 @@ class CallersQueue(RecordQueue):
         self._failing.ends()
         return True
 
-    def sleep(self, worker: Worker, timeout: float | None) -> None:
-        bound = _LOOK_AGAIN if timeout is None else min(timeout, _LOOK_AGAIN)
-        until = end_of(bound)
-        # Waiting inside a queue of threads would be waiting on a lock that may be of another kind than this thread.
-        if not self.crosses_processes or not self._within(self._get_into, self._first, bound):
-            worker.wait(until - monotonic())
-
     def done(self, count: int) -> None:
         # A ValueError, where somebody else has called it as well.
         with contextlib.suppress(AttributeError, *_GONE):
@@ -290,12 +269,10 @@ class CallersQueue(RecordQueue):
             size = self._within(self.target.qsize)
         except (NotImplementedError, AttributeError, OSError, EOFError):
             return None
-        return None if size is _OCCUPIED else int(size) + len(self._first) + len(self._items)
+        return None if size is _OCCUPIED else int(size) + len(self._items)
 
     def reset(self) -> None:
         super().reset()
-        self._inside.clear()
-        self._first.clear()
         if self.crosses_processes:
             # The parent reads: this process only puts in, and nobody here needs to be called.
             self.attend, self.reader, self.awake = nobody, None, True

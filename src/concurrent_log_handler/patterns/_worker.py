@@ -18,6 +18,7 @@ from concurrent_log_handler._forks import home
 TELL_EVERY = 1.0
 #: The libraries of greenlets.
 GREEN = frozenset({"gevent", "eventlet"})
+NEVER = float("inf")
 
 
 def complain(text: str) -> None:
@@ -75,7 +76,7 @@ class Streak:
 
 def end_of(timeout: float | None) -> float:
     """When *timeout* seconds from now are over; None never ends."""
-    return float("inf") if timeout is None else monotonic() + timeout
+    return NEVER if timeout is None else monotonic() + timeout
 
 
 def patiently(step: Callable[[], Any], refusal: type[Exception], timeout: float | None) -> Any:
@@ -152,7 +153,7 @@ class Worker:
         # greenlet that gevent's fork() has copied.
         self._parked = self._born != (threads_are_greenlets(), home.generation)
         while self._parked:
-            self.wait(None)
+            self.wait(NEVER)
 
     def join(self, timeout: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
         """Ring until the thread has ended, or is not *wanted* to any more; false after *timeout* seconds."""
@@ -172,9 +173,9 @@ class Worker:
             if self._bell.locked():
                 self._bell.release()
 
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: float) -> bool:
         """In the thread: sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
-        until = end_of(timeout)
+        until = monotonic() + timeout
         while True:
             left = max(0.0, until - monotonic())
             # A thread of eventlet's pool rings in vain: look again.

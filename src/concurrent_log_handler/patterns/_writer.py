@@ -19,7 +19,7 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 
 from ._queue import queue_of
-from ._worker import Streak, complain, end_of, threads_are_greenlets, wait_until
+from ._worker import NEVER, TELL_EVERY, Streak, complain, threads_are_greenlets, wait_until
 
 Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
 Note = Callable[[logging.LogRecord], bool]
@@ -124,7 +124,7 @@ class QueueWriter(logging.handlers.QueueListener):
             self._give(*tasks[0])
             del tasks[0]
 
-    def _write_due(self, deadline: float = end_of(None)) -> bool:
+    def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
         queue, quiet_since = self._queue, monotonic()
         due = queue.depth()
@@ -138,7 +138,9 @@ class QueueWriter(logging.handlers.QueueListener):
             # that was killed may have counted it.
             if wrote:
                 quiet_since = monotonic()
-            elif not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS:
+            elif (
+                not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS
+            ):
                 break
             else:
                 time.sleep(0.001)
@@ -239,7 +241,7 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
-        if self._queue.untold_since is not None and (at_once or not self._queue.untold_for()):
+        if self._queue.tells_in() <= (TELL_EVERY if at_once else 0.0):
             self._in_turn(lambda: self._queue.report_drops(self._tell))
 
     def _tell(self, told: logging.LogRecord) -> None:
