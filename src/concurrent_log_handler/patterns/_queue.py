@@ -35,10 +35,7 @@ _OCCUPIED = object()
 
 class RecordQueue:
     """
-    A bounded queue of log records for the threads and forked children of one process.
-
-    No thread ever waits for another in it, so a signal handler, a greenlet and a forked child can use it
-    at any moment.
+    A bounded queue of log records for the threads of one process; no thread ever waits for another in it.
 
     Args:
         maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less: no limit.
@@ -46,8 +43,7 @@ class RecordQueue:
 
     #: Records of several processes meet here: what is put in must be picklable.
     crosses_processes = False
-    #: Seconds after which a sleeping listener looks for records that came without a call of `attend`.  Where there
-    #: are none, no thread is needed before the first.
+    #: Seconds after which a sleeping listener looks for records that came without a call of `attend`.
     look_again = NEVER
 
     def __init__(self, maxsize: int = 10_000) -> None:
@@ -113,7 +109,9 @@ class RecordQueue:
 
     def take(self, limit: int, into: deque[Any]) -> None:
         """Move at most *limit* of what is there, at once, to the end of *into*."""
-        _move(self._items, limit, into)
+        # In one step of C's: no interrupt finds a record in neither place.
+        with contextlib.suppress(IndexError):  # another thread was faster
+            into.extend(starmap(self._items.popleft, repeat((), min(limit, len(self._items)))))
 
     def keep(self, record: Any) -> None:
         """Take *record* in although there is no room, or nobody may wait for its turn; or raise `queue.Full`."""
@@ -131,7 +129,7 @@ class RecordQueue:
         self._items.clear()
         self.inside.clear()
         self.awake = False
-        self.told, self.untold_since, self._last_dropped = self.dropped.value(), NEVER, None
+        self.told, self.untold_since = self.dropped.value(), NEVER
 
     def note_drop(self, record: Any) -> None:
         """Count *record* as one that nobody will write."""
@@ -145,28 +143,27 @@ class RecordQueue:
 
     def report_drops(self, send: Callable[[logging.LogRecord], Any]) -> None:
         """*send* the record that tells of what was dropped since the last such record; if it raises, it stays due."""
-        before = self.untold_since, self.told, self._last_dropped
-        if self.untold_since == NEVER:
+        since, self.untold_since = self.untold_since, NEVER
+        if since == NEVER:
             return
-        self.untold_since, total = NEVER, self.dropped.value()
-        new, self.told = total - self.told, total
+        told, self.told = self.told, self.dropped.value()
+        what = f"{self.told - told} log records dropped, {self.told} in all"
         room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
-        report = own_record(logging.WARNING, f"{new} log records dropped, {total} in all: {room}")
+        report = own_record(logging.WARNING, f"{what}: {room}")
         # The formatter of the file may count on fields that the application's records have.
-        last, self._last_dropped = self._last_dropped, None
-        report.__dict__ = {**getattr(last, "__dict__", {}), **report.__dict__}
+        report.__dict__ = {**getattr(self._last_dropped, "__dict__", {}), **report.__dict__}
         try:
             send(report)
         except queue.Full:
-            self.untold_since, self.told, self._last_dropped = before
+            self.untold_since, self.told = since, told
 
 
 class CallersQueue(RecordQueue):
     """
-    Any queue with `put_nowait` and `get`, by its public face only.
+    Any queue with `put_nowait` and `get_nowait`.
 
     A signal handler may interrupt a thread inside it, with its lock: its record goes aside, and the listener
-    finds it there.  A fork may copy it while another thread has the lock: see `reset`.
+    finds it there.  A fork may copy it while another thread has the lock.
     """
 
     look_again = 0.05
@@ -181,9 +178,6 @@ class CallersQueue(RecordQueue):
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
         self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
         self._unreadable, self._failing = 0, Streak()
-        self._cannot = (
-            "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
-        )
 
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:
         """Return `step(*args)`, a call of the queue's; `_OCCUPIED` if this thread cannot have it now."""
@@ -213,23 +207,19 @@ class CallersQueue(RecordQueue):
         return free
 
     def add(self, record: Any) -> None:
-        stopped = self.reader is not None and self.reader.stopped  # then nobody needs it in the queue
-        if stopped and self.crosses_processes:
+        if self.crosses_processes and self.reader is not None and self.reader.stopped:
             self.reader.write_at_once(record)
             return
-        if stopped or self._within(self._put, record) is _OCCUPIED:
+        if self._within(self._put, record) is _OCCUPIED:
             self.keep(record)
         if not self.awake:
             self.attend()
 
     def _put(self, record: Any) -> None:
-        self.target.put_nowait(record)
         while self._items and self.reader is None:  # nobody in this process would find what went aside
-            late = self._items.popleft()
-            try:
-                self.target.put_nowait(late)
-            except queue.Full:
-                self.note_drop(late)
+            self.target.put_nowait(self._items[0])
+            self._items.popleft()
+        self.target.put_nowait(record)
 
     def keep(self, record: Any) -> None:
         if self.full():
@@ -241,23 +231,20 @@ class CallersQueue(RecordQueue):
         super().take(limit - len(into), into)
 
     def _take(self, limit: int, into: deque[Any]) -> None:
-        while len(into) < limit and self._get_into(into):
-            pass
-
-    def _get_into(self, into: deque[Any]) -> bool:
-        """Take one record, or what tells of one that cannot be read; false if it is better to wait now."""
         try:
-            into.append(self.target.get_nowait())
+            while len(into) < limit:
+                into.append(self.target.get_nowait())
+                self._failing.ends()
         except (queue.Empty, *_GONE):
-            return False
+            pass
         except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
             self._unreadable += 1
             if self._failing.begins():
                 count, self._unreadable = self._unreadable, 0
-                into.append(own_record(logging.ERROR, f"{count} log records {self._cannot}: {error!r}"))
-            return False  # a queue that only fails must not take the whole processor
-        self._failing.ends()
-        return True
+                where = (
+                    "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
+                )
+                into.append(own_record(logging.ERROR, f"{count} log records {where}: {error!r}"))
 
     def done(self, count: int) -> None:
         # A ValueError, where somebody else has called it as well.
@@ -283,9 +270,10 @@ class CallersQueue(RecordQueue):
             return
         if self._mutex is not None and self._mutex.locked():
             self._mutex.release()  # whoever had it at the fork is not in this process
-        while self._get_into(self._items):
-            self.done(1)
-        self._items.clear()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.target.get_nowait()
+                self.done(1)
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:
@@ -295,12 +283,6 @@ def own_record(level: int, text: str) -> logging.LogRecord:
 
 def nobody() -> None:
     """No listener is known in this process: the record waits in the queue."""
-
-
-def _move(source: deque[Any], limit: int, into: deque[Any]) -> None:
-    """Move at most *limit* records; no interrupt finds one of them in neither place, since C does it."""
-    with contextlib.suppress(IndexError):  # another thread was faster
-        into.extend(starmap(source.popleft, repeat((), min(limit, len(source)))))
 
 
 def queue_of(target: Any) -> RecordQueue:
