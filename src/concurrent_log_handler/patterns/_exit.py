@@ -1,4 +1,4 @@
-"""The end of the process: what is queued is written, whether it ends by itself, as a forked child, or by a signal.
+"""The end of the process, by itself, as a forked child, or by a signal: what is queued is written.
 
 Also what a fork leaves in the child.  How a listener stops and begins afresh is `_listener`'s.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import in_child, notice_fork
 
-from ._queue import RecordQueue, all_queues
+from ._queue import RecordQueue, all_queues, queue_of
 from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until
 
 _EXIT_TIMEOUT = 30.0
@@ -41,15 +41,12 @@ _hooks: dict[str, Any] = {}
 
 
 def finish_all(timeout: float = _EXIT_TIMEOUT, *, between_processes: bool = False) -> None:
-    """
-    Stop every listener of this process that runs, has a thread or has records, though it was never started.
-
-    The interpreter's end would catch a thread, a daemon, with whatever lock it has, logging's own perhaps.
-    """
+    """Stop every listener of this process, though it was never started, or only those *between_processes*."""
     notice_fork()
-    read = [each for each in all_queues() if each.reader and each.crosses_processes >= between_processes]
-    to_stop = {each.reader for each in read if each.depth() or each.reader.left() or each.reader.has_thread}
-    to_stop = (to_stop if between_processes else to_stop | running) - _given_up
+    readers = {each.reader for each in all_queues() if each.crosses_processes >= between_processes}
+    # A thread, too, must end: the interpreter would catch it with whatever lock it has, logging's own perhaps.
+    readers -= _given_up | {None}
+    to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -117,12 +114,10 @@ def _begin_anew() -> None:
     _given_up.clear()
     owing.clear()
     for inherited in all_queues():
-        reader, parent_reads = inherited.reader, inherited.crosses_processes
-        with contextlib.suppress(Exception):
-            inherited.reset()
-        if reader is not None:
+        reader = inherited.reader
+        for step in [inherited.reset] if reader is None else [inherited.reset, reader.after_fork]:
             with contextlib.suppress(Exception):
-                reader.after_fork(parent_reads)
+                step()
     with contextlib.suppress(Exception):
         for util in _utils():
             # Such a child drops all finalizers when it begins, also one made in a hook like this.
@@ -141,15 +136,12 @@ class GracefulLoggingShutdown:
     """
     Writes what is queued when SIGTERM or SIGINT comes, then lets the signal do what it would have done.
 
-    From the signal on, records are written by the thread that logs them.  Then:
-
-    - where a Python handler was installed before, it is called, and if it returns, so does this one;
-    - where the default was in place, the process dies by that signal (process 1 of a container, which no
-      such signal ends, exits with 128 + its number);
-    - a signal that was ignored stays ignored, and one whose handler is not Python's is left alone.
+    From the signal on, records are written by the thread that logs them.  Then a Python handler that was
+    installed before is called, and if it returns, so does this one; by default, the process dies by that signal
+    (process 1 of a container, which no such signal ends, exits with 128 + its number).  A signal that was
+    ignored stays ignored, and one whose handler is not Python's is left alone.
 
     A second signal meanwhile ends the process at once.  A forked child writes what it queued itself.
-    Outside the main thread, where Python allows no signal handlers, `installed` is False.
 
     Args:
         listener: Any object with a `queue` and a `stop()`, best one of this module's.
@@ -165,20 +157,17 @@ class GracefulLoggingShutdown:
 
     @property
     def installed(self) -> bool:
-        """At least one signal comes here."""
+        """At least one signal comes here; not so outside the main thread, where Python allows no signal handlers."""
         return bool(self.previous)
 
     def setup_signal_handlers(self) -> None:
-        """Take the signals over; does nothing outside the main thread or the second time."""
+        """Take the signals over, unless that is done."""
         for number in self.signals:
             before = signal.getsignal(number)
-            if before is None or before in (signal.SIG_IGN, self.signal_handler):
-                continue
-            try:
-                signal.signal(number, self.signal_handler)
-            except ValueError:  # not the main thread, or not the main interpreter
-                return
-            self.previous[number] = before
+            if before not in (None, signal.SIG_IGN, self.signal_handler):
+                with contextlib.suppress(ValueError):  # not the main thread, or not the main interpreter
+                    signal.signal(number, self.signal_handler)
+                    self.previous[number] = before
 
     def restore(self) -> None:
         """Give the signals back, unless somebody else has taken them over since."""
@@ -206,9 +195,9 @@ class _Drain:
     """
     One run of `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
 
-    So it takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the
-    interrupted code has the lock it needs, the handler returns, the code goes on, and the thread ends the
-    process by *kill_by*.  Among greenlets nobody may wait here: the handler writes by itself, or returns likewise.
+    It takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the interrupted
+    code has the lock it needs, the handler returns, and the thread ends the process by *kill_by*.  Among greenlets,
+    where nobody may wait here, the handler writes by itself, or returns likewise.
     """
 
     def __init__(self, listener: Any, timeout: float | None, kill_by: int | None) -> None:
@@ -245,10 +234,7 @@ class _Drain:
         return self.fewest
 
     def _left(self) -> int:
-        try:
-            return int(self.listener.left() if self.ours else self.listener.queue.qsize())
-        except (NotImplementedError, AttributeError, OSError):
-            return 0
+        return int(self.listener.left() if self.ours else queue_of(self.listener.queue).depth() or 0)
 
     def _time_left(self) -> float | None:
         return None if self.timeout is None else max(0.0, self.deadline - monotonic())

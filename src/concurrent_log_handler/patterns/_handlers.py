@@ -228,15 +228,12 @@ class GracefulQueueHandler(FastQueueHandler):
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
-        written = None
-        if (
-            listener is not None
-            and not busy
-            and any(_same_file(handler, other) for other in listener.handlers)
-        ):
-            written = listener.after_queued(partial(_written, handler, record))
-        # None: another thread hangs in a write.
-        return _written(handler, record) if written is None else bool(written[0])
+        write = partial(_written, handler, record)
+        others = () if listener is None or busy else listener.handlers
+        if not any(_same_file(handler, other) for other in others):
+            return write()
+        written = listener.after_queued(write)
+        return write() if written is None else bool(written)  # None: another thread hangs in a write
 
 
 def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from concurrent_log_handler._clock import monotonic
@@ -35,10 +34,9 @@ class BatchingQueueListener(QueueWriter):
     """
     A `logging.handlers.QueueListener` that takes all that is queued at once and survives `fork()`.
 
-    Handlers that have an `emit_batch(records)` and no filters get whole batches; others one record after
-    the other.  A forked child starts with an empty queue and its own thread, by itself.  After `stop()`,
-    and where no thread can be had, records are written in the thread that logs.  The interpreter's exit
-    stops every listener that is still running.
+    Handlers that have an `emit_batch(records)` and no filters get whole batches.  A forked child starts with an
+    empty queue and its own thread, by itself.  After `stop()`, and where no thread can be had, records are written
+    in the thread that logs.  The end of the process stops every listener.
 
     Args:
         queue: A `RecordQueue` (fastest), `queue.Queue`, `multiprocessing.Queue` or the like.
@@ -52,22 +50,20 @@ class BatchingQueueListener(QueueWriter):
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._state = _NEW
-        self._begin_afresh()
         if self._queue.reader is None or not self._queue.reader.running:
             self._adopt_queue()
 
     def _begin_afresh(self) -> None:
-        """No thread: at the start, and in a forked child."""
-        self._forget_turns()
+        super()._begin_afresh()
         #: Its thread, if there is one: `setdefault` takes the place in one step.
         self._place: dict[str, Worker] = {}
         self._starts_here: int | None = None  # a thread that is inside `Thread.start()`
 
-    def after_fork(self, parent_reads: bool) -> None:
-        """In a forked child: begin without a thread; if *parent_reads* the queue, it was not started here."""
+    def after_fork(self) -> None:
+        """In a forked child: begin without a thread; if the parent reads the queue, it was not started here."""
         busy = self.has_thread
         self._begin_afresh()
-        if parent_reads:
+        if self._queue.crosses_processes:
             self._state = _NEW
             running.discard(self)
         elif busy and self.running and self._queue.look_again < NEVER:
@@ -98,15 +94,9 @@ class BatchingQueueListener(QueueWriter):
         """
         Write what is queued; from then on each record is written by the thread that logs it.
 
-        Never raises, needs no room in the queue, and may be called again.  A signal handler that interrupts
-        a write, a queue of yours, or the start of the listener's thread does not wait: the thread may need
-        what the interrupted code holds.
-
-        Args:
-            timeout: Seconds to wait; None waits until all is written.
-
-        Returns:
-            The number of records not written in time.  They stay queued, and the thread goes on with them.
+        Never raises, needs no room in the queue, and may be called again.  Returns the number of records not
+        written in *timeout* seconds (None has no bound); the thread goes on with them.  A signal handler that
+        interrupts a write, a queue of yours, or the start of the listener's thread does not wait.
         """
         notice_fork()
         if not self._reads():
@@ -115,7 +105,7 @@ class BatchingQueueListener(QueueWriter):
         first = not self.stopped
         self._close_intake()
         if self.busy_here():
-            self._wake_thread()  # the interrupted code, or the thread, goes on with it
+            self._wake_thread()  # which may need what the interrupted code holds: one of the two goes on with it
             return self.left()
         if timeout is not None and not self.has_thread and self.left():
             self._wake_thread()  # a handler that hangs then costs no more than the time given
@@ -193,7 +183,12 @@ class BatchingQueueListener(QueueWriter):
 
     def write_at_once(self, record: logging.LogRecord) -> None:
         """Write *record* here, and nothing that other processes have queued; whoever writes still goes first."""
-        if self.has_thread or self.after_queued(partial(self.handle, record)) is None:
+
+        def write() -> bool:
+            self.handle(record)
+            return True
+
+        if self.has_thread or self.after_queued(write) is None:
             self._queue.keep(record)
             self._wake_thread()
 

@@ -47,9 +47,9 @@ class QueueWriter(logging.handlers.QueueListener):
         self._hand: tuple[deque[Any], list[Task]] = deque(), []
         self._failing = Streak()  # of handlers
         self._worse = Streak()  # of what fails to report, or is no handler's
-        self._forget_turns()
+        self._begin_afresh()
 
-    def _forget_turns(self) -> None:
+    def _begin_afresh(self) -> None:
         """Nobody writes, and nothing is in hand: at the start, and in a forked child."""
         for records in (self._hand[0], *(records for _, records in self._hand[1])):
             records.clear()  # a greenlet that gevent's fork() has copied may be in the middle of it
@@ -152,16 +152,16 @@ class QueueWriter(logging.handlers.QueueListener):
             self._give(*task)
 
     def after_queued(self, step: Callable[[], Any]) -> Any:
-        """Write what is queued at this moment, then return `(step(),)`; None if another thread hangs in a write."""
+        """Write what is queued at this moment, then return `step()`; None if another thread hangs in a write."""
 
-        def write() -> tuple[Any]:
+        def write() -> Any:
             if self._queue.crosses_processes:
                 self._finish()  # the rest is not for this thread
             else:
                 self._write_due()
-            return (step(),)
+            return step()
 
-        return (step(),) if self._mine() else self._in_turn(write)
+        return step() if self._mine() else self._in_turn(write)
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
         batch = [record for record in taken if record is not None]
