@@ -1,6 +1,6 @@
 """The end of the queue at which the application logs: freeze a record, put it in, and decide what happens without room.
 
-Nothing here waits for a file, except where the caller chose that.  Who reads the queue, and when, is `_listener`'s.
+Nothing here waits for a file, except where the caller chose that.
 """
 
 from __future__ import annotations
@@ -35,12 +35,10 @@ class FastQueueHandler(logging.handlers.QueueHandler):
     A `logging.handlers.QueueHandler` whose call costs about half, and that survives `fork()`.
 
     The message is frozen at the call, by a formatter if this handler has one.  A message that is not a
-    string stays what it is, a dict as a shallow copy, and so do `extra` fields.  Inside one process
-    `exc_info` stays with the record, so that the formatter of the file renders it; for a queue between
-    processes it becomes text, and values that cannot be pickled become their `repr`.  No lock is taken.
-
-    When the queue, one as for `BatchingQueueListener`, is full, the record is dropped and counted, and the
-    log itself says so.
+    string stays what it is, a dict as a shallow copy, and so do `extra` fields.  Inside one process the
+    formatter of the file renders `exc_info`; for a queue between processes it becomes text, and values that
+    cannot be pickled become their `repr`.  When the queue, one as for `BatchingQueueListener`, is full, the
+    record is dropped and counted, and the log itself says so.
     """
 
     def __init__(self, queue: Any) -> None:
@@ -83,16 +81,14 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             frozen.__dict__ = record.__dict__.copy()
         else:
             frozen = copy.copy(record)
-        message = frozen.msg
         if self.formatter is not None:
             frozen.msg = frozen.message = self.format(record)
             frozen.exc_info = frozen.exc_text = frozen.stack_info = None
         elif frozen.args:
             frozen.msg = frozen.message = frozen.getMessage()
-        elif isinstance(message, str):
-            frozen.message = message
         else:
-            frozen.message = frozen.getMessage()
+            message = frozen.msg
+            frozen.message = message if isinstance(message, str) else frozen.getMessage()
             if isinstance(message, dict):
                 frozen.msg = self._frozen_event(message)
         frozen.args = None
@@ -114,8 +110,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         if error and error[0] is not None:
             frozen["exc_info"] = error
             if self._pickled:
-                del frozen["exc_info"]
-                frozen.setdefault("exception", _traceback(error))
+                frozen.setdefault("exception", _traceback(frozen.pop("exc_info")))
         return frozen
 
     def _for_other_processes(self, frozen: logging.LogRecord) -> logging.LogRecord:
@@ -165,9 +160,8 @@ class GracefulQueueHandler(FastQueueHandler):
     A queue handler that says what becomes of a record when the queue is full.
 
     `"drop"` counts it in `dropped_count`; `"fallback"` writes it at once through *fallback_handler*, in
-    the calling thread; `"block"` waits for room, and falls back inside a write (a handler that logs, a
-    signal handler that interrupts one), where nobody makes any.  If the fallback writes to the listener's
-    file, what is queued is written first, so that no record overtakes another.  A record that the
+    the calling thread; `"block"` waits for room, and falls back inside a write, where nobody makes any.  If
+    the fallback writes to the listener's file, what is queued is written first.  A record that the
     fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
 
     Args:
@@ -175,7 +169,7 @@ class GracefulQueueHandler(FastQueueHandler):
         fallback_handler: Writes what finds no room; usually the handler of the file itself.
         overflow: What happens to records below *critical_level*.
         critical_overflow: What happens to records from *critical_level* up.
-        critical_level: A number or a name such as `"ERROR"`.
+        critical_level: A number or a name.
         block_timeout: Seconds after which `"block"` drops the record; None waits as long as it takes.
 
     Raises:
@@ -203,9 +197,7 @@ class GracefulQueueHandler(FastQueueHandler):
         self._policies = (overflow, critical_overflow)
         self._rescued = Counter()
 
-    rescued_count: int = counted(
-        "_rescued", "Records without room that were written all the same.  May be set."
-    )
+    rescued_count: int = counted("_rescued", "Records without room that were written.  May be set.")
 
     def overflow(self, record: logging.LogRecord) -> None:
         policy = self._policies[record.levelno >= self.critical_level]
@@ -288,22 +280,22 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     """
     A `GracefulQueueHandler` that reports how full its queue is.
 
-    The thread that does ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler,
-    and with the process.  A forked child starts its own with its first record.
+    The thread that does ends with `stop_monitoring()` or `close()`, and when nothing else refers to the handler.
+    A forked child starts its own with its first record.
 
     Args:
         queue: As for `FastQueueHandler`.
         interval: Seconds between two reports.
         threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
-        callback: Gets a `QueueFigures` once per interval, for statsd, Prometheus and the like, in the
-            monitor's thread.  If it raises, that is reported on stderr.  Without one, a WARNING goes to
-            the logger `concurrent_log_handler.patterns` while the queue is nearly full.
+        callback: Gets a `QueueFigures` once per interval, in the monitor's thread.  If it raises, that is
+            reported on stderr.  Without one, a WARNING goes to the logger `concurrent_log_handler.patterns`
+            while the queue is nearly full.
         monitor: False leaves it to you to call `start_monitoring()`.
         options: Those of `GracefulQueueHandler`.
 
     Raises:
         ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
-        TypeError: For a callback that cannot be called.
+        TypeError: For one that is no number, or a callback that cannot be called.
     """
 
     def __init__(
@@ -316,10 +308,10 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         monitor: bool = True,
         **options: Any,
     ) -> None:
-        if not isinstance(interval, (int, float)) or not interval > 0:
+        if not interval > 0:
             msg = f"interval must be more than 0 seconds, got {interval!r}"
             raise ValueError(msg)
-        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        if not 0 <= threshold <= 1:
             msg = f"threshold must be a part of the queue's capacity, 0 to 1, got {threshold!r}"
             raise ValueError(msg)
         if callback is not None and not callable(callback):
@@ -355,18 +347,18 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
 
     def start_monitoring(self) -> None:
-        """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
+        """Start the monitor's thread, unless it runs."""
         self._monitored = True
         notice_fork()
         if not threads_work():
-            return
+            return  # a later record does
         handler_ref = weakref.ref(self, lambda _: monitor.ring())
         monitor = Worker(partial(_watch, handler_ref, self.interval), "log queue monitor")
         if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
             self._monitors.clear()
 
     def stop_monitoring(self) -> None:
-        """End the monitor's thread, unless it has ended."""
+        """End the monitor's thread."""
         self._monitored = False
         monitors, self._monitors = self._monitors, {}
         for monitor in monitors.values():

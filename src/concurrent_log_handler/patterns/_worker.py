@@ -14,7 +14,7 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
 
-#: The log tells of dropped records, and stderr of one and the same trouble, at most this often, in seconds.
+#: Seconds between two lines about dropped records, or about one and the same trouble.
 TELL_EVERY = 1.0
 #: The libraries of greenlets.
 GREEN = frozenset({"gevent", "eventlet"})
@@ -28,7 +28,7 @@ def complain(text: str) -> None:
 
 
 class Counter:
-    """`add()` takes no lock; `value()` is exact at any moment, and goes back only where `set()` says so."""
+    """`add()` takes no lock; `value()` is exact at any moment."""
 
     def __init__(self, value: int = 0) -> None:
         self.set(value)
@@ -112,11 +112,7 @@ def threads_are_greenlets() -> bool:
 
 
 class Worker:
-    """
-    A thread and the bell that wakes it, made at one moment.
-
-    So both are of one kind: a greenlet that waits on a lock of the operating system's stops them all.
-    """
+    """A thread and the bell that wakes it, of one kind: a greenlet that waits on a thread's lock stops them all."""
 
     def __init__(self, run: Callable[[Worker], None], name: str) -> None:
         self._run, self._name = run, name
@@ -149,8 +145,8 @@ class Worker:
             greenlet: Any = sys.modules["greenlet"]
             if not isinstance(error, greenlet.GreenletExit):
                 greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
-        # A thread of the system's cannot end where `threading` has been patched since it began, nor can a
-        # greenlet that gevent's fork() has copied.
+        # A thread cannot end where `threading` has been patched meanwhile, nor can a greenlet that gevent's
+        # fork() has copied.
         self._parked = self._born != (threads_are_greenlets(), home.generation)
         while self._parked:
             self.wait(NEVER)
