@@ -1,7 +1,7 @@
 """When what was queued is written, and in which thread; one listener per queue.
 
 The rule: while the listener's thread is there, it writes.  Whoever puts a record in and finds nobody awake calls
-`_attend`, which starts or wakes the thread, or, where the listener is stopped or no thread can be had, writes in the
+`attend`, which starts or wakes the thread, or, where the listener is stopped or no thread can be had, writes in the
 calling thread.  Who cannot get its turn there leaves its record to the thread.  How it is written is `_writer`'s.
 """
 
@@ -51,7 +51,7 @@ class BatchingQueueListener(QueueWriter):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._state = _NEW
         if self._queue.reader is None or not self._queue.reader.running:
-            self._adopt_queue()
+            self._queue.reader = self
 
     def _begin_afresh(self) -> None:
         super()._begin_afresh()
@@ -69,10 +69,6 @@ class BatchingQueueListener(QueueWriter):
         elif busy and self.running and self._queue.look_again < NEVER:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
-    def _adopt_queue(self) -> None:
-        self._queue.reader = self
-        self._queue.attend = self._attend
-
     def start(self) -> None:
         """Begin to write.  Does nothing if it is running; may follow `stop()`."""
         notice_fork()
@@ -82,7 +78,7 @@ class BatchingQueueListener(QueueWriter):
         if other is not None and other is not self and other.running:
             msg = f"another listener is running on {self.queue!r}; two would split the records: stop it first"
             raise RuntimeError(msg)
-        self._adopt_queue()
+        self._queue.reader = self
         self._state = _RUNNING
         running.add(self)
         # An attended queue gets its thread with the first record: none is there to be lost in a fork()
@@ -99,7 +95,7 @@ class BatchingQueueListener(QueueWriter):
         interrupts a write, a queue of yours, or the start of the listener's thread does not wait.
         """
         notice_fork()
-        if not self._reads():
+        if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
         deadline = end_of(timeout)
         first = not self.stopped
@@ -127,7 +123,7 @@ class BatchingQueueListener(QueueWriter):
     def stop_without_waiting(self, timeout: float | None) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
         notice_fork()
-        if not self._reads():
+        if self._queue.reader != self:
             return True
         self._close_intake()
         deadline = end_of(timeout)
@@ -143,16 +139,12 @@ class BatchingQueueListener(QueueWriter):
     def flush(self, timeout: float | None = 30.0) -> int:
         """Wait until nothing is left to write, at most *timeout* seconds; returns the number of records left."""
         notice_fork()
-        if not self._reads():
+        if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
         wait_until(
             lambda: not (self.left() and (self.running or self.has_thread) and self._wake_thread()), timeout
         )
         return self.left()
-
-    def _reads(self) -> bool:
-        """It is the one that reads the queue here: another has not come after it, and it is not the parent."""
-        return bool(self._queue.reader is self)
 
     def __enter__(self) -> Any:
         self.start()
@@ -192,7 +184,7 @@ class BatchingQueueListener(QueueWriter):
             self._queue.keep(record)
             self._wake_thread()
 
-    def _attend(self) -> None:
+    def attend(self) -> None:
         """A record was queued while no thread was awake to see it."""
         if self.running:
             if not self._wake_thread():

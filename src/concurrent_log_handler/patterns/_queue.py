@@ -52,8 +52,6 @@ class RecordQueue:
         self.capacity = max(0, maxsize)
         self._items: deque[Any] = deque()
         self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
-        #: Called after each record that finds nobody awake.
-        self.attend: Callable[[], None] = nobody
         #: The listener's thread is awake and will look again before it sleeps.
         self.awake = False
         #: The `BatchingQueueListener` that reads here, or did, or will.
@@ -82,6 +80,11 @@ class RecordQueue:
         items.append(record)
         if not self.awake:
             self.attend()
+
+    def attend(self) -> None:
+        """Called after each record that finds nobody awake; where no listener is known, it waits in the queue."""
+        if self.reader is not None:
+            self.reader.attend()
 
     def put(self, record: Any, block: bool = True, timeout: float | None = None) -> None:
         """As `queue.Queue.put`; *timeout* in seconds."""
@@ -262,7 +265,7 @@ class CallersQueue(RecordQueue):
         super().reset()
         if self.crosses_processes:
             # The parent reads: this process only puts in, and nobody here needs to be called.
-            self.attend, self.reader, self.awake = nobody, None, True
+            self.reader, self.awake = None, True
             # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
             # multiprocessing did not make goes unnoticed there.
             if hasattr(self.target, "_reset"):
@@ -279,10 +282,6 @@ class CallersQueue(RecordQueue):
 def own_record(level: int, text: str) -> logging.LogRecord:
     """A record of ours, about the log itself."""
     return logging.LogRecord(LOGGER_NAME, level, __file__, 0, text, None, None)
-
-
-def nobody() -> None:
-    """No listener is known in this process: the record waits in the queue."""
 
 
 def queue_of(target: Any) -> RecordQueue:

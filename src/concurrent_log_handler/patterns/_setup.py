@@ -1,14 +1,12 @@
 """Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger.
 
-It owns which set-up is in force on which logger, so that a second call replaces the first and never
-doubles a record.  The parts are made in `_handlers`, `_listener` and `_queue`.
+It owns which set-up is in force on which logger: a second call replaces the first and never doubles a record.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,22 +49,21 @@ class NonCriticalFilter(CriticalityFilter):
 class _MakesItsQueue(GracefulQueueHandler):
     """Apart, so that `inspect` shows the arguments of `__init__`."""
 
-    if sys.version_info >= (3, 12):
-
-        def __new__(cls, *args: Any, **_options: Any) -> Any:
-            # Under `class`, dictConfig puts a queue before the keywords, a filename among them.
-            if args and hasattr(args[0], "put_nowait"):
-                msg = "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
-                raise TypeError(msg)
-            return super().__new__(cls)
+    def __new__(cls, *args: Any, **_options: Any) -> Any:
+        # Under `class`, dictConfig of 3.12 and later puts a queue before the keywords, a filename among them.
+        if args and hasattr(args[0], "put_nowait"):
+            msg = (
+                "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
+            )
+            raise TypeError(msg)
+        return super().__new__(cls)
 
 
 class NonBlockingFileHandler(_MakesItsQueue):
     """
-    A rotating file behind a queue in one handler: the whole pattern, also declared in `dictConfig`.
+    A rotating file behind a queue in one handler: the whole pattern, also in `dictConfig`, there under `"()"`.
 
-    There it is an entry with `"()": "concurrent_log_handler.patterns.NonBlockingFileHandler"`, whose `formatter`
-    goes to the file.  The listener runs until `close()` or the end of the process.
+    A formatter goes to the file.  The listener runs until `close()` or the end of the process.
 
     Args:
         filename: The live file.
@@ -74,10 +71,10 @@ class NonBlockingFileHandler(_MakesItsQueue):
         backup_count: Backups kept.
         use_gzip: Compress them, in the background unless `background_gzip` is given as False.
         queue_size: Number of records that may wait.
-        format: Format string for the file; a formatter set later replaces it.
+        format: Format string for the file.
         handler: A ready handler to put behind the queue, in place of a filename and options for the file.
-        overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so is
-            *critical_overflow*, *critical_level*, *block_timeout*.
+        overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so are
+            *critical_overflow*, *critical_level* and *block_timeout*.
         file_options: Further keywords of `ConcurrentRotatingFileHandler`.
     """
 
@@ -102,18 +99,20 @@ class NonBlockingFileHandler(_MakesItsQueue):
             raise ValueError(msg)
         self._own_target = handler is None
         if handler is None:
-            handler = file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
+            handler = _file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
         elif filename is not None or file_options:
             msg = "give either a handler or a filename with options for the file, not both"
             raise TypeError(msg)
         if handler.formatter is None:
             handler.setFormatter(logging.Formatter(format))
-        policies: dict[str, Any] = {
-            "overflow": overflow,
-            "critical_overflow": critical_overflow,
-            "critical_level": critical_level,
-        }
-        super().__init__(RecordQueue(queue_size), handler, block_timeout=block_timeout, **policies)
+        super().__init__(
+            RecordQueue(queue_size),
+            handler,
+            overflow=overflow,
+            critical_overflow=critical_overflow,
+            critical_level=critical_level,
+            block_timeout=block_timeout,
+        )
         self.target = handler
         self.listener: BatchingQueueListener = BatchingQueueListener(self.queue, handler)
         self.listener.start()
@@ -131,16 +130,16 @@ class NonBlockingFileHandler(_MakesItsQueue):
         super().close()
 
 
-def file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
+def _file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
     """The rotating handler behind a queue; *options* may also use the handler's own spelling."""
     from concurrent_log_handler import ConcurrentRotatingFileHandler
 
     if filename is None:
         msg = "a filename is needed"
         raise TypeError(msg)
-    sizes: dict[str, Any] = {"maxBytes": max_bytes, "backupCount": backup_count}
+    gzip = {"use_gzip": use_gzip, "background_gzip": use_gzip}
     return ConcurrentRotatingFileHandler(
-        filename, **{**sizes, "use_gzip": use_gzip, "background_gzip": use_gzip, **options}
+        filename, **{"maxBytes": max_bytes, "backupCount": backup_count, **gzip, **options}
     )
 
 
@@ -232,9 +231,8 @@ def setup_non_blocking_logging(
     """
     Log to a rotating file without waiting for it; returns the listener, which is running.
 
-    Called again with the same arguments, it returns the same listener; with others, it replaces the
-    first set-up, whose queue is written first.  A process made by fork needs no call of its own; one made
-    by spawn needs one, and the function can serve as a pool's `initializer` as it is.
+    The same call again returns the same listener; another one replaces the set-up, whose queue is written
+    first.  A process made by spawn needs a call of its own, for example as a pool's `initializer`.
 
     Args:
         filename: The live file.
@@ -260,7 +258,7 @@ def install_file(
     formatter: Any = None,
     **options: Any,
 ) -> _Setup:
-    """The work of `setup_non_blocking_logging`; what is not *lasting*, `release` ends."""
+    """As `setup_non_blocking_logging`; what is not *lasting*, `release` ends."""
 
     def make() -> list[Any]:
         handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
@@ -286,13 +284,11 @@ def setup_critical_and_background_logging(
     """
     Write critical records at once, in the calling thread, and queue all others; returns the listener.
 
-    If both names are the same file, a critical record stands before what is still queued.  Idempotent, and
-    replaced by another set-up of the same logger, as `setup_non_blocking_logging` is.
+    If both names are the same file, a critical record stands before what is still queued.
 
     Args:
         critical_filename: File for *critical_level* and above; 100 MB each, 20 backups.
         background_filename: File for the rest; 50 MB each, 10 backups.
-        critical_level: The border.
         level: As for `setup_non_blocking_logging`; so are *logger* and *formatter*, for both files.
         critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
         options: Those of `NonBlockingFileHandler` for the other one.
@@ -301,7 +297,7 @@ def setup_critical_and_background_logging(
 
     def make() -> list[Any]:
         rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
-        critical = file_handler(critical_filename, **{**_CRITICAL_FILE, **apart})
+        critical = _file_handler(critical_filename, **{**_CRITICAL_FILE, **apart})
         critical.setFormatter(rendering)
         critical.addFilter(CriticalOnlyFilter(critical_level))
         background = NonBlockingFileHandler(background_filename, **{**_BACKGROUND_FILE, **options})

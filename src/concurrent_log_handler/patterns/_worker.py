@@ -31,9 +31,6 @@ class Counter:
     """`add()` takes no lock; `value()` is exact at any moment."""
 
     def __init__(self, value: int = 0) -> None:
-        self.set(value)
-
-    def set(self, value: int) -> None:
         # next() of it is one step; `+= 1` is several, and a thread may lose its turn between them.
         self._count = itertools.count(value)
 
@@ -48,7 +45,7 @@ class Counter:
 def counted(name: str, doc: str) -> Any:
     """A property that is the value of the `Counter` called *name*, and may be set."""
     return property(
-        lambda self: getattr(self, name).value(), lambda self, n: getattr(self, name).set(n), doc=doc
+        lambda self: getattr(self, name).value(), lambda self, n: setattr(self, name, Counter(n)), doc=doc
     )
 
 

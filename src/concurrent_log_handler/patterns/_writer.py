@@ -21,7 +21,7 @@ from concurrent_log_handler._clock import monotonic
 from ._queue import queue_of
 from ._worker import NEVER, TELL_EVERY, Streak, complain, threads_are_greenlets, wait_until
 
-Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
+Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
 Note = Callable[[logging.LogRecord], bool]
 # Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
 # is what another thread may have to wait for its turn.
@@ -36,29 +36,26 @@ class QueueWriter(logging.handlers.QueueListener):
     """
     The half of a listener that writes.
 
-    One thread, or greenlet, writes at a time.  What an interrupt cuts off stays in hand for whoever writes
-    next.  No lock is waited on: those who want to write look again every half millisecond, which is
-    right for threads, greenlets and signal handlers alike.
+    What an interrupt cuts off stays in hand for whoever writes next.  No lock is waited on: those who want to
+    write look again every half millisecond, which is right for threads, greenlets and signal handlers alike.
     """
 
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._queue = queue_of(queue)
-        self._hand: tuple[deque[Any], list[Task]] = deque(), []
+        self._tasks: list[Task] = []
         self._failing = Streak()  # of handlers
         self._worse = Streak()  # of what fails to report, or is no handler's
         self._begin_afresh()
 
     def _begin_afresh(self) -> None:
         """Nobody writes, and nothing is in hand: at the start, and in a forked child."""
-        for records in (self._hand[0], *(records for _, records in self._hand[1])):
+        for _, records in self._tasks:
             records.clear()  # a greenlet that gevent's fork() has copied may be in the middle of it
+        self._tasks = []
         #: The thread that writes, if there is one: `setdefault` takes the turn in one step.
         self._turn: dict[str, int] = {}
         self._waiting: set[int] = set()
-        # What is to be shared out, and the tasks that are left; replaced as one, so that an interrupt
-        # finds each record here or there.
-        self._hand = deque(), []
         self._steps = 0  # that anybody got on by
         self._suspect: logging.LogRecord | None = None  # at which a handler exited, or a signal handler did
 
@@ -90,8 +87,6 @@ class QueueWriter(logging.handlers.QueueListener):
         try:
             if self._waiting:
                 time.sleep(0.001)  # whoever has just written lets the others go first
-            if taken():
-                return True
             self._waiting.add(me)
             return wait_until(taken, patience, lambda: (self._steps, self._in_hand()))
         except AssertionError:  # inside the hub of greenlets nobody may wait
@@ -101,13 +96,13 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _in_hand(self) -> int:
         """Number of records that are out of the queue and not written yet."""
-        taken, tasks = self._hand
-        return len(taken) + max((len(records) for _, records in list(tasks)), default=0)
+        return max((len(records) for _, records in list(self._tasks)), default=0)
 
     def _write_some(self) -> int:
         """In turn: finish what was interrupted, take at most one batch and write it; returns its size."""
         self._finish()
-        batch = self._hand[0]
+        batch: deque[Any] = deque()
+        self._tasks.append((None, batch))
         self._queue.take(_BATCH, batch)
         size = len(batch)
         self._steps += 1
@@ -116,13 +111,15 @@ class QueueWriter(logging.handlers.QueueListener):
         return size
 
     def _finish(self) -> None:
-        taken, tasks = self._hand
-        if taken:
-            tasks = [*tasks, *self._shared_out(taken)]
-            self._hand = deque(), tasks
+        tasks = self._tasks
         while tasks:
-            self._give(*tasks[0])
-            del tasks[0]
+            handler, records = tasks[0]
+            if handler is None:
+                # In one step: an interrupt finds each record here or there.
+                tasks[:1] = self._shared_out(records)
+            else:
+                self._give(handler, records)
+                del tasks[0]
 
     def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
@@ -134,21 +131,20 @@ class QueueWriter(logging.handlers.QueueListener):
                 due -= wrote
                 if due <= 0:
                     break
-            # What was put into a queue between processes comes out of it a little later, or never: a process
-            # that was killed may have counted it.
             if wrote:
                 quiet_since = monotonic()
-            elif (
-                not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS
-            ):
+                continue
+            # What was put into a queue between processes comes out of it a little later, or never: a process
+            # that was killed may have counted it.
+            given_up = monotonic() - quiet_since >= _LATECOMERS
+            if given_up or not queue.crosses_processes or queue.depth() == 0:
                 break
-            else:
-                time.sleep(0.001)
+            time.sleep(0.001)
         return True
 
     def handle(self, record: logging.LogRecord) -> None:
         """Give one record to the handlers, in this thread."""
-        for task in self._tasks([self.prepare(record)]):
+        for task in self._for_each_handler([self.prepare(record)]):
             self._give(*task)
 
     def after_queued(self, step: Callable[[], Any]) -> Any:
@@ -165,15 +161,12 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
         batch = [record for record in taken if record is not None]
-        kind = type(self)
-        if (
-            kind.handle is not QueueWriter.handle
-            or kind.prepare is not logging.handlers.QueueListener.prepare
-        ):
+        own = type(self).handle, type(self).prepare
+        if own != (QueueWriter.handle, logging.handlers.QueueListener.prepare):
             return [(self, deque(batch))]  # a subclass has its own idea of one record
-        return self._tasks(batch)
+        return self._for_each_handler(batch)
 
-    def _tasks(self, batch: Sequence[Any]) -> list[Task]:
+    def _for_each_handler(self, batch: Sequence[Any]) -> list[Task]:
         levels = [handler.level if self.respect_handler_level else 0 for handler in self.handlers]
         return [
             (handler, deque([record for record in batch if _passes(record, level)] if level else batch))
@@ -189,7 +182,7 @@ class QueueWriter(logging.handlers.QueueListener):
             records.clear()
             self._failing.ends()
         except BaseException as error:
-            if _may_be_interrupted() and not isinstance(error, Exception):
+            if _interrupts(error):
                 raise  # what is left stays for whoever writes next
             if not records:
                 self._complain_of(error)  # all is written; it is the reporting that failed
@@ -203,18 +196,13 @@ class QueueWriter(logging.handlers.QueueListener):
             try:
                 verdict = handler.handle(record)
                 passed = passed or verdict is None or bool(verdict)
-            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-                self._failed(handler, record, error)
             except BaseException as error:
-                # Only the main thread is interrupted, by Ctrl-C or a signal handler that exits.  If it
-                # comes with the same record again, the handler itself exits, as it does in any other thread.
                 pressed = isinstance(error, KeyboardInterrupt)
-                again = self._suspect is record and not pressed
-                if _may_be_interrupted() and not again:
+                # What comes with the same record again is no interrupt: the handler itself exits.
+                if _interrupts(error) and (pressed or self._suspect is not record):
                     self._suspect = None if pressed else record
                     raise
-                self._failed(handler, record, error)
-                passed = True
+                self._failed(handler, record, error)  # one record must not cost its neighbours
             else:
                 self._failing.ends()
             if records:
@@ -227,7 +215,7 @@ class QueueWriter(logging.handlers.QueueListener):
             report(handler, record, self._failing)
             self._worse.ends()
         except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
-            if _may_be_interrupted() and not isinstance(worse, Exception):
+            if _interrupts(worse):
                 raise
             self._complain_of(worse)
 
@@ -246,7 +234,7 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _tell(self, told: logging.LogRecord) -> None:
         # All of them, not any(): each gets it.
-        if True not in [self._give(handler, records) for handler, records in self._tasks([told])]:
+        if True not in [self._give(handler, records) for handler, records in self._for_each_handler([told])]:
             complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
@@ -274,9 +262,10 @@ def _takes_batches(handler: Any) -> bool:
     return False
 
 
-def _may_be_interrupted() -> bool:
-    """Only the main thread runs signal handlers, Ctrl-C's among them; in whichever greenlet it is just then."""
-    return threads_are_greenlets() or threading.current_thread() is threading.main_thread()
+def _interrupts(error: BaseException) -> bool:
+    """Ctrl-C, or a signal handler that exits: only the main thread runs those, in whichever greenlet it is."""
+    here = threads_are_greenlets() or threading.current_thread() is threading.main_thread()
+    return here and not isinstance(error, Exception)
 
 
 class _Tap:
