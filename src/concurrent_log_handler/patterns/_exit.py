@@ -8,7 +8,6 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import itertools
 import logging
 import os
 import queue
@@ -151,7 +150,7 @@ class GracefulLoggingShutdown:
 
     def __init__(self, listener: Any, timeout: float | None = 30, signals: Iterable[int] = _SIGNALS) -> None:
         self.listener, self.timeout, self.signals = listener, timeout, tuple(signals)
-        #: Dispositions as they were found, by signal number.
+        #: What was found, by signal number.
         self.previous: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
         self.setup_signal_handlers()
 
@@ -204,9 +203,9 @@ class _Drain:
         self.listener, self.timeout, self.kill_by = listener, timeout, kill_by
         self.ours = hasattr(listener, "stop_without_waiting")
         self.deadline = end_of(timeout)
-        # The thread takes a number when it is done, the signal handler when it gives up: the second one acts.
-        self.numbers = itertools.count()
-        self.finished, self.fewest = False, sys.maxsize
+        self.fewest = sys.maxsize
+        # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
+        self.first: dict[str, str] = {}
 
     def run(self) -> bool:
         """Wait for the end; False if that cannot come before the interrupted code goes on."""
@@ -221,13 +220,10 @@ class _Drain:
             if waits:
                 self._stop()
             return True
-        if waits and wait_until(self._is_over, _STALLED, self._fewest, 0.01):
+        if waits and wait_until(lambda: self.first or self._time_left() == 0, _STALLED, self._fewest, 0.01):
             self._complain()
             return True
-        return next(self.numbers) == 1
-
-    def _is_over(self) -> bool:
-        return self.finished or self._time_left() == 0
+        return self.first.setdefault("is", "handler") == "thread"
 
     def _fewest(self) -> int:
         self.fewest = min(self.fewest, self._left())
@@ -236,8 +232,8 @@ class _Drain:
     def _left(self) -> int:
         return int(self.listener.left() if self.ours else queue_of(self.listener.queue).depth() or 0)
 
-    def _time_left(self) -> float | None:
-        return None if self.timeout is None else max(0.0, self.deadline - monotonic())
+    def _time_left(self) -> float:
+        return max(0.0, self.deadline - monotonic())
 
     def _stop(self) -> None:
         try:
@@ -248,8 +244,7 @@ class _Drain:
                 patiently(self.listener.stop, queue.Full, self._time_left())
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
-        self.finished = True
-        if next(self.numbers) == 1 and self.kill_by is not None:
+        if self.first.setdefault("is", "thread") == "handler" and self.kill_by is not None:
             self._complain()
             _die_by(self.kill_by)
 

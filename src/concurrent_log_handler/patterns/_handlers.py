@@ -45,7 +45,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         super().__init__(queue)
         self.listener: Any = None  # 3.12's `dictConfig` sets it
         self._queue = queue_of(queue)
-        self._put = self._queue.add
+        self._put = self._queue.put_nowait
         self._pickled = self._queue.crosses_processes
         if self._pickled:
             hook_exit_of_children()
@@ -64,14 +64,6 @@ class FastQueueHandler(logging.handlers.QueueHandler):
                 record = verdict
         self.emit(record)
         return True
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            if record.process != home.pid:
-                notice_fork()
-            self.enqueue(self.prepare(record))
-        except Exception:  # noqa: BLE001 - the standard library's rule for handlers
-            self.handleError(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """A copy of *record* that no later change reaches; as the standard library's, `message` set, `args` None."""
@@ -165,11 +157,9 @@ class GracefulQueueHandler(FastQueueHandler):
     fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
 
     Args:
-        queue: As for `FastQueueHandler`.
         fallback_handler: Writes what finds no room; usually the handler of the file itself.
         overflow: What happens to records below *critical_level*.
         critical_overflow: What happens to records from *critical_level* up.
-        critical_level: A number or a name.
         block_timeout: Seconds after which `"block"` drops the record; None waits as long as it takes.
 
     Raises:
@@ -229,17 +219,16 @@ class GracefulQueueHandler(FastQueueHandler):
 
 
 def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    failed: list[logging.LogRecord] = []
+    failed: list[bool] = []
 
-    def note(record: logging.LogRecord) -> bool:
-        if not is_written(record):  # else it tells of what came after: a rotation, or a lock that was not had
-            failed.append(record)
+    def note(told: logging.LogRecord) -> bool:
+        failed.append(not is_written(told))  # else of what came after: a rotation, or a lock that was not had
         return False
 
     with errors_noted(handler, note):
         verdict: Any = handler.handle(record)
     # A handler of its own kind may return nothing at all.
-    return (verdict is None or bool(verdict)) and not failed
+    return (verdict is None or bool(verdict)) and not any(failed)
 
 
 def level_number(level: int | str) -> int:
@@ -284,7 +273,6 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     A forked child starts its own with its first record.
 
     Args:
-        queue: As for `FastQueueHandler`.
         interval: Seconds between two reports.
         threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
         callback: Gets a `QueueFigures` once per interval, in the monitor's thread.  If it raises, that is

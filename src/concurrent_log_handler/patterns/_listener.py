@@ -98,7 +98,6 @@ class BatchingQueueListener(QueueWriter):
         if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
         deadline = end_of(timeout)
-        first = not self.stopped
         self._close_intake()
         if self.busy_here():
             self._wake_thread()  # which may need what the interrupted code holds: one of the two goes on with it
@@ -106,27 +105,25 @@ class BatchingQueueListener(QueueWriter):
         if timeout is not None and not self.has_thread and self.left():
             self._wake_thread()  # a handler that hangs then costs no more than the time given
         worker = self._place.get("thread")
-        if worker is not None:
-            behind = not (worker.join(timeout, lambda: self.stopped) and self.stopped)
+        if worker is None:
+            self._write_here(deadline)
         else:
-            if first or self.left():
-                self._write_here(deadline)
-            behind = self.has_thread
+            worker.join(timeout, lambda: self.stopped)
         # Else what is queued by now is in the hands of the threads that bring it.
-        return self.left() if behind or monotonic() >= deadline else 0
+        return self.left() if self.has_thread or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
         self._state = _STOPPED
         self._queue.awake = False  # second: the thread says that it is awake, then looks at the state
         running.discard(self)
 
-    def stop_without_waiting(self, timeout: float | None) -> bool:
+    def stop_without_waiting(self, timeout: float) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
         notice_fork()
         if self._queue.reader != self:
             return True
         self._close_intake()
-        deadline = end_of(timeout)
+        deadline = monotonic() + timeout
         return not self.busy_here() and self._in_turn(lambda: self._write_due(deadline), 0.0) is not None
 
     def left(self) -> int:
@@ -186,10 +183,8 @@ class BatchingQueueListener(QueueWriter):
 
     def attend(self) -> None:
         """A record was queued while no thread was awake to see it."""
-        if self.running:
-            if not self._wake_thread():
-                self._write_here()
-        elif self.stopped and not self.has_thread:
+        goes_on = (self.running or self.has_thread) and self._wake_thread()
+        if not goes_on and self._state != _NEW:
             self._write_here()
 
     def _write_here(self, deadline: float = NEVER) -> None:
@@ -248,10 +243,11 @@ class BatchingQueueListener(QueueWriter):
         """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
         queue, lingering = self._queue, False
         while self._place.get("thread") is worker:
+            self._tell_of_drops()
             queue.awake = True
-            queue.awake = self.running  # asked second: `stop()` sets the state first
-            stopping = self.stopped
-            # Not for long: who else writes may do so for ever.
+            stopping = self.stopped  # asked second: `stop()` sets the state first
+            if stopping:
+                queue.awake = False
             wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
             if stopping and wrote is not None:
                 self._vacate(worker)
@@ -259,16 +255,15 @@ class BatchingQueueListener(QueueWriter):
                 return self.stopped  # else somebody has started it again
             if wrote:
                 lingering = True
-            elif stopping or lingering or wrote is None:
-                lingering = False
-                worker.wait(_LINGER)
-            else:
+                continue
+            pause = _LINGER
+            if wrote is not None and not lingering and not stopping:
                 queue.awake = False
-                if queue.depth():  # of a sender that was killed, perhaps, which had counted what never comes
-                    worker.wait(_LINGER)
-                elif self.running:
-                    worker.wait(min(queue.look_again, queue.tells_in()))
-            self._tell_of_drops()
+                # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
+                if not queue.depth():
+                    pause = min(queue.look_again, queue.tells_in())
+            lingering = False
+            worker.wait(pause)
         return False
 
 
@@ -276,12 +271,10 @@ class RobustQueueListener(BatchingQueueListener):
     """
     A listener that counts and reports every error of its handlers, and outlives them all.
 
-    Handlers keep an error of the disk to themselves: `emit()` calls `handleError()`, which prints a
-    traceback.  While this listener writes, such errors come here instead, as do exceptions that a handler
-    raises; not those of a compression in the background, nor of what is written through a fallback.
+    While it writes, what a handler would report by `handleError()` comes here, as do exceptions that one raises;
+    not those of a compression in the background, nor of what is written through a fallback.
 
     Args:
-        queue: As for `BatchingQueueListener`; so are *handlers* and *respect_handler_level*.
         error_handler: Called with the record and the exception, in the thread that writes; if it raises, a
             line on stderr says so.  Without one, a line on stderr reports an error, at most once a second.
     """

@@ -37,6 +37,8 @@ class RecordQueue:
     """
     A bounded queue of log records for the threads of one process; no thread ever waits for another in it.
 
+    Its methods are those of `queue.Queue`, with timeouts in seconds.
+
     Args:
         maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less: no limit.
     """
@@ -67,11 +69,7 @@ class RecordQueue:
     def put_nowait(self, record: Any) -> None:
         """Take *record* in, or raise `queue.Full`."""
         if getattr(record, "process", None) != home.pid:
-            notice_fork()  # a standard QueueHandler does not
-        self.add(record)
-
-    def add(self, record: Any) -> None:
-        """As `put_nowait`, for those who have seen to it that no fork went unnoticed."""
+            notice_fork()
         items = self._items
         if len(items) >= self._crowd:
             self.attend()  # a listener that lets records gather must not wait until the queue is full
@@ -87,15 +85,12 @@ class RecordQueue:
             self.reader.attend()
 
     def put(self, record: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As `queue.Queue.put`; *timeout* in seconds."""
         patiently(lambda: self.put_nowait(record), queue.Full, timeout if block else 0.0)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As `queue.Queue.get`, for code that is not ours; *timeout* in seconds."""
         return patiently(self.get_nowait, queue.Empty, timeout if block else 0.0)
 
     def get_nowait(self) -> Any:
-        """As `queue.Queue.get_nowait`."""
         try:
             return self._items.popleft()
         except IndexError:
@@ -135,7 +130,6 @@ class RecordQueue:
         self.told, self.untold_since = self.dropped.value(), NEVER
 
     def note_drop(self, record: Any) -> None:
-        """Count *record* as one that nobody will write."""
         self.dropped.add()
         self._last_dropped = record
         self.untold_since = min(self.untold_since, monotonic())
@@ -209,7 +203,9 @@ class CallersQueue(RecordQueue):
             self._mutex.release()
         return free
 
-    def add(self, record: Any) -> None:
+    def put_nowait(self, record: Any) -> None:
+        if getattr(record, "process", None) != home.pid:
+            notice_fork()
         if self.crosses_processes and self.reader is not None and self.reader.stopped:
             self.reader.write_at_once(record)
             return

@@ -118,7 +118,6 @@ class NonBlockingFileHandler(_MakesItsQueue):
         self.listener.start()
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the standard library's name
-        """Set the formatter of the file."""
         self.target.setFormatter(fmt)
 
     def close(self) -> None:
@@ -293,14 +292,15 @@ def setup_critical_and_background_logging(
         critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
         options: Those of `NonBlockingFileHandler` for the other one.
     """
-    apart = dict(critical_options or {})
+    apart = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False, **(critical_options or {})}
+    options = {"max_bytes": 50 * MIB, "backup_count": 10, **options}
 
     def make() -> list[Any]:
         rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
-        critical = _file_handler(critical_filename, **{**_CRITICAL_FILE, **apart})
+        critical = _file_handler(critical_filename, **apart)
         critical.setFormatter(rendering)
         critical.addFilter(CriticalOnlyFilter(critical_level))
-        background = NonBlockingFileHandler(background_filename, **{**_BACKGROUND_FILE, **options})
+        background = NonBlockingFileHandler(background_filename, **options)
         background.setFormatter(rendering)
         background.addFilter(NonCriticalFilter(critical_level))
         return [critical, background]
@@ -315,11 +315,9 @@ def managed_listener(
     queue: Any, *handlers: logging.Handler, timeout: float | None = 30.0, **options: Any
 ) -> Iterator[BatchingQueueListener]:
     """
-    A listener that runs for the length of a `with` block; stopping never hides the block's own exception.
+    A `BatchingQueueListener` that runs for the length of a `with` block; *timeout* as for `stop()`.
 
-    Args:
-        queue: As for `BatchingQueueListener`; so are *handlers* and *options*.
-        timeout: Seconds that stopping may take.
+    Stopping never hides the block's own exception.
     """
     listener = BatchingQueueListener(queue, *handlers, **options)
     listener.start()
@@ -342,8 +340,6 @@ def _begin_anew() -> None:
     _changing = threading.RLock()
 
 
-_CRITICAL_FILE: dict[str, Any] = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False}
-_BACKGROUND_FILE: dict[str, Any] = {"max_bytes": 50 * MIB, "backup_count": 10}
 #: The set-ups of each logger: the last is in force, and a lifespan's stands on the one that comes back after it.
 _stacks: dict[logging.Logger, list[_Setup]] = {}
 _changing = threading.RLock()
