@@ -24,9 +24,6 @@ from concurrent_log_handler._forks import in_child, notice_fork
 from ._queue import RecordQueue, all_queues, queue_of
 from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until
 
-_EXIT_TIMEOUT = 30.0
-# Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
-_LAST_WORDS = 1.0
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
 _STALLED = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -39,7 +36,7 @@ _given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
-def finish_all(timeout: float = _EXIT_TIMEOUT, *, between_processes: bool = False) -> None:
+def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> None:
     """Stop every listener of this process, though it was never started, or only those *between_processes*."""
     notice_fork()
     readers = {each.reader for each in all_queues() if each.crosses_processes >= between_processes}
@@ -99,7 +96,7 @@ def _finish_between_processes() -> None:
     for owed in list(owing):
         if owed.reader is None:
             with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-                tell_reader(owed, _LAST_WORDS)
+                tell_reader(owed, patience=1.0)
 
 
 def tell_reader(queued: RecordQueue, patience: float) -> None:
@@ -145,7 +142,6 @@ class GracefulLoggingShutdown:
     Args:
         listener: Any object with a `queue` and a `stop()`, best one of this module's.
         timeout: Seconds that writing may take; None has no bound.
-        signals: Which signals.
     """
 
     def __init__(self, listener: Any, timeout: float | None = 30, signals: Iterable[int] = _SIGNALS) -> None:
