@@ -1,4 +1,4 @@
-"""The end of the process: what is queued is written, whether it ends by itself, as a forked child, or by a signal.
+"""The end of the process, by itself, as a forked child, or by a signal: what is queued is written.
 
 Also what a fork leaves in the child.  How a listener stops and begins afresh is `_listener`'s.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import itertools
 import logging
 import os
 import queue
@@ -22,12 +21,9 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import in_child, notice_fork
 
-from ._queue import RecordQueue, all_queues
+from ._queue import RecordQueue, all_queues, queue_of
 from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until
 
-_EXIT_TIMEOUT = 30.0
-# Seconds that a process waits at its end for room in a queue that another one reads, to tell what it dropped.
-_LAST_WORDS = 1.0
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
 _STALLED = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -40,16 +36,13 @@ _given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
-def finish_all(timeout: float = _EXIT_TIMEOUT, *, between_processes: bool = False) -> None:
-    """
-    Stop every listener of this process that runs, has a thread or has records, though it was never started.
-
-    The interpreter's end would catch a thread, a daemon, with whatever lock it has, logging's own perhaps.
-    """
+def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> None:
+    """Stop every listener of this process, though it was never started, or only those *between_processes*."""
     notice_fork()
-    read = [each for each in all_queues() if each.reader and each.crosses_processes >= between_processes]
-    to_stop = {each.reader for each in read if each.depth() or each.reader.left() or each.reader.has_thread}
-    to_stop = (to_stop if between_processes else to_stop | running) - _given_up
+    readers = {each.reader for each in all_queues() if each.crosses_processes >= between_processes}
+    # A thread, too, must end: the interpreter would catch it with whatever lock it has, logging's own perhaps.
+    readers -= _given_up | {None}
+    to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -103,7 +96,7 @@ def _finish_between_processes() -> None:
     for owed in list(owing):
         if owed.reader is None:
             with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-                tell_reader(owed, _LAST_WORDS)
+                tell_reader(owed, patience=1.0)
 
 
 def tell_reader(queued: RecordQueue, patience: float) -> None:
@@ -117,12 +110,10 @@ def _begin_anew() -> None:
     _given_up.clear()
     owing.clear()
     for inherited in all_queues():
-        reader, parent_reads = inherited.reader, inherited.crosses_processes
-        with contextlib.suppress(Exception):
-            inherited.reset()
-        if reader is not None:
+        reader = inherited.reader
+        for step in [inherited.reset] if reader is None else [inherited.reset, reader.after_fork]:
             with contextlib.suppress(Exception):
-                reader.after_fork(parent_reads)
+                step()
     with contextlib.suppress(Exception):
         for util in _utils():
             # Such a child drops all finalizers when it begins, also one made in a hook like this.
@@ -141,44 +132,37 @@ class GracefulLoggingShutdown:
     """
     Writes what is queued when SIGTERM or SIGINT comes, then lets the signal do what it would have done.
 
-    From the signal on, records are written by the thread that logs them.  Then:
-
-    - where a Python handler was installed before, it is called, and if it returns, so does this one;
-    - where the default was in place, the process dies by that signal (process 1 of a container, which no
-      such signal ends, exits with 128 + its number);
-    - a signal that was ignored stays ignored, and one whose handler is not Python's is left alone.
+    From the signal on, records are written by the thread that logs them.  Then a Python handler that was
+    installed before is called, and if it returns, so does this one; by default, the process dies by that signal
+    (process 1 of a container, which no such signal ends, exits with 128 + its number).  A signal that was
+    ignored stays ignored, and one whose handler is not Python's is left alone.
 
     A second signal meanwhile ends the process at once.  A forked child writes what it queued itself.
-    Outside the main thread, where Python allows no signal handlers, `installed` is False.
 
     Args:
         listener: Any object with a `queue` and a `stop()`, best one of this module's.
         timeout: Seconds that writing may take; None has no bound.
-        signals: Which signals.
     """
 
     def __init__(self, listener: Any, timeout: float | None = 30, signals: Iterable[int] = _SIGNALS) -> None:
         self.listener, self.timeout, self.signals = listener, timeout, tuple(signals)
-        #: Dispositions as they were found, by signal number.
+        #: What was found, by signal number.
         self.previous: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
         self.setup_signal_handlers()
 
     @property
     def installed(self) -> bool:
-        """At least one signal comes here."""
+        """At least one signal comes here; not so outside the main thread, where Python allows no signal handlers."""
         return bool(self.previous)
 
     def setup_signal_handlers(self) -> None:
-        """Take the signals over; does nothing outside the main thread or the second time."""
+        """Take the signals over, unless that is done."""
         for number in self.signals:
             before = signal.getsignal(number)
-            if before is None or before in (signal.SIG_IGN, self.signal_handler):
-                continue
-            try:
-                signal.signal(number, self.signal_handler)
-            except ValueError:  # not the main thread, or not the main interpreter
-                return
-            self.previous[number] = before
+            if before not in (None, signal.SIG_IGN, self.signal_handler):
+                with contextlib.suppress(ValueError):  # not the main thread, or not the main interpreter
+                    signal.signal(number, self.signal_handler)
+                    self.previous[number] = before
 
     def restore(self) -> None:
         """Give the signals back, unless somebody else has taken them over since."""
@@ -206,18 +190,18 @@ class _Drain:
     """
     One run of `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
 
-    So it takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the
-    interrupted code has the lock it needs, the handler returns, the code goes on, and the thread ends the
-    process by *kill_by*.  Among greenlets nobody may wait here: the handler writes by itself, or returns likewise.
+    It takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the interrupted
+    code has the lock it needs, the handler returns, and the thread ends the process by *kill_by*.  Among greenlets,
+    where nobody may wait here, the handler writes by itself, or returns likewise.
     """
 
     def __init__(self, listener: Any, timeout: float | None, kill_by: int | None) -> None:
         self.listener, self.timeout, self.kill_by = listener, timeout, kill_by
         self.ours = hasattr(listener, "stop_without_waiting")
         self.deadline = end_of(timeout)
-        # The thread takes a number when it is done, the signal handler when it gives up: the second one acts.
-        self.numbers = itertools.count()
-        self.finished, self.fewest = False, sys.maxsize
+        self.fewest = sys.maxsize
+        # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
+        self.first: dict[str, str] = {}
 
     def run(self) -> bool:
         """Wait for the end; False if that cannot come before the interrupted code goes on."""
@@ -232,26 +216,20 @@ class _Drain:
             if waits:
                 self._stop()
             return True
-        if waits and wait_until(self._is_over, _STALLED, self._fewest, 0.01):
+        if waits and wait_until(lambda: self.first or self._time_left() == 0, _STALLED, self._fewest, 0.01):
             self._complain()
             return True
-        return next(self.numbers) == 1
-
-    def _is_over(self) -> bool:
-        return self.finished or self._time_left() == 0
+        return self.first.setdefault("is", "handler") == "thread"
 
     def _fewest(self) -> int:
         self.fewest = min(self.fewest, self._left())
         return self.fewest
 
     def _left(self) -> int:
-        try:
-            return int(self.listener.left() if self.ours else self.listener.queue.qsize())
-        except (NotImplementedError, AttributeError, OSError):
-            return 0
+        return int(self.listener.left() if self.ours else queue_of(self.listener.queue).depth() or 0)
 
-    def _time_left(self) -> float | None:
-        return None if self.timeout is None else max(0.0, self.deadline - monotonic())
+    def _time_left(self) -> float:
+        return max(0.0, self.deadline - monotonic())
 
     def _stop(self) -> None:
         try:
@@ -262,8 +240,7 @@ class _Drain:
                 patiently(self.listener.stop, queue.Full, self._time_left())
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
-        self.finished = True
-        if next(self.numbers) == 1 and self.kill_by is not None:
+        if self.first.setdefault("is", "thread") == "handler" and self.kill_by is not None:
             self._complain()
             _die_by(self.kill_by)
 

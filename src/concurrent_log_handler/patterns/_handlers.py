@@ -1,6 +1,6 @@
 """The end of the queue at which the application logs: freeze a record, put it in, and decide what happens without room.
 
-Nothing here waits for a file, except where the caller chose that.  Who reads the queue, and when, is `_listener`'s.
+Nothing here waits for a file, except where the caller chose that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from concurrent_log_handler._forks import home, notice_fork, threads_work
 from ._exit import hook_exit_of_children, owing, tell_reader
 from ._queue import LOGGER_NAME, queue_of
 from ._worker import Counter, Streak, Worker, counted, patiently
-from ._writer import errors_noted, filters_itself, report
+from ._writer import errors_noted, report
 
 _new = object.__new__
 _traceback: Callable[[Any], str] = logging.Formatter().formatException
@@ -35,23 +35,21 @@ class FastQueueHandler(logging.handlers.QueueHandler):
     A `logging.handlers.QueueHandler` whose call costs about half, and that survives `fork()`.
 
     The message is frozen at the call, by a formatter if this handler has one.  A message that is not a
-    string stays what it is, a dict as a shallow copy, and so do `extra` fields.  Inside one process
-    `exc_info` stays with the record, so that the formatter of the file renders it; for a queue between
-    processes it becomes text, and values that cannot be pickled become their `repr`.  No lock is taken.
-
-    When the queue, one as for `BatchingQueueListener`, is full, the record is dropped and counted, and the
-    log itself says so.
+    string stays what it is, a dict as a shallow copy, and so do `extra` fields.  Inside one process the
+    formatter of the file renders `exc_info`; for a queue between processes it becomes text, and values that
+    cannot be pickled become their `repr`.  When the queue, one as for `BatchingQueueListener`, is full, the
+    record is dropped and counted, and the log itself says so.
     """
 
     def __init__(self, queue: Any) -> None:
         super().__init__(queue)
         self.listener: Any = None  # 3.12's `dictConfig` sets it
         self._queue = queue_of(queue)
-        self._put = self._queue.add
+        self._put = self._queue.put_nowait
         self._pickled = self._queue.crosses_processes
         if self._pickled:
             hook_exit_of_children()
-        self._filters_itself = filters_itself(self)
+        self._filters_itself = type(self).filter is not logging.Filterer.filter
         self._dropped = Counter()
         self._failing = Streak()
 
@@ -67,14 +65,6 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         self.emit(record)
         return True
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            if record.process != home.pid:
-                notice_fork()
-            self.enqueue(self.prepare(record))
-        except Exception:  # noqa: BLE001 - the standard library's rule for handlers
-            self.handleError(record)
-
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """A copy of *record* that no later change reaches; as the standard library's, `message` set, `args` None."""
         if type(record) is logging.LogRecord:
@@ -83,16 +73,14 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             frozen.__dict__ = record.__dict__.copy()
         else:
             frozen = copy.copy(record)
-        message = frozen.msg
         if self.formatter is not None:
             frozen.msg = frozen.message = self.format(record)
             frozen.exc_info = frozen.exc_text = frozen.stack_info = None
         elif frozen.args:
             frozen.msg = frozen.message = frozen.getMessage()
-        elif isinstance(message, str):
-            frozen.message = message
         else:
-            frozen.message = frozen.getMessage()
+            message = frozen.msg
+            frozen.message = message if isinstance(message, str) else frozen.getMessage()
             if isinstance(message, dict):
                 frozen.msg = self._frozen_event(message)
         frozen.args = None
@@ -114,8 +102,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         if error and error[0] is not None:
             frozen["exc_info"] = error
             if self._pickled:
-                del frozen["exc_info"]
-                frozen.setdefault("exception", _traceback(error))
+                frozen.setdefault("exception", _traceback(frozen.pop("exc_info")))
         return frozen
 
     def _for_other_processes(self, frozen: logging.LogRecord) -> logging.LogRecord:
@@ -145,7 +132,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             if self._failing.on:
                 self._failing.ends()
             # The listener is in another process: what was dropped here has to go through the queue as well.
-            if self._pickled and self._queue.reader is None and self._queue.untold_for() == 0:
+            if self._pickled and self._queue.reader is None and self._queue.tells_in() == 0:
                 tell_reader(self._queue, 0.0)
 
     def overflow(self, record: logging.LogRecord) -> None:
@@ -165,17 +152,14 @@ class GracefulQueueHandler(FastQueueHandler):
     A queue handler that says what becomes of a record when the queue is full.
 
     `"drop"` counts it in `dropped_count`; `"fallback"` writes it at once through *fallback_handler*, in
-    the calling thread; `"block"` waits for room, and falls back inside a write (a handler that logs, a
-    signal handler that interrupts one), where nobody makes any.  If the fallback writes to the listener's
-    file, what is queued is written first, so that no record overtakes another.  A record that the
+    the calling thread; `"block"` waits for room, and falls back inside a write, where nobody makes any.  If
+    the fallback writes to the listener's file, what is queued is written first.  A record that the
     fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
 
     Args:
-        queue: As for `FastQueueHandler`.
         fallback_handler: Writes what finds no room; usually the handler of the file itself.
         overflow: What happens to records below *critical_level*.
         critical_overflow: What happens to records from *critical_level* up.
-        critical_level: A number or a name such as `"ERROR"`.
         block_timeout: Seconds after which `"block"` drops the record; None waits as long as it takes.
 
     Raises:
@@ -203,9 +187,7 @@ class GracefulQueueHandler(FastQueueHandler):
         self._policies = (overflow, critical_overflow)
         self._rescued = Counter()
 
-    rescued_count: int = counted(
-        "_rescued", "Records without room that were written all the same.  May be set."
-    )
+    rescued_count: int = counted("_rescued", "Records without room that were written.  May be set.")
 
     def overflow(self, record: logging.LogRecord) -> None:
         policy = self._policies[record.levelno >= self.critical_level]
@@ -228,29 +210,25 @@ class GracefulQueueHandler(FastQueueHandler):
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
-        written = None
-        if (
-            listener is not None
-            and not busy
-            and any(_same_file(handler, other) for other in listener.handlers)
-        ):
-            written = listener.after_queued(partial(_written, handler, record))
-        # None: another thread hangs in a write.
-        return _written(handler, record) if written is None else bool(written[0])
+        write = partial(_written, handler, record)
+        others = () if listener is None or busy else listener.handlers
+        if not any(_same_file(handler, other) for other in others):
+            return write()
+        written = listener.after_queued(write)
+        return write() if written is None else bool(written)  # None: another thread hangs in a write
 
 
 def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    failed: list[logging.LogRecord] = []
+    failed: list[bool] = []
 
-    def note(record: logging.LogRecord) -> bool:
-        if not is_written(record):  # else it tells of what came after: a rotation, or a lock that was not had
-            failed.append(record)
+    def note(told: logging.LogRecord) -> bool:
+        failed.append(not is_written(told))  # else of what came after: a rotation, or a lock that was not had
         return False
 
     with errors_noted(handler, note):
         verdict: Any = handler.handle(record)
     # A handler of its own kind may return nothing at all.
-    return (verdict is None or bool(verdict)) and not failed
+    return (verdict is None or bool(verdict)) and not any(failed)
 
 
 def level_number(level: int | str) -> int:
@@ -291,22 +269,21 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     """
     A `GracefulQueueHandler` that reports how full its queue is.
 
-    The thread that does ends with `stop_monitoring()` or `close()`, when nothing else refers to the handler,
-    and with the process.  A forked child starts its own with its first record.
+    The thread that does ends with `stop_monitoring()` or `close()`, and when nothing else refers to the handler.
+    A forked child starts its own with its first record.
 
     Args:
-        queue: As for `FastQueueHandler`.
         interval: Seconds between two reports.
         threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
-        callback: Gets a `QueueFigures` once per interval, for statsd, Prometheus and the like, in the
-            monitor's thread.  If it raises, that is reported on stderr.  Without one, a WARNING goes to
-            the logger `concurrent_log_handler.patterns` while the queue is nearly full.
+        callback: Gets a `QueueFigures` once per interval, in the monitor's thread.  If it raises, that is
+            reported on stderr.  Without one, a WARNING goes to the logger `concurrent_log_handler.patterns`
+            while the queue is nearly full.
         monitor: False leaves it to you to call `start_monitoring()`.
         options: Those of `GracefulQueueHandler`.
 
     Raises:
         ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
-        TypeError: For a callback that cannot be called.
+        TypeError: For one that is no number, or a callback that cannot be called.
     """
 
     def __init__(
@@ -319,10 +296,10 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         monitor: bool = True,
         **options: Any,
     ) -> None:
-        if not isinstance(interval, (int, float)) or not interval > 0:
+        if not interval > 0:
             msg = f"interval must be more than 0 seconds, got {interval!r}"
             raise ValueError(msg)
-        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        if not 0 <= threshold <= 1:
             msg = f"threshold must be a part of the queue's capacity, 0 to 1, got {threshold!r}"
             raise ValueError(msg)
         if callback is not None and not callable(callback):
@@ -358,18 +335,18 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
 
     def start_monitoring(self) -> None:
-        """Start the monitor's thread, unless it runs; where threads do not work yet, the first record later does."""
+        """Start the monitor's thread, unless it runs."""
         self._monitored = True
         notice_fork()
         if not threads_work():
-            return
+            return  # a later record does
         handler_ref = weakref.ref(self, lambda _: monitor.ring())
         monitor = Worker(partial(_watch, handler_ref, self.interval), "log queue monitor")
         if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
             self._monitors.clear()
 
     def stop_monitoring(self) -> None:
-        """End the monitor's thread, unless it has ended."""
+        """End the monitor's thread."""
         self._monitored = False
         monitors, self._monitors = self._monitors, {}
         for monitor in monitors.values():

@@ -1,7 +1,7 @@
 """When what was queued is written, and in which thread; one listener per queue.
 
 The rule: while the listener's thread is there, it writes.  Whoever puts a record in and finds nobody awake calls
-`_attend`, which starts or wakes the thread, or, where the listener is stopped or no thread can be had, writes in the
+`attend`, which starts or wakes the thread, or, where the listener is stopped or no thread can be had, writes in the
 calling thread.  Who cannot get its turn there leaves its record to the thread.  How it is written is `_writer`'s.
 """
 
@@ -12,7 +12,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from concurrent_log_handler._clock import monotonic
@@ -20,7 +19,7 @@ from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 
 from ._exit import hook_exit_of_children, running
-from ._worker import Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
+from ._worker import NEVER, Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
 from ._writer import QueueWriter, errors_noted
 
 ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
@@ -35,10 +34,9 @@ class BatchingQueueListener(QueueWriter):
     """
     A `logging.handlers.QueueListener` that takes all that is queued at once and survives `fork()`.
 
-    Handlers that have an `emit_batch(records)` and no filters get whole batches; others one record after
-    the other.  A forked child starts with an empty queue and its own thread, by itself.  After `stop()`,
-    and where no thread can be had, records are written in the thread that logs.  The interpreter's exit
-    stops every listener that is still running.
+    Handlers that have an `emit_batch(records)` and no filters get whole batches.  A forked child starts with an
+    empty queue and its own thread, by itself.  After `stop()`, and where no thread can be had, records are written
+    in the thread that logs.  The end of the process stops every listener.
 
     Args:
         queue: A `RecordQueue` (fastest), `queue.Queue`, `multiprocessing.Queue` or the like.
@@ -52,30 +50,24 @@ class BatchingQueueListener(QueueWriter):
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._state = _NEW
-        self._begin_afresh()
         if self._queue.reader is None or not self._queue.reader.running:
-            self._adopt_queue()
+            self._queue.reader = self
 
     def _begin_afresh(self) -> None:
-        """No thread: at the start, and in a forked child."""
-        self._forget_turns()
+        super()._begin_afresh()
         #: Its thread, if there is one: `setdefault` takes the place in one step.
         self._place: dict[str, Worker] = {}
         self._starts_here: int | None = None  # a thread that is inside `Thread.start()`
 
-    def after_fork(self, parent_reads: bool) -> None:
-        """In a forked child: begin without a thread; if *parent_reads* the queue, it was not started here."""
+    def after_fork(self) -> None:
+        """In a forked child: begin without a thread; if the parent reads the queue, it was not started here."""
         busy = self.has_thread
         self._begin_afresh()
-        if parent_reads:
+        if self._queue.crosses_processes:
             self._state = _NEW
             running.discard(self)
-        elif busy and self.running and not self._queue.attended:
+        elif busy and self.running and self._queue.look_again < NEVER:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
-
-    def _adopt_queue(self) -> None:
-        self._queue.reader = self
-        self._queue.attend = self._attend
 
     def start(self) -> None:
         """Begin to write.  Does nothing if it is running; may follow `stop()`."""
@@ -86,61 +78,52 @@ class BatchingQueueListener(QueueWriter):
         if other is not None and other is not self and other.running:
             msg = f"another listener is running on {self.queue!r}; two would split the records: stop it first"
             raise RuntimeError(msg)
-        self._adopt_queue()
+        self._queue.reader = self
         self._state = _RUNNING
         running.add(self)
         # An attended queue gets its thread with the first record: none is there to be lost in a fork()
         # that comes before.
-        if not self._queue.attended or self.has_thread or self.left():
+        if self._queue.look_again < NEVER or self.has_thread or self.left():
             self._wake_thread()
 
     def stop(self, timeout: float | None = 30.0) -> int:  # type: ignore[override]
         """
         Write what is queued; from then on each record is written by the thread that logs it.
 
-        Never raises, needs no room in the queue, and may be called again.  A signal handler that interrupts
-        a write, a queue of yours, or the start of the listener's thread does not wait: the thread may need
-        what the interrupted code holds.
-
-        Args:
-            timeout: Seconds to wait; None waits until all is written.
-
-        Returns:
-            The number of records not written in time.  They stay queued, and the thread goes on with them.
+        Never raises, needs no room in the queue, and may be called again.  Returns the number of records not
+        written in *timeout* seconds (None has no bound); the thread goes on with them.  A signal handler that
+        interrupts a write, a queue of yours, or the start of the listener's thread does not wait.
         """
         notice_fork()
-        if not self._reads():
+        if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
         deadline = end_of(timeout)
-        first = not self.stopped
         self._close_intake()
         if self.busy_here():
-            self._wake_thread()  # the interrupted code, or the thread, goes on with it
+            self._wake_thread()  # which may need what the interrupted code holds: one of the two goes on with it
             return self.left()
         if timeout is not None and not self.has_thread and self.left():
             self._wake_thread()  # a handler that hangs then costs no more than the time given
         worker = self._place.get("thread")
-        if worker is not None:
-            behind = not (worker.join(timeout, lambda: self.stopped) and self.stopped)
+        if worker is None:
+            self._write_here(deadline)
         else:
-            if first or self.left():
-                self._write_here(deadline)
-            behind = self.has_thread
+            worker.join(timeout, lambda: self.stopped)
         # Else what is queued by now is in the hands of the threads that bring it.
-        return self.left() if behind or monotonic() >= deadline else 0
+        return self.left() if self.has_thread or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
         self._state = _STOPPED
         self._queue.awake = False  # second: the thread says that it is awake, then looks at the state
         running.discard(self)
 
-    def stop_without_waiting(self, timeout: float | None) -> bool:
+    def stop_without_waiting(self, timeout: float) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
         notice_fork()
-        if not self._reads():
+        if self._queue.reader != self:
             return True
         self._close_intake()
-        deadline = end_of(timeout)
+        deadline = monotonic() + timeout
         return not self.busy_here() and self._in_turn(lambda: self._write_due(deadline), 0.0) is not None
 
     def left(self) -> int:
@@ -153,19 +136,12 @@ class BatchingQueueListener(QueueWriter):
     def flush(self, timeout: float | None = 30.0) -> int:
         """Wait until nothing is left to write, at most *timeout* seconds; returns the number of records left."""
         notice_fork()
-        if not self._reads():
+        if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
         wait_until(
             lambda: not (self.left() and (self.running or self.has_thread) and self._wake_thread()), timeout
         )
         return self.left()
-
-    def _reads(self) -> bool:
-        """It is the one that reads the queue here: another has not come after it, and it is not the parent."""
-        return bool(self._queue.reader is self)
-
-    def enqueue_sentinel(self) -> None:
-        """Stopping needs no sentinel here; kept because the standard library has it."""
 
     def __enter__(self) -> Any:
         self.start()
@@ -191,24 +167,27 @@ class BatchingQueueListener(QueueWriter):
 
     def busy_here(self) -> bool:
         """This thread is in a write, the queue or a start, or has a handler's lock: it must not wait for the writer."""
-        inside = self._mine() or self._queue.entered_here() or self._starts_here == threading.get_ident()
+        inside = self._mine() or threading.get_ident() in (*self._queue.inside, self._starts_here)
         return inside or any(holds_up(getattr(handler, "lock", None)) for handler in self.handlers)
 
     def write_at_once(self, record: logging.LogRecord) -> None:
         """Write *record* here, and nothing that other processes have queued; whoever writes still goes first."""
-        if self.has_thread or self.after_queued(partial(self.handle, record)) is None:
+
+        def write() -> bool:
+            self.handle(record)
+            return True
+
+        if self.has_thread or self.after_queued(write) is None:
             self._queue.keep(record)
             self._wake_thread()
 
-    def _attend(self) -> None:
+    def attend(self) -> None:
         """A record was queued while no thread was awake to see it."""
-        if self.running:
-            if not self._wake_thread():
-                self._write_here()
-        elif self.stopped and not self.has_thread:
+        goes_on = (self.running or self.has_thread) and self._wake_thread()
+        if not goes_on and self._state != _NEW:
             self._write_here()
 
-    def _write_here(self, deadline: float = end_of(None)) -> None:
+    def _write_here(self, deadline: float = NEVER) -> None:
         """See that what is queued at this moment is written, and that drops are told of, in this thread."""
         if self._mine():
             return  # interrupted by us: it looks into the queue again
@@ -264,10 +243,11 @@ class BatchingQueueListener(QueueWriter):
         """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
         queue, lingering = self._queue, False
         while self._place.get("thread") is worker:
+            self._tell_of_drops()
             queue.awake = True
-            queue.awake = self.running  # asked second: `stop()` sets the state first
-            stopping = self.stopped
-            # Not for long: who else writes may do so for ever.
+            stopping = self.stopped  # asked second: `stop()` sets the state first
+            if stopping:
+                queue.awake = False
             wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
             if stopping and wrote is not None:
                 self._vacate(worker)
@@ -275,16 +255,15 @@ class BatchingQueueListener(QueueWriter):
                 return self.stopped  # else somebody has started it again
             if wrote:
                 lingering = True
-            elif stopping or lingering or wrote is None:
-                lingering = False
-                worker.wait(_LINGER)
-            else:
+                continue
+            pause = _LINGER
+            if wrote is not None and not lingering and not stopping:
                 queue.awake = False
-                if queue.depth():  # of a sender that was killed, perhaps, which had counted what never comes
-                    worker.wait(_LINGER)
-                elif self.running:
-                    queue.sleep(worker, queue.untold_for())
-            self._tell_of_drops()
+                # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
+                if not queue.depth():
+                    pause = min(queue.look_again, queue.tells_in())
+            lingering = False
+            worker.wait(pause)
         return False
 
 
@@ -292,12 +271,10 @@ class RobustQueueListener(BatchingQueueListener):
     """
     A listener that counts and reports every error of its handlers, and outlives them all.
 
-    Handlers keep an error of the disk to themselves: `emit()` calls `handleError()`, which prints a
-    traceback.  While this listener writes, such errors come here instead, as do exceptions that a handler
-    raises; not those of a compression in the background, nor of what is written through a fallback.
+    While it writes, what a handler would report by `handleError()` comes here, as do exceptions that one raises;
+    not those of a compression in the background, nor of what is written through a fallback.
 
     Args:
-        queue: As for `BatchingQueueListener`; so are *handlers* and *respect_handler_level*.
         error_handler: Called with the record and the exception, in the thread that writes; if it raises, a
             line on stderr says so.  Without one, a line on stderr reports an error, at most once a second.
     """
@@ -322,8 +299,6 @@ class RobustQueueListener(BatchingQueueListener):
         self._lines.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
-        if handler is None:
-            return super()._give(handler, records)
         with errors_noted(handler, self._swallowed):
             return super()._give(handler, records)
 

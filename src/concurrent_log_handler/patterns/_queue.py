@@ -19,13 +19,11 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home, notice_fork
 
-from ._worker import GREEN, TELL_EVERY, Counter, Streak, Worker, end_of, patiently
+from ._worker import GREEN, NEVER, TELL_EVERY, Counter, Streak, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
 # How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
 _PATIENCE = 0.1
-# How often a sleeping listener looks at a caller's queue, into which others may put records without ringing.
-_LOOK_AGAIN = 0.1
 # Records that a signal handler may leave beside a caller's queue.
 _ASIDE_LIMIT = 1000
 # What a queue between processes raises once it is closed or its other end is gone.
@@ -37,10 +35,9 @@ _OCCUPIED = object()
 
 class RecordQueue:
     """
-    A bounded queue of log records for the threads and forked children of one process.
+    A bounded queue of log records for the threads of one process; no thread ever waits for another in it.
 
-    No thread ever waits for another in it, so a signal handler, a greenlet and a forked child can use it
-    at any moment.
+    Its methods are those of `queue.Queue`, with timeouts in seconds.
 
     Args:
         maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less: no limit.
@@ -48,8 +45,8 @@ class RecordQueue:
 
     #: Records of several processes meet here: what is put in must be picklable.
     crosses_processes = False
-    #: Whoever puts records in also calls `attend`; else the listener's thread must run from the start.
-    attended = True
+    #: Seconds after which a sleeping listener looks for records that came without a call of `attend`.
+    look_again = NEVER
 
     def __init__(self, maxsize: int = 10_000) -> None:
         self.maxsize = maxsize
@@ -57,26 +54,22 @@ class RecordQueue:
         self.capacity = max(0, maxsize)
         self._items: deque[Any] = deque()
         self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
-        #: Called after each record that finds nobody awake.
-        self.attend: Callable[[], None] = nobody
         #: The listener's thread is awake and will look again before it sleeps.
         self.awake = False
         #: The `BatchingQueueListener` that reads here, or did, or will.
         self.reader: Any = None
+        #: Threads that are inside the queue, perhaps with its lock; only a signal handler finds its own there.
+        self.inside: set[int] = set()
         self.dropped = Counter()
         #: Of `dropped`, how many the log already tells of, and since when it does not.
         self.told = 0
-        self.untold_since: float | None = None
+        self.untold_since = NEVER
         self._last_dropped: Any = None
 
     def put_nowait(self, record: Any) -> None:
         """Take *record* in, or raise `queue.Full`."""
         if getattr(record, "process", None) != home.pid:
-            notice_fork()  # a standard QueueHandler does not
-        self.add(record)
-
-    def add(self, record: Any) -> None:
-        """As `put_nowait`, for those who have seen to it that no fork went unnoticed."""
+            notice_fork()
         items = self._items
         if len(items) >= self._crowd:
             self.attend()  # a listener that lets records gather must not wait until the queue is full
@@ -86,16 +79,18 @@ class RecordQueue:
         if not self.awake:
             self.attend()
 
+    def attend(self) -> None:
+        """Called after each record that finds nobody awake; where no listener is known, it waits in the queue."""
+        if self.reader is not None:
+            self.reader.attend()
+
     def put(self, record: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As `queue.Queue.put`; *timeout* in seconds."""
         patiently(lambda: self.put_nowait(record), queue.Full, timeout if block else 0.0)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As `queue.Queue.get`, for code that is not ours; *timeout* in seconds."""
         return patiently(self.get_nowait, queue.Empty, timeout if block else 0.0)
 
     def get_nowait(self) -> Any:
-        """As `queue.Queue.get_nowait`."""
         try:
             return self._items.popleft()
         except IndexError:
@@ -112,23 +107,17 @@ class RecordQueue:
 
     def take(self, limit: int, into: deque[Any]) -> None:
         """Move at most *limit* of what is there, at once, to the end of *into*."""
-        _move(self._items, limit, into)
+        # In one step of C's: no interrupt finds a record in neither place.
+        with contextlib.suppress(IndexError):  # another thread was faster
+            into.extend(starmap(self._items.popleft, repeat((), min(limit, len(self._items)))))
 
     def keep(self, record: Any) -> None:
         """Take *record* in although there is no room, or nobody may wait for its turn; or raise `queue.Full`."""
         self._items.append(record)
 
-    def sleep(self, worker: Worker, timeout: float | None) -> None:
-        """Sleep until somebody rings or there may be something to take, at most *timeout* seconds."""
-        worker.wait(timeout)
-
     def depth(self) -> int | None:
         """Number of records inside; None where the queue cannot tell."""
         return len(self._items)
-
-    def entered_here(self) -> bool:
-        """This thread is inside the queue, perhaps with its lock; only a signal handler finds that."""
-        return False
 
     def done(self, count: int) -> None:
         """Tell the queue that *count* records that it handed out are dealt with."""
@@ -136,48 +125,45 @@ class RecordQueue:
     def reset(self) -> None:
         """In a forked child: what is queued, and told of, belongs to the parent, and so do the locks."""
         self._items.clear()
+        self.inside.clear()
         self.awake = False
-        self.told, self.untold_since, self._last_dropped = self.dropped.value(), None, None
+        self.told, self.untold_since = self.dropped.value(), NEVER
 
     def note_drop(self, record: Any) -> None:
-        """Count *record* as one that nobody will write."""
         self.dropped.add()
         self._last_dropped = record
-        if self.untold_since is None:
-            self.untold_since = monotonic()
+        self.untold_since = min(self.untold_since, monotonic())
 
-    def untold_for(self) -> float | None:
-        """Seconds until dropped records have to be told of; None if there are none."""
-        since = self.untold_since
-        return None if since is None else max(0.0, since + TELL_EVERY - monotonic())
+    def tells_in(self) -> float:
+        """Seconds until dropped records have to be told of."""
+        return max(0.0, self.untold_since + TELL_EVERY - monotonic())
 
     def report_drops(self, send: Callable[[logging.LogRecord], Any]) -> None:
         """*send* the record that tells of what was dropped since the last such record; if it raises, it stays due."""
-        before = self.untold_since, self.told, self._last_dropped
-        if before[0] is None:
+        since, self.untold_since = self.untold_since, NEVER
+        if since == NEVER:
             return
-        self.untold_since, total = None, self.dropped.value()
-        new, self.told = total - self.told, total
+        told, self.told = self.told, self.dropped.value()
+        what = f"{self.told - told} log records dropped, {self.told} in all"
         room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
-        report = own_record(logging.WARNING, f"{new} log records dropped, {total} in all: {room}")
+        report = own_record(logging.WARNING, f"{what}: {room}")
         # The formatter of the file may count on fields that the application's records have.
-        last, self._last_dropped = self._last_dropped, None
-        report.__dict__ = {**getattr(last, "__dict__", {}), **report.__dict__}
+        report.__dict__ = {**getattr(self._last_dropped, "__dict__", {}), **report.__dict__}
         try:
             send(report)
         except queue.Full:
-            self.untold_since, self.told, self._last_dropped = before
+            self.untold_since, self.told = since, told
 
 
 class CallersQueue(RecordQueue):
     """
-    Any queue with `put_nowait` and `get`, by its public face only.
+    Any queue with `put_nowait` and `get_nowait`.
 
     A signal handler may interrupt a thread inside it, with its lock: its record goes aside, and the listener
-    finds it there.  A fork may copy it while another thread has the lock: see `reset`.
+    finds it there.  A fork may copy it while another thread has the lock.
     """
 
-    attended = False
+    look_again = 0.05
 
     def __init__(self, target: Any) -> None:
         super().__init__(_ASIDE_LIMIT)  # of what goes aside
@@ -188,29 +174,21 @@ class CallersQueue(RecordQueue):
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
         self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
-        self._inside: set[int] = set()
-        self._first: deque[Any] = deque()  # what came while the listener slept
         self._unreadable, self._failing = 0, Streak()
-        self._cannot = (
-            "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
-        )
-
-    def entered_here(self) -> bool:
-        return threading.get_ident() in self._inside
 
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:
         """Return `step(*args)`, a call of the queue's; `_OCCUPIED` if this thread cannot have it now."""
         me = threading.get_ident()
-        if me in self._inside:
+        if me in self.inside:
             return _OCCUPIED
         try:
             try:
-                self._inside.add(me)
+                self.inside.add(me)
                 return step(*args) if self._is_free() else _OCCUPIED
             finally:
-                self._inside.discard(me)
+                self.inside.discard(me)
         except BaseException as error:
-            self._inside.discard(me)  # an interrupt may have cut the `finally` above short
+            self.inside.discard(me)  # an interrupt may have cut the `finally` above short
             if not isinstance(error, Exception) and not self._is_free():
                 # One inside `Condition.__enter__` left the lock taken, and nobody would ever free it.
                 self._mutex.release()
@@ -225,24 +203,22 @@ class CallersQueue(RecordQueue):
             self._mutex.release()
         return free
 
-    def add(self, record: Any) -> None:
-        stopped = self.reader is not None and self.reader.stopped  # then nobody needs it in the queue
-        if stopped and self.crosses_processes:
+    def put_nowait(self, record: Any) -> None:
+        if getattr(record, "process", None) != home.pid:
+            notice_fork()
+        if self.crosses_processes and self.reader is not None and self.reader.stopped:
             self.reader.write_at_once(record)
             return
-        if stopped or self._within(self._put, record) is _OCCUPIED:
+        if self._within(self._put, record) is _OCCUPIED:
             self.keep(record)
         if not self.awake:
             self.attend()
 
     def _put(self, record: Any) -> None:
-        self.target.put_nowait(record)
         while self._items and self.reader is None:  # nobody in this process would find what went aside
-            late = self._items.popleft()
-            try:
-                self.target.put_nowait(late)
-            except queue.Full:
-                self.note_drop(late)
+            self.target.put_nowait(self._items[0])
+            self._items.popleft()
+        self.target.put_nowait(record)
 
     def keep(self, record: Any) -> None:
         if self.full():
@@ -254,31 +230,20 @@ class CallersQueue(RecordQueue):
         super().take(limit - len(into), into)
 
     def _take(self, limit: int, into: deque[Any]) -> None:
-        _move(self._first, limit, into)
-        while len(into) < limit and self._get_into(into):
-            pass
-
-    def _get_into(self, into: deque[Any], timeout: float = 0.0) -> bool:
-        """Take one record, or what tells of one that cannot be read; false if it is better to wait now."""
         try:
-            into.append(self.target.get(True, timeout) if timeout else self.target.get_nowait())
+            while len(into) < limit:
+                into.append(self.target.get_nowait())
+                self._failing.ends()
         except (queue.Empty, *_GONE):
-            return False
+            pass
         except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
             self._unreadable += 1
             if self._failing.begins():
                 count, self._unreadable = self._unreadable, 0
-                into.append(own_record(logging.ERROR, f"{count} log records {self._cannot}: {error!r}"))
-            return False  # a queue that only fails must not take the whole processor
-        self._failing.ends()
-        return True
-
-    def sleep(self, worker: Worker, timeout: float | None) -> None:
-        bound = _LOOK_AGAIN if timeout is None else min(timeout, _LOOK_AGAIN)
-        until = end_of(bound)
-        # Waiting inside a queue of threads would be waiting on a lock that may be of another kind than this thread.
-        if not self.crosses_processes or not self._within(self._get_into, self._first, bound):
-            worker.wait(until - monotonic())
+                where = (
+                    "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
+                )
+                into.append(own_record(logging.ERROR, f"{count} log records {where}: {error!r}"))
 
     def done(self, count: int) -> None:
         # A ValueError, where somebody else has called it as well.
@@ -290,15 +255,13 @@ class CallersQueue(RecordQueue):
             size = self._within(self.target.qsize)
         except (NotImplementedError, AttributeError, OSError, EOFError):
             return None
-        return None if size is _OCCUPIED else int(size) + len(self._first) + len(self._items)
+        return None if size is _OCCUPIED else int(size) + len(self._items)
 
     def reset(self) -> None:
         super().reset()
-        self._inside.clear()
-        self._first.clear()
         if self.crosses_processes:
             # The parent reads: this process only puts in, and nobody here needs to be called.
-            self.attend, self.reader, self.awake = nobody, None, True
+            self.reader, self.awake = None, True
             # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
             # multiprocessing did not make goes unnoticed there.
             if hasattr(self.target, "_reset"):
@@ -306,24 +269,15 @@ class CallersQueue(RecordQueue):
             return
         if self._mutex is not None and self._mutex.locked():
             self._mutex.release()  # whoever had it at the fork is not in this process
-        while self._get_into(self._items):
-            self.done(1)
-        self._items.clear()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.target.get_nowait()
+                self.done(1)
 
 
 def own_record(level: int, text: str) -> logging.LogRecord:
     """A record of ours, about the log itself."""
     return logging.LogRecord(LOGGER_NAME, level, __file__, 0, text, None, None)
-
-
-def nobody() -> None:
-    """No listener is known in this process: the record waits in the queue."""
-
-
-def _move(source: deque[Any], limit: int, into: deque[Any]) -> None:
-    """Move at most *limit* records; no interrupt finds one of them in neither place, since C does it."""
-    with contextlib.suppress(IndexError):  # another thread was faster
-        into.extend(starmap(source.popleft, repeat((), min(limit, len(source)))))
 
 
 def queue_of(target: Any) -> RecordQueue:

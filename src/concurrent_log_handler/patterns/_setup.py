@@ -1,16 +1,14 @@
 """Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger.
 
-It owns which set-up is in force on which logger, so that a second call replaces the first and never
-doubles a record.  The parts are made in `_handlers`, `_listener` and `_queue`.
+It owns which set-up is in force on which logger: a second call replaces the first and never doubles a record.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,22 +49,21 @@ class NonCriticalFilter(CriticalityFilter):
 class _MakesItsQueue(GracefulQueueHandler):
     """Apart, so that `inspect` shows the arguments of `__init__`."""
 
-    if sys.version_info >= (3, 12):
-
-        def __new__(cls, *args: Any, **_options: Any) -> Any:
-            # Under `class`, dictConfig puts a queue before the keywords, a filename among them.
-            if args and hasattr(args[0], "put_nowait"):
-                msg = "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
-                raise TypeError(msg)
-            return super().__new__(cls)
+    def __new__(cls, *args: Any, **_options: Any) -> Any:
+        # Under `class`, dictConfig of 3.12 and later puts a queue before the keywords, a filename among them.
+        if args and hasattr(args[0], "put_nowait"):
+            msg = (
+                "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
+            )
+            raise TypeError(msg)
+        return super().__new__(cls)
 
 
 class NonBlockingFileHandler(_MakesItsQueue):
     """
-    A rotating file behind a queue in one handler: the whole pattern, also declared in `dictConfig`.
+    A rotating file behind a queue in one handler: the whole pattern, also in `dictConfig`, there under `"()"`.
 
-    There it is an entry with `"()": "concurrent_log_handler.patterns.NonBlockingFileHandler"`, whose `formatter`
-    goes to the file.  The listener runs until `close()` or the end of the process.
+    A formatter goes to the file.  The listener runs until `close()` or the end of the process.
 
     Args:
         filename: The live file.
@@ -74,10 +71,10 @@ class NonBlockingFileHandler(_MakesItsQueue):
         backup_count: Backups kept.
         use_gzip: Compress them, in the background unless `background_gzip` is given as False.
         queue_size: Number of records that may wait.
-        format: Format string for the file; a formatter set later replaces it.
+        format: Format string for the file.
         handler: A ready handler to put behind the queue, in place of a filename and options for the file.
-        overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so is
-            *critical_overflow*, *critical_level*, *block_timeout*.
+        overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so are
+            *critical_overflow*, *critical_level* and *block_timeout*.
         file_options: Further keywords of `ConcurrentRotatingFileHandler`.
     """
 
@@ -102,65 +99,62 @@ class NonBlockingFileHandler(_MakesItsQueue):
             raise ValueError(msg)
         self._own_target = handler is None
         if handler is None:
-            handler = file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
+            handler = _file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
         elif filename is not None or file_options:
             msg = "give either a handler or a filename with options for the file, not both"
             raise TypeError(msg)
         if handler.formatter is None:
             handler.setFormatter(logging.Formatter(format))
-        policies: dict[str, Any] = {
-            "overflow": overflow,
-            "critical_overflow": critical_overflow,
-            "critical_level": critical_level,
-        }
-        super().__init__(RecordQueue(queue_size), handler, block_timeout=block_timeout, **policies)
+        super().__init__(
+            RecordQueue(queue_size),
+            handler,
+            overflow=overflow,
+            critical_overflow=critical_overflow,
+            critical_level=critical_level,
+            block_timeout=block_timeout,
+        )
         self.target = handler
         self.listener: BatchingQueueListener = BatchingQueueListener(self.queue, handler)
         self.listener.start()
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - the standard library's name
-        """Set the formatter of the file."""
         self.target.setFormatter(fmt)
 
     def close(self) -> None:
         """Write what is queued and close the file, unless it was given as a ready handler; it opens again."""
-        # dictConfig() closes us: the listener may wait for logging's own lock, which this thread holds.
-        patience = CONFIG_PATIENCE if logging_is_locked_here() else None
-        left = self.listener.stop(patience or 30.0)
-        before = left + 1
-        while patience and 0 < left < before:
-            before, left = left, self.listener.flush(patience)
+        # dictConfig() closes it: the listener may wait for logging's own lock, which this thread holds.
+        self.listener.stop(CONFIG_PATIENCE if logging_is_locked_here() else 30.0)
         if self._own_target:
             self.target.close()  # waits for a backup that is being compressed
         super().close()
 
 
-def file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
+def _file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
     """The rotating handler behind a queue; *options* may also use the handler's own spelling."""
     from concurrent_log_handler import ConcurrentRotatingFileHandler
 
     if filename is None:
         msg = "a filename is needed"
         raise TypeError(msg)
-    sizes: dict[str, Any] = {"maxBytes": max_bytes, "backupCount": backup_count}
+    gzip = {"use_gzip": use_gzip, "background_gzip": use_gzip}
     return ConcurrentRotatingFileHandler(
-        filename, **{**sizes, "use_gzip": use_gzip, "background_gzip": use_gzip, **options}
+        filename, **{"maxBytes": max_bytes, "backupCount": backup_count, **gzip, **options}
     )
 
 
 @dataclass(eq=False)
 class _Setup:
-    """What one call has put on one logger."""
+    """What one call has put on one logger; the last of the *handlers* is the one with a queue."""
 
     logger: logging.Logger
     wish: Any
-    handlers: list[logging.Handler]
-    listener: BatchingQueueListener
-    #: Lifespans that run now.  The last one to end takes the set-up off, unless it was asked for by
-    #: another call, too; then the one that it replaced comes back.
-    users: int = 0
-    lasting: bool = False
-    replaced: _Setup | None = None
+    handlers: list[Any]
+    #: Lifespans that run now, and calls by hand, which never end.
+    users: int = 1
+
+    @property
+    def listener(self) -> BatchingQueueListener:
+        return self.handlers[-1].listener  # type: ignore[no-any-return]
 
     def in_force(self) -> bool:
         return not self.listener.stopped and all(one in self.logger.handlers for one in self.handlers)
@@ -172,7 +166,6 @@ class _Setup:
         with logging_lock:  # which addHandler() holds
             kept = [handler for handler in self.logger.handlers if handler not in old]
             self.logger.handlers = [*kept, *self.handlers]
-        _in_force[self.logger] = self
 
     def end(self) -> None:
         """Write what is queued; a record that is still on its way is written by its own thread."""
@@ -183,47 +176,45 @@ class _Setup:
             handler.close()
 
 
-def _installed(
-    logger: logging.Logger | str | None, level: int | str | None, lasting: bool, wish: Any, make: Any
-) -> _Setup:
-    """
-    The set-up of *logger*: the one in force if it is what is wished for, else a new one in its place.
-
-    *make()* returns the handlers to add and the listener.  What is not *lasting* ends with its last user.
-    """
+def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable[[], list[Any]]) -> _Setup:
+    """The set-up of *logger*: the one in force if it is what is wished for, else what *make* returns, in its place."""
     target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
     threshold = None if level is None else level_number(level)
     notice_fork()
     with _changing:
-        current = _in_force.get(target)
-        if current is not None and current.wish == wish and current.in_force():
-            current.lasting = current.lasting or lasting
+        stack = _stacks.setdefault(target, [])
+        current = stack[-1] if stack else None
+        stands = current is not None and current.in_force()
+        if current is not None and stands and current.wish == wish:
+            current.users += 1
             return current
         # First of all: a bad argument leaves the old set-up as it is.
-        handlers, listener = make()
-        setup = _Setup(target, wish, handlers, listener, lasting=lasting)
-        if current is not None and current.in_force() and not lasting:
-            setup.replaced = current
+        setup = _Setup(target, wish, make())
         setup.put_in_place_of(current)
         if threshold is not None:
             target.setLevel(threshold)
         if current is not None:
             current.end()
+        if lasting or not stands:
+            stack.clear()
+        stack.append(setup)
         return setup
 
 
-def uninstall(setup: _Setup) -> None:
-    """Take *setup* off its logger, put back the one that it replaced, and write what it has queued."""
+def release(setup: _Setup) -> None:
+    """One user less: the last one takes *setup* off its logger, and the one that it replaced comes back."""
     notice_fork()
     with _changing:
-        if _in_force.get(setup.logger) is setup:
-            del _in_force[setup.logger]
-            earlier = setup.replaced
-            while earlier is not None and not (earlier.lasting or earlier.users):
-                earlier = earlier.replaced
-            if earlier is not None:
-                earlier.listener.start()
-                earlier.put_in_place_of(setup)
+        setup.users -= 1
+        if setup.users:
+            return
+        stack = _stacks[setup.logger]
+        in_force = stack[-1:] == [setup]
+        if setup in stack:
+            stack.remove(setup)
+        if in_force and stack:
+            stack[-1].listener.start()
+            stack[-1].put_in_place_of(setup)
         setup.end()
 
 
@@ -239,9 +230,8 @@ def setup_non_blocking_logging(
     """
     Log to a rotating file without waiting for it; returns the listener, which is running.
 
-    Called again with the same arguments, it returns the same listener; with others, it replaces the
-    first set-up, whose queue is written first.  A process made by fork needs no call of its own; one made
-    by spawn needs one, and the function can serve as a pool's `initializer` as it is.
+    The same call again returns the same listener; another one replaces the set-up, whose queue is written
+    first.  A process made by spawn needs a call of its own, for example as a pool's `initializer`.
 
     Args:
         filename: The live file.
@@ -267,13 +257,13 @@ def install_file(
     formatter: Any = None,
     **options: Any,
 ) -> _Setup:
-    """The work of `setup_non_blocking_logging`; *lasting* as for `_installed`."""
+    """As `setup_non_blocking_logging`; what is not *lasting*, `release` ends."""
 
-    def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
+    def make() -> list[Any]:
         handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
         if formatter is not None:
             handler.setFormatter(formatter)
-        return [handler], handler.listener
+        return [handler]
 
     wish = ("file", os.path.abspath(filename), max_bytes, level, _alike(formatter), options)
     return _installed(logger, level, lasting, wish, make)
@@ -293,28 +283,27 @@ def setup_critical_and_background_logging(
     """
     Write critical records at once, in the calling thread, and queue all others; returns the listener.
 
-    If both names are the same file, a critical record stands before what is still queued.  Idempotent, and
-    replaced by another set-up of the same logger, as `setup_non_blocking_logging` is.
+    If both names are the same file, a critical record stands before what is still queued.
 
     Args:
         critical_filename: File for *critical_level* and above; 100 MB each, 20 backups.
         background_filename: File for the rest; 50 MB each, 10 backups.
-        critical_level: The border.
         level: As for `setup_non_blocking_logging`; so are *logger* and *formatter*, for both files.
         critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
         options: Those of `NonBlockingFileHandler` for the other one.
     """
-    apart = dict(critical_options or {})
+    apart = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False, **(critical_options or {})}
+    options = {"max_bytes": 50 * MIB, "backup_count": 10, **options}
 
-    def make() -> tuple[list[logging.Handler], BatchingQueueListener]:
+    def make() -> list[Any]:
         rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
-        critical = file_handler(critical_filename, **{**_CRITICAL_FILE, **apart})
+        critical = _file_handler(critical_filename, **apart)
         critical.setFormatter(rendering)
         critical.addFilter(CriticalOnlyFilter(critical_level))
-        background = NonBlockingFileHandler(background_filename, **{**_BACKGROUND_FILE, **options})
+        background = NonBlockingFileHandler(background_filename, **options)
         background.setFormatter(rendering)
         background.addFilter(NonCriticalFilter(critical_level))
-        return [critical, background], background.listener
+        return [critical, background]
 
     names = os.path.abspath(critical_filename), os.path.abspath(background_filename)
     wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
@@ -326,11 +315,9 @@ def managed_listener(
     queue: Any, *handlers: logging.Handler, timeout: float | None = 30.0, **options: Any
 ) -> Iterator[BatchingQueueListener]:
     """
-    A listener that runs for the length of a `with` block; stopping never hides the block's own exception.
+    A `BatchingQueueListener` that runs for the length of a `with` block; *timeout* as for `stop()`.
 
-    Args:
-        queue: As for `BatchingQueueListener`; so are *handlers* and *options*.
-        timeout: Seconds that stopping may take.
+    Stopping never hides the block's own exception.
     """
     listener = BatchingQueueListener(queue, *handlers, **options)
     listener.start()
@@ -342,11 +329,9 @@ def managed_listener(
 
 def _alike(formatter: logging.Formatter | None) -> Any:
     """Equal for formatters that were made alike: a factory that runs twice makes two."""
-    if formatter is None:
-        return None
-    parts = dict(vars(formatter))
+    parts = dict(getattr(formatter, "__dict__", {}))
     style = parts.pop("_style", None)
-    return type(formatter), parts, type(style), vars(style) if hasattr(style, "__dict__") else style
+    return type(formatter), parts, type(style), getattr(style, "__dict__", None)
 
 
 @in_child
@@ -355,7 +340,6 @@ def _begin_anew() -> None:
     _changing = threading.RLock()
 
 
-_CRITICAL_FILE: dict[str, Any] = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False}
-_BACKGROUND_FILE: dict[str, Any] = {"max_bytes": 50 * MIB, "backup_count": 10}
-_in_force: dict[logging.Logger, _Setup] = {}
+#: The set-ups of each logger: the last is in force, and a lifespan's stands on the one that comes back after it.
+_stacks: dict[logging.Logger, list[_Setup]] = {}
 _changing = threading.RLock()

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from ._listener import BatchingQueueListener
-from ._setup import MIB, install_file, uninstall
+from ._setup import MIB, install_file, release, setup_non_blocking_logging
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -26,19 +26,15 @@ def django_logging(
     **options: Any,
 ) -> dict[str, Any]:
     """
-    Django's `LOGGING`, with one non-blocking rotating file for the root logger and *loggers*.
+    Return a `LOGGING` for Django (or a `dictConfig`): a non-blocking rotating file for the root and *loggers*.
 
     Args:
         filename: The live file; *max_bytes* is the size limit of one.
-        base: A `LOGGING` of your own to complete; it is not changed.  A logger that it configures keeps
-            its level and its handlers; the root and *loggers* get the file in addition.
+        base: A `LOGGING` of your own to complete; it is not changed, and its loggers keep what they have.
         level: Level for the loggers that *base* does not configure.
         format: Format string for the file.
         loggers: Loggers that write to the file themselves and do not propagate.
         options: Those of `NonBlockingFileHandler`; `backup_count` is 10 here.
-
-    Returns:
-        A dictionary for `LOGGING`, or for `logging.config.dictConfig`.
     """
     config: dict[str, Any] = {"version": 1, "disable_existing_loggers": False, **copy.deepcopy(base or {})}
     config.setdefault("handlers", {})["non_blocking_file"] = {
@@ -72,15 +68,16 @@ def setup_flask_logging(
     """
     Give `app.logger` a non-blocking rotating file; returns the listener.
 
-    Safe in a `create_app()` that is called more than once: applications of one name share a logger, and
-    so they share the file.
+    Applications of one name share a logger, and so the file: it may stand in a `create_app()`.
 
     Args:
         app: A Flask application, or anything with a `logger`.
         format: Format string for the file.
         options: Those of `setup_non_blocking_logging`, as are *filename*, *max_bytes* and *level*.
     """
-    return install_file(True, filename, max_bytes, level, app.logger, format=format, **options).listener
+    return setup_non_blocking_logging(
+        filename, max_bytes, level=level, logger=app.logger, format=format, **options
+    )
 
 
 def logging_lifespan(
@@ -107,7 +104,6 @@ def logging_lifespan(
     @asynccontextmanager
     async def with_logging(app: Any) -> AsyncIterator[Any]:
         setup = install_file(False, filename, max_bytes, level, logger, **options)
-        setup.users += 1
         try:
             if lifespan is None:
                 yield
@@ -115,8 +111,6 @@ def logging_lifespan(
                 async with lifespan(app) as state:
                     yield state
         finally:
-            setup.users -= 1
-            if not setup.users and not setup.lasting:  # two applications of one process may share it
-                uninstall(setup)
+            release(setup)  # two applications of one process may share it
 
     return with_logging

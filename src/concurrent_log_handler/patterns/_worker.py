@@ -14,10 +14,11 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
 
-#: The log tells of dropped records, and stderr of one and the same trouble, at most this often, in seconds.
+#: Seconds between two lines about dropped records, or about one and the same trouble.
 TELL_EVERY = 1.0
 #: The libraries of greenlets.
 GREEN = frozenset({"gevent", "eventlet"})
+NEVER = float("inf")
 
 
 def complain(text: str) -> None:
@@ -27,12 +28,9 @@ def complain(text: str) -> None:
 
 
 class Counter:
-    """`add()` takes no lock; `value()` is exact at any moment, and goes back only where `set()` says so."""
+    """`add()` takes no lock; `value()` is exact at any moment."""
 
     def __init__(self, value: int = 0) -> None:
-        self.set(value)
-
-    def set(self, value: int) -> None:
         # next() of it is one step; `+= 1` is several, and a thread may lose its turn between them.
         self._count = itertools.count(value)
 
@@ -47,7 +45,7 @@ class Counter:
 def counted(name: str, doc: str) -> Any:
     """A property that is the value of the `Counter` called *name*, and may be set."""
     return property(
-        lambda self: getattr(self, name).value(), lambda self, n: getattr(self, name).set(n), doc=doc
+        lambda self: getattr(self, name).value(), lambda self, n: setattr(self, name, Counter(n)), doc=doc
     )
 
 
@@ -75,7 +73,7 @@ class Streak:
 
 def end_of(timeout: float | None) -> float:
     """When *timeout* seconds from now are over; None never ends."""
-    return float("inf") if timeout is None else monotonic() + timeout
+    return NEVER if timeout is None else monotonic() + timeout
 
 
 def patiently(step: Callable[[], Any], refusal: type[Exception], timeout: float | None) -> Any:
@@ -111,11 +109,7 @@ def threads_are_greenlets() -> bool:
 
 
 class Worker:
-    """
-    A thread and the bell that wakes it, made at one moment.
-
-    So both are of one kind: a greenlet that waits on a lock of the operating system's stops them all.
-    """
+    """A thread and the bell that wakes it, of one kind: a greenlet that waits on a thread's lock stops them all."""
 
     def __init__(self, run: Callable[[Worker], None], name: str) -> None:
         self._run, self._name = run, name
@@ -148,11 +142,11 @@ class Worker:
             greenlet: Any = sys.modules["greenlet"]
             if not isinstance(error, greenlet.GreenletExit):
                 greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
-        # A thread of the system's cannot end where `threading` has been patched since it began, nor can a
-        # greenlet that gevent's fork() has copied.
+        # A thread cannot end where `threading` has been patched meanwhile, nor can a greenlet that gevent's
+        # fork() has copied.
         self._parked = self._born != (threads_are_greenlets(), home.generation)
         while self._parked:
-            self.wait(None)
+            self.wait(NEVER)
 
     def join(self, timeout: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
         """Ring until the thread has ended, or is not *wanted* to any more; false after *timeout* seconds."""
@@ -172,9 +166,9 @@ class Worker:
             if self._bell.locked():
                 self._bell.release()
 
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: float) -> bool:
         """In the thread: sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
-        until = end_of(timeout)
+        until = monotonic() + timeout
         while True:
             left = max(0.0, until - monotonic())
             # A thread of eventlet's pool rings in vain: look again.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import sys
 import threading
 import time
 from collections import deque
@@ -18,9 +19,9 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 
 from ._queue import queue_of
-from ._worker import Streak, complain, end_of, threads_are_greenlets, wait_until
+from ._worker import NEVER, TELL_EVERY, Streak, complain, threads_are_greenlets, wait_until
 
-Task = tuple[Any, deque[Any]]  # a handler, and what it has not been given yet
+Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
 Note = Callable[[logging.LogRecord], bool]
 # Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
 # is what another thread may have to wait for its turn.
@@ -35,29 +36,26 @@ class QueueWriter(logging.handlers.QueueListener):
     """
     The half of a listener that writes.
 
-    One thread, or greenlet, writes at a time.  What an interrupt cuts off stays in hand for whoever writes
-    next.  No lock is waited on: those who want to write look again every half millisecond, which is
-    right for threads, greenlets and signal handlers alike.
+    What an interrupt cuts off stays in hand for whoever writes next.  No lock is waited on: those who want to
+    write look again every half millisecond, which is right for threads, greenlets and signal handlers alike.
     """
 
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._queue = queue_of(queue)
-        self._hand: tuple[deque[Any], list[Task]] = deque(), []
+        self._tasks: list[Task] = []
         self._failing = Streak()  # of handlers
         self._worse = Streak()  # of what fails to report, or is no handler's
-        self._forget_turns()
+        self._begin_afresh()
 
-    def _forget_turns(self) -> None:
+    def _begin_afresh(self) -> None:
         """Nobody writes, and nothing is in hand: at the start, and in a forked child."""
-        for records in (self._hand[0], *(records for _, records in self._hand[1])):
+        for _, records in self._tasks:
             records.clear()  # a greenlet that gevent's fork() has copied may be in the middle of it
+        self._tasks = []
         #: The thread that writes, if there is one: `setdefault` takes the turn in one step.
         self._turn: dict[str, int] = {}
         self._waiting: set[int] = set()
-        # What is to be shared out, and the tasks that are left; replaced as one, so that an interrupt
-        # finds each record here or there.
-        self._hand = deque(), []
         self._steps = 0  # that anybody got on by
         self._suspect: logging.LogRecord | None = None  # at which a handler exited, or a signal handler did
 
@@ -65,12 +63,8 @@ class QueueWriter(logging.handlers.QueueListener):
         """This thread is in the middle of a write."""
         return self._turn.get("writes") == threading.get_ident()
 
-    def _in_turn(self, step: Callable[[], Any], patience: float | None = None) -> Any:
-        """
-        Return `step()`, called while nobody else writes; None if there was no turn.
-
-        It waits *patience* seconds; None waits as long as whoever writes gets on.
-        """
+    def _in_turn(self, step: Callable[[], Any], patience: float = _HANGS) -> Any:
+        """Return `step()`, called while nobody else writes; None after *patience* seconds in which nobody got on."""
         if self._mine():
             return step()
         try:
@@ -86,36 +80,29 @@ class QueueWriter(logging.handlers.QueueListener):
             self._steps += 1
             self._turn.pop("writes", None)
 
-    def _wait_for_turn(self, me: int, patience: float | None) -> bool:
+    def _wait_for_turn(self, me: int, patience: float) -> bool:
         def taken() -> bool:
             return self._turn.setdefault("writes", me) == me
 
         try:
             if self._waiting:
                 time.sleep(0.001)  # whoever has just written lets the others go first
-            if taken():
-                return True
             self._waiting.add(me)
-            return (
-                wait_until(taken, _HANGS, self._progress) if patience is None else wait_until(taken, patience)
-            )
+            return wait_until(taken, patience, lambda: (self._steps, self._in_hand()))
         except AssertionError:  # inside the hub of greenlets nobody may wait
             return False
         finally:
             self._waiting.discard(me)
 
-    def _progress(self) -> tuple[int, int]:
-        return self._steps, self._in_hand()
-
     def _in_hand(self) -> int:
         """Number of records that are out of the queue and not written yet."""
-        taken, tasks = self._hand
-        return len(taken) + max((len(records) for _, records in list(tasks)), default=0)
+        return max((len(records) for _, records in list(self._tasks)), default=0)
 
     def _write_some(self) -> int:
         """In turn: finish what was interrupted, take at most one batch and write it; returns its size."""
         self._finish()
-        batch = self._hand[0]
+        batch: deque[Any] = deque()
+        self._tasks.append((None, batch))
         self._queue.take(_BATCH, batch)
         size = len(batch)
         self._steps += 1
@@ -124,60 +111,62 @@ class QueueWriter(logging.handlers.QueueListener):
         return size
 
     def _finish(self) -> None:
-        taken, tasks = self._hand
-        if taken:
-            tasks = [*tasks, *self._shared_out(taken)]
-            self._hand = deque(), tasks
+        tasks = self._tasks
         while tasks:
-            self._give(*tasks[0])
-            del tasks[0]
+            handler, records = tasks[0]
+            if handler is None:
+                # In one step: an interrupt finds each record here or there.
+                tasks[:1] = self._shared_out(records)
+            else:
+                self._give(handler, records)
+                del tasks[0]
 
-    def _write_due(self, deadline: float = end_of(None)) -> bool:
+    def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
         queue, quiet_since = self._queue, monotonic()
         due = queue.depth()
         while monotonic() < deadline:
             wrote = self._write_some()
+            if due is not None:
+                due -= wrote
+                if due <= 0:
+                    break
             if wrote:
                 quiet_since = monotonic()
-                due = None if due is None else due - wrote
-            if wrote and (due is None or due > 0):
                 continue
             # What was put into a queue between processes comes out of it a little later, or never: a process
             # that was killed may have counted it.
-            if not queue.crosses_processes or queue.depth() == 0 or monotonic() - quiet_since >= _LATECOMERS:
+            given_up = monotonic() - quiet_since >= _LATECOMERS
+            if given_up or not queue.crosses_processes or queue.depth() == 0:
                 break
             time.sleep(0.001)
         return True
 
     def handle(self, record: logging.LogRecord) -> None:
         """Give one record to the handlers, in this thread."""
-        for task in self._tasks([self.prepare(record)]):
+        for task in self._for_each_handler([self.prepare(record)]):
             self._give(*task)
 
     def after_queued(self, step: Callable[[], Any]) -> Any:
-        """Write what is queued at this moment, then return `(step(),)`; None if another thread hangs in a write."""
+        """Write what is queued at this moment, then return `step()`; None if another thread hangs in a write."""
 
-        def write() -> tuple[Any]:
+        def write() -> Any:
             if self._queue.crosses_processes:
                 self._finish()  # the rest is not for this thread
             else:
                 self._write_due()
-            return (step(),)
+            return step()
 
-        return (step(),) if self._mine() else self._in_turn(write)
+        return step() if self._mine() else self._in_turn(write)
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
         batch = [record for record in taken if record is not None]
-        kind = type(self)
-        if (
-            kind.handle is not QueueWriter.handle
-            or kind.prepare is not logging.handlers.QueueListener.prepare
-        ):
-            return [(None, deque(batch))]  # a subclass has its own idea of one record
-        return self._tasks(batch)
+        own = type(self).handle, type(self).prepare
+        if own != (QueueWriter.handle, logging.handlers.QueueListener.prepare):
+            return [(self, deque(batch))]  # a subclass has its own idea of one record
+        return self._for_each_handler(batch)
 
-    def _tasks(self, batch: Sequence[Any]) -> list[Task]:
+    def _for_each_handler(self, batch: Sequence[Any]) -> list[Task]:
         levels = [handler.level if self.respect_handler_level else 0 for handler in self.handlers]
         return [
             (handler, deque([record for record in batch if _passes(record, level)] if level else batch))
@@ -185,15 +174,15 @@ class QueueWriter(logging.handlers.QueueListener):
         ]
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
-        """Give *handler* (None: `handle`, which a subclass overrides) all of *records*; whether it let one through."""
-        if not records or handler is None or not _takes_batches(handler):
+        """Give *handler* all of *records*; tell whether it let one through."""
+        if not records or not _takes_batches(handler):
             return self._give_each(handler, records)
         try:
             handler.emit_batch(records)
             records.clear()
             self._failing.ends()
         except BaseException as error:
-            if _may_be_interrupted() and not isinstance(error, Exception):
+            if _interrupts(error):
                 raise  # what is left stays for whoever writes next
             if not records:
                 self._complain_of(error)  # all is written; it is the reporting that failed
@@ -201,56 +190,51 @@ class QueueWriter(logging.handlers.QueueListener):
         return True
 
     def _give_each(self, handler: Any, records: deque[Any]) -> bool:
-        handle: Callable[[Any], Any] = self.handle if handler is None else handler.handle
         passed = False
         while records:
             record = records[0]
             try:
-                verdict = handle(record)
+                verdict = handler.handle(record)
                 passed = passed or verdict is None or bool(verdict)
-            except Exception as error:  # noqa: BLE001 - one record must not cost its neighbours
-                self._failed(handler, record, error)
             except BaseException as error:
-                # Only the main thread is interrupted, by Ctrl-C or a signal handler that exits.  If it
-                # comes with the same record again, the handler itself exits, as it does in any other thread.
                 pressed = isinstance(error, KeyboardInterrupt)
-                again = self._suspect is record and not pressed
-                if _may_be_interrupted() and not again:
+                # What comes with the same record again is no interrupt: the handler itself exits.
+                if _interrupts(error) and (pressed or self._suspect is not record):
                     self._suspect = None if pressed else record
                     raise
-                self._failed(handler, record, error)
-                passed = True
+                self._failed(handler, record, error)  # one record must not cost its neighbours
             else:
                 self._failing.ends()
             if records:
                 records.popleft()
         return passed
 
-    def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
+    def _failed(self, handler: Any, record: Any, _error: BaseException) -> None:
         """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
         try:
-            if handler is not None:
-                report(handler, record, self._failing)
-                self._worse.ends()
-                return
+            report(handler, record, self._failing)
+            self._worse.ends()
         except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
-            if _may_be_interrupted() and not isinstance(worse, Exception):
+            if _interrupts(worse):
                 raise
-            error = worse
-        self._complain_of(error)
+            self._complain_of(worse)
 
-    def _complain_of(self, error: BaseException) -> None:
+    def handleError(self, _record: Any) -> None:  # noqa: N802 - as a handler's
+        """Called where `handle` or `prepare` of a subclass raised."""
+        self._complain_of(sys.exc_info()[1])
+
+    def _complain_of(self, error: BaseException | None) -> None:
         if logging.raiseExceptions:
             self._worse.complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
-        if self._queue.untold_since is not None and (at_once or not self._queue.untold_for()):
+        if self._queue.tells_in() <= (TELL_EVERY if at_once else 0.0):
             self._in_turn(lambda: self._queue.report_drops(self._tell))
 
     def _tell(self, told: logging.LogRecord) -> None:
         # All of them, not any(): each gets it.
-        if True not in [self._give(handler, records) for handler, records in self._tasks([told])]:
+        if True not in [self._give(handler, records) for handler, records in self._for_each_handler([told])]:
             complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
@@ -260,11 +244,6 @@ def report(handler: logging.Handler, record: logging.LogRecord, streak: Streak) 
     own = getattr(reports, "__func__", None) is not logging.Handler.handleError
     if streak.begins() or own:
         handler.handleError(record)
-
-
-def filters_itself(handler: logging.Handler) -> bool:
-    """The class of *handler* has a `filter` of its own, which is asked although no filter was added."""
-    return type(handler).filter is not logging.Filterer.filter
 
 
 def _passes(record: Any, level: int) -> bool:
@@ -278,41 +257,40 @@ def _passes(record: Any, level: int) -> bool:
 def _takes_batches(handler: Any) -> bool:
     """*handler* has `emit_batch`, and neither a filter nor anything overridden that this would bypass."""
     for owner in (handler, *type(handler).__mro__):
-        own = vars(owner)
-        if "emit_batch" in own or "emit" in own or "handle" in own:
-            return "emit_batch" in own and not handler.filters and not filters_itself(handler)
+        if not vars(owner).keys().isdisjoint(("emit_batch", "emit", "handle", "filter")):
+            return "emit_batch" in vars(owner) and "filter" not in vars(owner) and not handler.filters
     return False
 
 
-def _may_be_interrupted() -> bool:
-    """Only the main thread runs signal handlers, Ctrl-C's among them; in whichever greenlet it is just then."""
-    return threads_are_greenlets() or threading.current_thread() is threading.main_thread()
+def _interrupts(error: BaseException) -> bool:
+    """Ctrl-C, or a signal handler that exits: only the main thread runs those, in whichever greenlet it is."""
+    here = threads_are_greenlets() or threading.current_thread() is threading.main_thread()
+    return here and not isinstance(error, Exception)
+
+
+class _Tap:
+    """A `handleError` that lets the note of its thread hear first; other threads' errors go where they always went."""
+
+    def __init__(self, original: Callable[[logging.LogRecord], None]) -> None:
+        self.original = original
+        self.notes: dict[int, Note | None] = {}
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        note = self.notes.get(threading.get_ident())
+        if note is None or not note(record):
+            self.original(record)
 
 
 @contextmanager
-def errors_noted(handler: logging.Handler, note: Note) -> Iterator[None]:
+def errors_noted(handler: Any, note: Note) -> Iterator[None]:
     """While this thread is in here, *note* hears first of what *handler* would report; if it returns true, alone."""
-    tap: Any = handler.__dict__.get("handleError")
-    if not hasattr(tap, "notes"):
-        tap = handler.__dict__["handleError"] = _tapped(handler.handleError)
-    notes = tap.notes.setdefault(threading.get_ident(), [])
-    notes.append(note)
+    if not isinstance(handler.handleError, _Tap):
+        handler.handleError = _Tap(handler.handleError)
+    notes, me = handler.handleError.notes, threading.get_ident()
+    outer, notes[me] = notes.get(me), note
     try:
         yield
     finally:
-        notes.pop()
-        if not notes:
-            tap.notes.pop(threading.get_ident(), None)
-
-
-def _tapped(original: Callable[[logging.LogRecord], None]) -> Any:
-    """A `handleError` that lets the notes of its thread hear first; other threads' errors go where they always went."""
-
-    def handle_error(record: logging.LogRecord) -> None:
-        if not any(note(record) for note in reversed(notes.get(threading.get_ident(), []))):
-            original(record)
-
-    notes: dict[int, list[Note]] = {}
-    tap: Any = handle_error
-    tap.notes, tap.original = notes, original
-    return tap
+        notes[me] = outer
+        if outer is None:
+            notes.pop(me, None)
