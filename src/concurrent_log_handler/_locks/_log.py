@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Callable, Iterator, Optional, Protocol, TypeVar
+from typing import Callable, Iterator, Optional, TypeVar
 
 from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import notice_fork
+from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._settings import Settings
 
 from ._platform import FAR, directory_lock
@@ -23,14 +24,6 @@ _DIRECTORY_PATIENCE = 1.0
 _CHAIN_PATIENCE = 1.0
 
 _Result = TypeVar("_Result")
-
-
-class _Live(Protocol):
-    path: str
-
-    def close(self) -> None: ...
-    def ask_directory(self) -> None: ...
-    def ask_for_all_names(self) -> None: ...
 
 
 class LogLocks:
@@ -46,7 +39,7 @@ class LogLocks:
         settings: With the seconds to wait for each lock.
     """
 
-    def __init__(self, sidecar: SidecarLock, live: _Live, settings: Settings) -> None:
+    def __init__(self, sidecar: SidecarLock, live: LiveFile, settings: Settings) -> None:
         self.sidecar = sidecar
         self.close_each_time = not settings.keep_file_open or not RENAMES_OPEN
         self._live = live

@@ -15,7 +15,7 @@ import weakref
 from functools import partial
 from os import lseek
 from time import sleep
-from typing import Any, Callable, Optional, Protocol, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from concurrent_log_handler._files import WINDOWS, Access, close_quietly, is_ours, read_at, root, write_at
 from concurrent_log_handler._forks import home
@@ -32,13 +32,6 @@ _STUCK_THREAD_PATIENCE = 0.001
 
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
-
-
-class LockUser(Protocol):
-    """Who works under a lock, and begins anew in a forked child, too."""
-
-    def after_fork(self) -> None:
-        """Forget what belongs to the parent.  No other thread is in here yet."""
 
 
 class SidecarLock:
@@ -61,7 +54,7 @@ class SidecarLock:
         writable: Whether it may be written to: by its mode, and since it has no other name.
         manner: How it is waited for.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
-        users: The handlers on this log.
+        users: The handlers on this log; `after_fork` of each is called in a child, before any other thread is in here.
     """
 
     def __init__(self, path: str, access: Access) -> None:
@@ -74,7 +67,7 @@ class SidecarLock:
         self.stuck = False
         self.manner = NEAR
         self.trouble: Optional[BaseException] = None
-        self.users: weakref.WeakValueDictionary[int, LockUser] = weakref.WeakValueDictionary()
+        self.users: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._access = access
         self.fd = -1
         self.writable = True

@@ -47,8 +47,8 @@ class ConcurrentHandler(BaseRotatingHandler):
     """
     A rotating file handler whose every record is written whole, once, under a lock that processes share.
 
-    A subclass says when a rotation is due (`shouldRollover`), how it is done (`_roll`), which backups there are
-    (`_backups`), and which of them are too many (`_surplus`).  *given*: its constructor's arguments by name.
+    A subclass says when a rotation is due, how it is done, and which backups there are.  *given*: its constructor's
+    arguments by name.
     """
 
     _class_terminator = "\n"
@@ -72,12 +72,12 @@ class ConcurrentHandler(BaseRotatingHandler):
     newline = Setting[Optional[str]]()
     unicode_error_policy = Setting[Optional[str]]()
 
-    # What a subclass adds; see `_rotation.Hooks`.
-    _decides: Callable[[LogRecord], bool]
-    _rotates: Callable[[], bool]
+    # What a subclass adds, and a rotation asks.
+    _decides: Callable[[LogRecord], bool]  # our own `shouldRollover`, whatever a subclass of the user's has
+    _rotates: Callable[[], bool]  # it ever rotates
     _backups: Callable[[], Chain]
-    _surplus: Callable[[], Iterable[str]]
-    _roll: Callable[[], bool]
+    _surplus: Callable[[], Iterable[str]]  # the paths of the backups that are too many
+    _roll: Callable[[], bool]  # move the live file and its backups; tells whether it was moved
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)

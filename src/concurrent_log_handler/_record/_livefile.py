@@ -14,7 +14,7 @@ import stat
 from io import TextIOWrapper
 from os import lseek
 from os import stat as os_stat
-from typing import Callable, Optional, Protocol, Tuple
+from typing import Callable, Optional, Tuple
 
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
@@ -29,6 +29,7 @@ from concurrent_log_handler._files import (
     truncate,
 )
 
+from ._disk import Disk
 from ._header import Header
 from ._opening import open_to_append
 from ._tail import torn_end
@@ -43,16 +44,6 @@ except ImportError:  # Windows
 # Seconds from `look` to the end of `append` up to which nobody can have compressed the file
 # meanwhile: `_compress` removes no backup that young.
 LATE = 0.001
-
-
-class Disk(Protocol):
-    """Has what was written on the disk before the logging call returns."""
-
-    def soon(self, fd: int) -> None:
-        """See to it after the locks are released."""
-
-    def now(self, fd: int) -> None:
-        """See to it at once."""
 
 
 class LiveFile:
