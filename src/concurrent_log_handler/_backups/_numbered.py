@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from itertools import count
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from . import Chain, Forms
 from ._gzip import GZ, settle
 
-_SHORT = 32  # names that are asked for one by one, before whole directories are read
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
 
 
@@ -61,9 +59,7 @@ class NumberedChain(Chain):
         self._limit = limit
         self._beyond = beyond
         self._newest = newest
-        self._asked: List[str] = []
-        self._listed: Optional[Dict[str, bool]] = None  # paths, and whether each is a directory
-        self._folders: Set[str] = set()
+        self._listed: Dict[str, Dict[str, bool]] = {}
 
     def make_room(self) -> Tuple[str, List[Move]]:
         """Return the path for one more backup, and the moves that free it; raises if a name cannot be one's."""
@@ -108,45 +104,22 @@ class NumberedChain(Chain):
 
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
-        listed = self._listed
-        if listed is None:
-            self._asked.append(name)
-            if len(self._asked) > _SHORT:
-                self._list()
-            return self._ask(name, movable)
-        plain, packed = listed.get(name), listed.get(name + GZ)
-        if plain is False and packed is None:
-            return ("",)
-        if packed is False and plain is None:
-            return (GZ,)
         folder, base = os.path.split(name)
-        # A namer may write a path in another way than the listing has it.
-        as_listed = folder in self._folders and os.path.join(folder, base) == name
-        if plain is None and packed is None and not movable and as_listed:
-            return ()
-        return self._ask(name, movable)
+        if folder not in self._listed:
+            self._listed[folder] = _list(folder)
+        listed = self._listed[folder]
+        forms = tuple(form for form in ("", GZ) if base + form in listed)
+        # The file system may make no difference between two spellings, or the directory not be ours to read.
+        if not forms and (movable or not listed):
+            return tuple(form for form in ("", GZ) if os.path.lexists(name + form))
+        for form in forms:
+            if movable and listed[base + form]:
+                raise IsADirectoryError(21, "a directory stands where a backup belongs", name + form)
+        return forms
 
-    def _list(self) -> None:
-        """Read the directories of the names so far; asking for all others one by one would take longer."""
-        self._listed = {}
-        self._folders = set(map(os.path.dirname, self._asked))
-        for folder in self._folders:
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                self._listed.update((entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
 
-    @staticmethod
-    def _ask(name: str, movable: bool) -> Forms:
-        forms: List[str] = []
-        for suffix in ("", GZ):
-            try:
-                found = os.lstat(name + suffix)
-            except FileNotFoundError:
-                continue
-            except OSError:
-                if movable:
-                    raise
-                continue
-            if movable and stat.S_ISDIR(found.st_mode):
-                raise IsADirectoryError(21, "a directory stands where a backup belongs", name + suffix)
-            forms.append(suffix)
-        return tuple(forms)
+def _list(folder: str) -> Dict[str, bool]:
+    """Return the names in *folder*, and whether each is a directory's; asking one by one would take longer."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    return {}
