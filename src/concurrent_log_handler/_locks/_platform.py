@@ -1,13 +1,12 @@
-"""The platform's lock, bound once, and what is locked beside the sidecar: directories, backups, part files.
-
-What a lock protects is the callers' business.
-"""
+"""The platform's lock, bound once, and what is locked beside the sidecar: directories, backups, part files."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
+from functools import cache
 from time import sleep
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -17,9 +16,9 @@ import portalocker.portalocker
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import WINDOWS, close_quietly, closed_late, identity
 from concurrent_log_handler._forks import here, home, in_child
-from concurrent_log_handler._windows_lock import lock_now, unlock
 
-EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
+_NOW = portalocker.LOCK_EX | portalocker.LOCK_NB
+EXCLUSIVE_NOW = int(_NOW)
 SHARED_NOW = int(portalocker.LOCK_SH | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
 _CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
@@ -62,6 +61,41 @@ FAR = Manner(
     written=os.fsync,
 )
 _yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+
+
+# The lock of Windows, as portalocker's releases from 2.10 to 4 take it.  It belongs to the descriptor's handle: another
+# one of the same process does not have it, and who has it cannot take it again.  It is on the first bytes of the
+# file, which nobody else can read or write meanwhile.
+@cache
+def _file(fd: int) -> io.FileIO:
+    """
+    Return the file object for the number *fd*, the same one each time: it keeps nothing of what is open under it.
+
+    Before 3.2 portalocker takes no number; 3.2 would lock at the offset, where everybody has a mark of his own.
+    """
+    return io.FileIO(fd, "r+", closefd=False)
+
+
+def lock_now(fd: int) -> None:
+    """Lock what *fd* has open; raises `BlockingIOError` if somebody has it, another `OSError` if nobody can."""
+    _call(portalocker.lock, fd, _NOW)
+
+
+def unlock(fd: int) -> None:
+    """Release what `lock_now` locked; raises `OSError`."""
+    _call(portalocker.unlock, fd)
+
+
+def _call(function: Callable[..., None], fd: int, *flags: portalocker.LockFlags) -> None:
+    try:
+        function(_file(fd), *flags)
+    except portalocker.exceptions.AlreadyLocked as error:
+        raise BlockingIOError(errno.EAGAIN, "locked by somebody else") from error
+    except OSError:
+        raise
+    except Exception as error:
+        # pywin32's own errors are no OSErrors; where portalocker wants pywin32 and there is none, it is an ImportError.
+        raise OSError(errno.ENOLCK, f"cannot lock: {error}") from error
 
 
 def _bind_locker() -> Callable[[int, int], object]:
