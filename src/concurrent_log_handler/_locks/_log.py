@@ -46,11 +46,6 @@ class LogLocks:
         self._settings = settings
         self._folder = os.path.dirname(live.path)
 
-    @property
-    def timeout(self) -> Optional[float]:
-        """Seconds to wait for each lock; None waits for ever."""
-        return self._settings.lock_timeout
-
     def exclusive(
         self, step: Callable[[bool], _Result], patience: float = 0.0, leave_open: bool = False
     ) -> _Result:
@@ -62,7 +57,8 @@ class LogLocks:
             leave_open: Leave the files open afterwards in any case.
         """
         notice_fork()
-        timeout = None if self.timeout is None else max(self.timeout, patience)
+        timeout = self._settings.lock_timeout
+        timeout = None if timeout is None else max(timeout, patience)
 
         def with_sidecar(leave_open: bool, way: int) -> _Result:
             if way == INSIDE:
@@ -90,7 +86,7 @@ class LogLocks:
     def in_place(self) -> bool:
         """Tell whether the sidecar that we hold is the one at its path, after changing over if need be."""
         self._live.ask_directory()
-        return self.sidecar.check_place(self.timeout)
+        return self.sidecar.check_place(self._settings.lock_timeout)
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Optional[bool]]:
@@ -101,8 +97,9 @@ class LogLocks:
             OSError: The process is out of descriptors.
         """
         # Everybody who logs waits for us meanwhile, and the holder may be about another log.
-        patience = _DIRECTORY_PATIENCE if self.timeout is None else self.timeout
-        with directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE)) as state:
+        timeout = self._settings.lock_timeout
+        patience = _DIRECTORY_PATIENCE if timeout is None else min(timeout, _DIRECTORY_PATIENCE)
+        with directory_lock(self._folder, patience) as state:
             self._live.ask_for_all_names()
             yield state
 
@@ -136,9 +133,10 @@ class LogLocks:
 
     def closing_timeout(self) -> Optional[float]:
         """Return the time-out, or less in `dictConfig()`: who has the lock may wait for this thread."""
+        timeout = self._settings.lock_timeout
         if not logging_is_locked_here():
-            return self.timeout
-        return CONFIG_PATIENCE if self.timeout is None else min(self.timeout, CONFIG_PATIENCE)
+            return timeout
+        return CONFIG_PATIENCE if timeout is None else min(timeout, CONFIG_PATIENCE)
 
     def _without_thread_lock(self, wait: Callable[[], object]) -> None:
         """Call *wait* with the thread lock released, however often this thread has it, and taken again behind it."""
