@@ -250,6 +250,24 @@ class Access:
         fd = _open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
         return self._corrected(fd, self._new_mode)
 
+    def open_log(self, path: str, within: Optional[Tuple[int, int]]) -> int:
+        """Open the log at *path*, or create it, to append, and to read where that may be; `open_in_directory`."""
+        return open_in_directory(path, lambda: self._open_log(path), within)
+
+    def _open_log(self, path: str) -> int:
+        with contextlib.suppress(PermissionError):
+            fd = self.open(path, os.O_RDWR | os.O_APPEND)
+            with closed_if_it_fails(fd):
+                if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                    return fd
+            os.close(fd)  # a pipe that we could read ourselves would never tell that its reader has gone
+        # A pipe without a reader is an error then, in place of waiting for one.
+        fd = self.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+        with closed_if_it_fails(fd):
+            if not WINDOWS:
+                os.set_blocking(fd, True)
+        return fd
+
     def create(self, path: str) -> None:
         """Create *path*; raises `FileExistsError` if it is there."""
         os.close(self._create(path, os.O_RDWR | os.O_APPEND | _QUIET))

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Callable, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
-from concurrent_log_handler._locks import Sidecar
 
 from ._calendar import MIN_VALID_TIME, Calendar, format_rollover
 
@@ -34,7 +33,7 @@ class Schedule:
         self,
         filled: Callable[[], Optional[os.stat_result]],
         identity: Callable[[], Inode],
-        sidecar: Sidecar,
+        sidecar: Any,
         afterwards: Afterwards,
     ) -> None:
         self._filled = filled

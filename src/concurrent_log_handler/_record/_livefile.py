@@ -31,7 +31,6 @@ from concurrent_log_handler._files import (
 
 from ._disk import Disk
 from ._header import Header
-from ._opening import open_to_append
 from ._tail import torn_end
 from ._text import TextFormat
 from ._whole import write_rest, write_through
@@ -301,7 +300,7 @@ class LiveFile:
     # -- opening --------------------------------------------------------------
 
     def _open(self) -> int:
-        return open_to_append(self.path, self._access, self._root)
+        return self._access.open_log(self.path, self._root)
 
     def _look_again(self) -> int:
         there: Optional[os.stat_result] = None
