@@ -1,7 +1,4 @@
-"""What a step leaves to do for the moment after the locks are released: compressions, callbacks, reports.
-
-What these do is known to those who leave them; errors end in the handler's `handleError`.
-"""
+"""What a step leaves to do for the moment after the locks are released: compressions, callbacks, reports."""
 
 from __future__ import annotations
 
@@ -31,10 +28,6 @@ class Afterwards:
 
     Contract: `later` and `report` are called with the locks held; who held them calls `take` before they are
     released, so that no other thread does what this one promised, and `do` with the result behind that.
-
-    Args:
-        log: The log's path, for what is said.
-        debug: Whether `say` says anything.
     """
 
     def __init__(self, log: str, debug: bool) -> None:

@@ -85,10 +85,7 @@ class SidecarLock:
         timeout: Optional[float],
     ) -> _Result:
         """
-        Return what *step* returns, called with *argument* and how it came in.
-
-        Args:
-            timeout: Seconds to wait for the thread lock; None waits for ever.
+        Return what *step* returns, called with *argument* and how it came in; *timeout* is for the thread lock.
 
         Whatever the step raises, and wherever an interrupt cuts it short, nothing stays locked.
         """
@@ -195,9 +192,7 @@ class SidecarLock:
 
     def again(self) -> bool:
         """
-        Take the lock which the interrupted code of this thread was about to take, if it can be had at once.
-
-        Tells whether this process has the lock, as far as can be known.
+        Take the lock which the interrupted code of this thread was about to take, if it can be had at once; tell so.
 
         Whoever interrupts a wait does not wait itself: the next signal would interrupt it in
         turn, until the stack is full.

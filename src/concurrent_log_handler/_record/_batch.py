@@ -16,10 +16,7 @@ _Line = Tuple[LogRecord, bytes]
 
 class Batch:
     """
-    Records in their order.  One that cannot be formatted or written leaves the others alone.
-
-    From a `collections.deque`, records are taken as they are dealt with: after an interrupt, what is left
-    in it was not written.
+    Records in their order, as `emit_batch` takes them.
 
     Attributes:
         failed: Records that are not in the file, each with the error.

@@ -39,7 +39,7 @@ from ._header import Header
 from ._livefile import LATE
 from ._rotation import Rotation
 from ._shareddisk import choose, warn_of_lock_elsewhere
-from ._subclass import class_attribute, warn_of_old_hooks
+from ._subclass import warn_of_old_hooks
 from ._windowsfile import live_file
 
 
@@ -105,7 +105,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         """Take a `terminator` that a subclass sets as a class attribute; warn of what is never called."""
         super().__init_subclass__(**arguments)
         warn_of_old_hooks(cls)
-        own = class_attribute(cls, "terminator")
+        own: Any = cls.terminator
         if isinstance(own, str):  # of the class, or of a mixin before us, as `StreamHandler` documents it
             cls._class_terminator, cls.terminator = own, ConcurrentHandler.terminator  # type: ignore[method-assign]
 

@@ -1,7 +1,4 @@
-"""What each new file begins with: the byte order mark of its encoding, and the header that the user wants there.
-
-It is written together with the first record, so that a file is either empty, whoever made it, or has it.
-"""
+"""What each new file begins with, together with its first record: a byte order mark, and the user's header."""
 
 from __future__ import annotations
 

@@ -152,8 +152,7 @@ class Rotation:
         """
         Rotate; returns whether there was something to rotate.
 
-        A tmp cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and
-        one of them rotates while the other waits for the directory's.  So what is moved is looked at again.
+        What is moved is looked at again with the directory's lock held, for the case that it is there for.
         """
         if not held or not self._locks.in_place():
             raise self._locks.sidecar.take_trouble()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 # What subclasses of concurrent-log-handler 0.9 may override.
 _GONE = frozenset(
@@ -22,8 +21,3 @@ def warn_of_old_hooks(cls: type) -> None:
             UserWarning,
             stacklevel=4,
         )
-
-
-def class_attribute(cls: type, name: str) -> Any:
-    """Return the attribute *name* as it stands in the class that has it, no descriptor asked."""
-    return next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)

@@ -1,7 +1,6 @@
-"""The live file on Windows, where a file of ours can be renamed while it is open (`_windows`).
+"""The live file on Windows: it is asked itself whether it is still at its place.
 
-What differs from other systems is how it is looked at: `stat` and `fstat` open the file there, and cost more
-than all else that a record needs.  So the open file itself is asked whether it is still at its place.
+`stat` and `fstat` open the file there, and cost more than all else that a record needs.
 """
 
 from __future__ import annotations
@@ -17,12 +16,9 @@ from ._livefile import LiveFile
 
 
 class WindowsFile(LiveFile):
-    """A `LiveFile` that asks Windows in its own words.  Everything that is promised there holds here."""
-
     _place: Optional[_windows.Place] = None
 
     def look(self) -> int:
-        """As in `LiveFile`."""
         with contextlib.suppress(OSError):
             if self._place is not None and lseek(self.fd, 0, 1) == self._mark:
                 size = self._place.size(self.fd)
