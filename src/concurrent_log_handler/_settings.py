@@ -111,4 +111,4 @@ class Setting(Generic[_Value]):
 
     def __set__(self, handler: Any, value: Any) -> None:
         handler._settings.change(self._name, value)
-        handler._adjust()
+        handler._rotation.adjust(handler)

@@ -15,11 +15,9 @@ from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from typing import Iterable, List, Optional, Union
 
 from . import _options
-from ._backups._calendar import Calendar, parse_calendar
-from ._backups._dated import DatedChain
+from ._backups._calendar import Calendar, Schedule, parse_calendar
+from ._backups._chains import DatedChain, NumberedChain
 from ._backups._naming import naming_for
-from ._backups._numbered import NumberedChain
-from ._backups._schedule import Schedule
 from ._record._handler import ConcurrentHandler
 from ._settings import Header, LogFilenameType, OnRotated
 
@@ -147,12 +145,11 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     def _backups(self) -> NumberedChain:
         limits = self._rotation.retention.limits()
         beyond = limits.need_status()
-        return NumberedChain(
-            self.baseFilename, self._backup_name, limits.number, beyond, self._rotation.newest
-        )
 
-    def _backup_name(self, number: int) -> str:
-        return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
+        def name(number: int) -> str:
+            return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
+
+        return NumberedChain(self.baseFilename, name, limits.number, beyond, self._rotation.newest)
 
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
-from concurrent_log_handler._backups._numbered import NumberedChain
+from concurrent_log_handler._backups._chains import NumberedChain
 from handler_support import Recording, Strict, a_record, contents, write
 
 

@@ -20,9 +20,9 @@ from concurrent_log_handler import _options, _windows
 from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
 from concurrent_log_handler._backups import Chain
 from concurrent_log_handler._backups._announcer import Announcer
+from concurrent_log_handler._backups._calendar import Schedule
 from concurrent_log_handler._backups._compressor import Compressor
 from concurrent_log_handler._backups._retention import Retention
-from concurrent_log_handler._backups._schedule import Schedule
 from concurrent_log_handler._files import check_parent
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._locks._log import LogLocks
@@ -31,8 +31,7 @@ from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
-from ._apart import Apart
-from ._batch import Batch
+from ._apart import Apart, Batch
 from ._disk import Disk
 from ._format import QuickFormat
 from ._header import Header
@@ -269,9 +268,6 @@ class ConcurrentHandler(BaseRotatingHandler):
         return self._afterwards.take() if way <= ENTERED else ()
 
     # -- rotation --------------------------------------------------------------
-
-    def _adjust(self) -> None:
-        self._rotation.adjust(self)
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether a rotation is due before *record* is written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Iterator, Optional
 
+from concurrent_log_handler._afterwards import Streak
 from concurrent_log_handler._files import open_to_read, read_at
 
 
@@ -28,7 +29,7 @@ class Header:
         self._bare = bare
         self._fixed = fixed
         self._report = report
-        self._failing = False
+        self._trouble = Streak()
         self._last = b""
         self._ready: Optional[bytes] = None
         self.owed = False  # somebody in this process is about to write it
@@ -45,12 +46,10 @@ class Header:
         before, self.owed = self.owed, True
         try:
             opening = self._last = self._make()
-            self._failing = False
+            self._trouble.end()
         except Exception as error:
             opening = self._bare
-            if not self._failing:
-                self._report(error)
-            self._failing = True
+            self._trouble.note(error, self._report)
         finally:
             self.owed = before
         self._ready = opening
