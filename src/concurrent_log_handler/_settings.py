@@ -37,7 +37,6 @@ class Settings:
     shared_between_machines: Optional[bool]
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        self.mode = _options.mode(given["mode"])
         self.text = TextFormat(
             _options.encoding(given["encoding"]),
             _options.errors(given["errors"], given["unicode_error_policy"]),
@@ -51,6 +50,8 @@ class Settings:
         )
         for name in (*_CHECKS, "max_total_bytes", "header", *_KEPT):
             self.change(name, given[name])
+        mode = _options.mode(given["mode"])
+        self.mode = "a" if self.maxBytes else mode  # as in CPython
         self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
         self.debug = _options.flag(given["debug"], "debug")
 

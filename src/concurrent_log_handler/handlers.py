@@ -113,11 +113,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         fsync: bool = False,
         shared_between_machines: Optional[bool] = None,
     ) -> None:
-        given = dict(locals())
-        if _options.size(maxBytes, "maxBytes"):
-            _options.mode(mode)
-            given["mode"] = "a"
-        super().__init__(given)
+        super().__init__(dict(locals()))
         if self.maxBytes and not self._rotates():
             warnings.warn(
                 "maxBytes without backupCount: the log is never rotated and will grow, as with the standard library",

@@ -1,8 +1,7 @@
 """The locks of one log as one handler takes them: for a record, for a look, for a change of the chain.
 
-The chain of backups changes under one lock more than a record takes: that on the log's directory.  A tmp
-cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and the
-directory's is what still keeps them apart.
+The chain changes under one lock more than a record takes: that on the log's directory.  A tmp cleaner can delete the
+sidecar while it is held; then two processes each hold "the" lock, and the directory's still keeps them apart.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from ._platform import FAR, directory_lock
 from ._sidecar import INSIDE, SidecarLock
 from ._threads import CONFIG_PATIENCE, logging_is_locked_here
 
-_DIRECTORY_PATIENCE = 1.0
-_CHAIN_PATIENCE = 1.0
+_PATIENCE = 1.0  # for a change of the chain
 
 _Result = TypeVar("_Result")
 
@@ -32,11 +30,7 @@ class LogLocks:
 
     Contract: the handler and its parts call `exclusive` or `chain` with a step, which is told whether the
     locks were had, and runs to its end before anybody else gets them.  Steps may be nested in one thread.
-
-    Args:
-        sidecar: The lock that all handlers of this process on this log share.
-        live: The live file.
-        settings: With the seconds to wait for each lock.
+    All handlers of this process on this log share *sidecar*.
     """
 
     def __init__(self, sidecar: SidecarLock, live: LiveFile, settings: Settings) -> None:
@@ -81,7 +75,7 @@ class LogLocks:
             with self.directory() as state:
                 return step(state is not False)
 
-        return self.exclusive(with_directory, _CHAIN_PATIENCE)
+        return self.exclusive(with_directory, _PATIENCE)
 
     def in_place(self) -> bool:
         """Tell whether the sidecar that we hold is the one at its path, after changing over if need be."""
@@ -98,7 +92,7 @@ class LogLocks:
         """
         # Everybody who logs waits for us meanwhile, and the holder may be about another log.
         timeout = self._settings.lock_timeout
-        patience = _DIRECTORY_PATIENCE if timeout is None else min(timeout, _DIRECTORY_PATIENCE)
+        patience = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
         with directory_lock(self._folder, patience) as state:
             self._live.ask_for_all_names()
             yield state

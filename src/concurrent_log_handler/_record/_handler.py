@@ -128,16 +128,9 @@ class ConcurrentHandler(BaseRotatingHandler):
         announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, announcer)
         retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
+        compress = self._compressor.claim
         self._rotation = Rotation(
-            log,
-            settings,
-            self._live,
-            *both,
-            announcer=announcer,
-            retention=retention,
-            compress=self._compressor.claim,
-            schedule=self._schedule,
-            disk=self._disk,
+            log, settings, self._live, *both, announcer, retention, compress, self._schedule, self._disk
         )
         self._lock.users[id(self)] = self
 
