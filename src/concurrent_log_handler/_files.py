@@ -1,8 +1,4 @@
-"""Opening files: with the right owner and mode from the first moment, and known again later.
-
-Used for the live file, the sidecar and the part files of compression.  What is
-written into them, and when, is decided elsewhere.
-"""
+"""Opening files: with the right owner and mode from the first moment, and known again later."""
 
 from __future__ import annotations
 
@@ -45,8 +41,8 @@ def mark(fd: int) -> int:
     """
     Put a number of its own into the offset of *fd*, by which `is_ours` knows it again.
 
-    A descriptor is only a small number: whoever closes it by mistake frees it for the next
-    file that the process opens.  `lseek` tells the two apart at a quarter of `fstat`'s cost.
+    Whoever closes a descriptor by mistake frees its number for the next file that the process opens.  `lseek` tells the
+    two apart at a quarter of `fstat`'s cost.
     """
     for number in (next(_marks), 0):
         with contextlib.suppress(OSError):
@@ -229,9 +225,8 @@ class Access:
         """
         Open *path* with *flags* and return the descriptor, not inherited by exec.
 
-        A new file appears at its path with its owner and mode already set.  On an existing one
-        they are corrected where the process is allowed to: somebody who may write a shared
-        log, but does not own it, still logs.
+        A new file appears at its path with its owner and mode already set.  On an existing one they are corrected where
+        the process is allowed to: somebody who may write a shared log, but does not own it, still logs.
         """
         flags |= _QUIET
         for _ in range(3):

@@ -1,9 +1,7 @@
 """The process that we are in, and what begins anew in a forked child.
 
-`os.fork()` tells us.  A program that forks in C, as uWSGI does, does not; then the first record, or
-the first call that minds, notices that the process is another one.  Threads may be running by then,
-and several may notice at once: one of them does the work, and the others wait for it.  What begins anew,
-and how, is the business of the rooms that register here.
+`os.fork()` tells us.  A program that forks in C, as uWSGI does, does not; then the first record, or the first call
+that minds, notices it.  Several threads may do so at once: one of them does the work, and the others wait for it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The sidecar's lock, and the one way in and out of what is locked: `SidecarLock.run`.
 
-A thread that wants to write takes two locks: the thread lock, shared by all handlers
-of this process on one log, then the sidecar's, shared by all processes.  What is done
-under them is the handlers' business.
+A thread that wants to write takes two locks: the thread lock, shared by all handlers of this process on one log, then
+the sidecar's, shared by all processes.
 """
 
 from __future__ import annotations
@@ -45,14 +44,11 @@ class SidecarLock:
     the lock, and leaves the unlocking to the code that it interrupted.
 
     Attributes:
-        path: The sidecar.
         rlock: The re-entrant thread lock, also the `lock` of every handler on this log.
         held: A thread of this process is between `acquire` and `release`.
         entered: The thread lock was taken by `run`, and not by `handler.acquire()`.
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
-        fd: The open sidecar, or -1.
         writable: Whether it may be written to: by its mode, and since it has no other name.
-        manner: How it is waited for.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
         users: The handlers on this log; `after_fork` of each is called in a child, before any other thread is in here.
     """

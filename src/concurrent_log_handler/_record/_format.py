@@ -1,8 +1,7 @@
 """A record becomes text, as `logging.Formatter` does it, at less than half of what that costs.
 
-`time.localtime` and `strftime` take more than half of what the standard library spends on a
-usual format, for a text that changes once a second; of the rest, looking up each field of the
-format in a dictionary of the record's attributes takes most.
+`time.localtime` and `strftime` take more than half of what the standard library spends on a usual format, for a text
+that changes once a second; of the rest, looking up each field in a dictionary of the record's attributes takes most.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import warnings
 from functools import partial
 from io import TextIOWrapper
 from logging import LogRecord
@@ -25,8 +26,7 @@ from concurrent_log_handler._backups._compressor import Compressor
 from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._files import check_parent
 from concurrent_log_handler._forks import home, notice_fork
-from concurrent_log_handler._locks._log import LogLocks
-from concurrent_log_handler._locks._registry import lock_for, sidecar_path
+from concurrent_log_handler._locks._log import LogLocks, lock_for, sidecar_path
 from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
@@ -35,11 +35,17 @@ from ._apart import Apart, Batch
 from ._disk import Disk
 from ._format import QuickFormat
 from ._header import Header
-from ._livefile import LATE
+from ._livefile import LATE, live_file
 from ._rotation import Rotation
 from ._shareddisk import choose, warn_of_lock_elsewhere
-from ._subclass import warn_of_old_hooks
-from ._windowsfile import live_file
+
+# What subclasses of concurrent-log-handler 0.9 may override.
+_GONE = frozenset(
+    {
+        *("do_gzip", "do_open", "do_write", "_do_lock", "_do_unlock", "_get_current_time", "atomic_open"),
+        *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
+    }
+)
 
 
 class ConcurrentHandler(BaseRotatingHandler):
@@ -103,7 +109,9 @@ class ConcurrentHandler(BaseRotatingHandler):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Take a `terminator` that a subclass sets as a class attribute; warn of what is never called."""
         super().__init_subclass__(**arguments)
-        warn_of_old_hooks(cls)
+        for name in _GONE.intersection(dir(cls)):
+            msg = f"{cls.__name__}.{name} is not called any more, as by concurrent-log-handler 0.9"
+            warnings.warn(msg, UserWarning, stacklevel=3)
         own: Any = cls.terminator
         if isinstance(own, str):  # of the class, or of a mixin before us, as `StreamHandler` documents it
             cls._class_terminator, cls.terminator = own, ConcurrentHandler.terminator  # type: ignore[method-assign]

@@ -1,7 +1,6 @@
 """A rotation, from the question whether it is due to the new live file.
 
-The names that it gives are the chains' business, and what becomes of a backup later, that of the compressor,
-the retention and the announcer, which are told here in the right order.
+What becomes of a backup later is for the compressor, the retention and the announcer, who are told here in that order.
 """
 
 from __future__ import annotations
@@ -40,8 +39,6 @@ class Rotation:
     Attributes:
         look_closer_at: Size of the live file from which `make_room` is asked.
         schedule: The time that all processes go by, of a handler that rotates by time.
-        rolling: A rotation is going on.
-        trouble: Rotations that failed.
         newest: The path that was given to a backup last, or nothing.
     """
 

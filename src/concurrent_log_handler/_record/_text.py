@@ -16,9 +16,7 @@ class TextFormat:
     How a log's text stands in its file.
 
     Attributes:
-        encoding: Name of the encoding as asked for.
         codec: The encoding of a single record, without a byte order mark.
-        errors: Error handler for characters that the encoding lacks.
         newline: What stands for `\n`.
         bom: Bytes that open a file, else empty.
         width: Bytes that one unit of the encoding takes; a torn record may end inside one.
