@@ -111,7 +111,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         super().__init_subclass__(**arguments)
         for name in _GONE.intersection(dir(cls)):
             msg = f"{cls.__name__}.{name} is not called any more, as by concurrent-log-handler 0.9"
-            warnings.warn(msg, UserWarning, stacklevel=3)
+            warnings.warn(msg, UserWarning, stacklevel=2)
         own: Any = cls.terminator
         if isinstance(own, str):  # of the class, or of a mixin before us, as `StreamHandler` documents it
             cls._class_terminator, cls.terminator = own, ConcurrentHandler.terminator  # type: ignore[method-assign]
