@@ -44,7 +44,6 @@ class Afterwards:
         self.later(lambda report: report(error))
 
     def take(self) -> List[Afterward]:
-        """Take what there is to do."""
         steps = []
         with contextlib.suppress(IndexError):  # a report that needs no lock may come or go meanwhile
             while self.steps:
@@ -94,7 +93,6 @@ class Streak:
             report(error)
 
     def end(self) -> None:
-        """Note a success."""
         self.pause = self.until = 0.0
 
     def waits(self) -> bool:

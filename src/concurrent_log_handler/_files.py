@@ -1,4 +1,4 @@
-"""Opening files: with the right owner and mode from the first moment, and known again later."""
+"""Files: opened with the right owner and mode from the first moment, known again later, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ from typing import Callable, Dict, Iterator, Optional, Tuple, Union
 
 from . import _windows
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 WINDOWS = os.name == "nt"
 
 # Whether a file can be renamed and deleted while it is open.
@@ -29,7 +24,6 @@ RENAMES_OPEN = not WINDOWS or _windows.AVAILABLE
 OFFSET_IS_OURS = sys.platform.startswith("linux") or _windows.AVAILABLE
 
 _QUIET = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOCTTY", "O_NOINHERIT", "O_BINARY"))
-_HIGH = 500  # the limit is often 1024, and hardly anybody has so many
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
@@ -97,23 +91,6 @@ append_to: Callable[[int, bytes, int], int] = (
 truncate: Callable[[int, int], None] = os.ftruncate
 if _windows.AVAILABLE:
     open_fd, append_to, truncate = _windows.open_shared, _windows.append, _windows.truncate
-
-
-def closed_late(fd: int) -> int:
-    """
-    Exchange *fd* for one with a high number, where that can be had.
-
-    The kernel closes the files of a killed process in the order of their numbers, and sends what is
-    in the cache of each then.
-    """
-    if fcntl is None:
-        return fd
-    try:
-        high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
-    except OSError:
-        return fd
-    close_quietly(fd)
-    return high
 
 
 def identity(file: Union[int, str]) -> Optional[Tuple[int, int]]:
@@ -203,6 +180,48 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write_through(fd: int, data: bytes) -> None:
+    """Write *data* to a pipe or a device, which takes back nothing, and may take it in pieces."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def write_rest(fd: int, data: bytes, written: int, path: str) -> None:
+    """
+    Write what is left of *data* behind its first *written* bytes, since only a write that fails tells why.
+
+    Then all of it is taken back, and the file system's own error raised.
+    """
+    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        # Not behind what somebody else wrote there without the lock.
+        while written < len(data) and _ends_with(fd, data[:written]) is not False:
+            more = append_to(fd, data[written:], written)
+            if not more:
+                break
+            written += more
+    except OSError as error:
+        reason = error
+    if written < len(data):
+        fate = "they stay"
+        with contextlib.suppress(OSError):
+            if _ends_with(fd, data[:written]):  # unless something stands behind them
+                truncate(fd, os.fstat(fd).st_size - written)
+                fate = "they were taken back"
+        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
+        raise OSError(reason.errno, msg, path)
+
+
+def _ends_with(fd: int, data: bytes) -> Optional[bool]:
+    """Tell whether the file ends with *data*; None if we may not read it."""
+    try:
+        size = os.fstat(fd).st_size
+        return size >= len(data) and read_at(fd, len(data), size - len(data)) == data
+    except OSError:
+        return None
 
 
 class Access:

@@ -67,12 +67,9 @@ def open_shared(path: str, flags: int, _mode: int = 0o666, append_only: bool = F
     """
     Open *path* as `os.open` does, in binary, not inherited, such that anybody may rename or delete it meanwhile.
 
-    Args:
-        path: Of any length; devices, too.
-        flags: `O_RDONLY`, `O_WRONLY` or `O_RDWR`, with `O_CREAT` and `O_EXCL`.
-        append_only: What is written goes to the end of the file, in one step with finding it, whoever else
-            appends so.  The descriptor can be read from (unless `O_WRONLY`), but neither write elsewhere
-            nor truncate: see `truncate`.
+    *path* may be of any length, or a device's.  *flags*: how to read and write, with `O_CREAT` and `O_EXCL`.
+    *append_only*: what is written goes to the end of the file, in one step with finding it, whoever else appends so;
+    the descriptor can neither write elsewhere nor truncate (see `truncate`).
     """
     access = _SYNCHRONIZE | _READ_ATTRIBUTES
     if not flags & os.O_WRONLY:

@@ -1,7 +1,4 @@
-"""The two handlers: what a user asks them for, and which hooks of the standard library they answer.
-
-What both have in common, and the order of the steps, is in `_record`; names and chains of backups are in `_backups`.
-"""
+"""The two handlers: what a user asks them for, and which hooks of the standard library they answer."""
 
 from __future__ import annotations
 

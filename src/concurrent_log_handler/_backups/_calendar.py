@@ -75,10 +75,9 @@ class Calendar(NamedTuple):
 
     def first_boundary(self, now: float, modified: Optional[float]) -> int:
         """
-        The rollover time where none is known: that of the period in which the live file was last written.
+        The rollover time where none is known: that of the period in which the live file was last *modified*.
 
-        It lies in the past where a boundary has gone by since then.  *modified* is the file's modification
-        time, None for no file; a value that cannot be (before 2000, in the future) counts as *now*.
+        None, for no file, and what cannot be (before 2000, in the future) count as *now*.
         """
         return self.following(now if modified is None or not MIN_VALID_TIME <= modified <= now else modified)
 
@@ -86,9 +85,8 @@ class Calendar(NamedTuple):
         """
         The rollover time in the sidecar, or None where it has to be computed again.
 
-        None for anything but a decimal number, for a time before 2000, and for one later than the next
-        boundary from *now* (two hours more for MIDNIGHT and W, where an older peer may be an hour off).
-        A time in the past is good: a boundary went by while nobody wrote.
+        None for anything but a decimal number, for a time before 2000, and for one later than the next boundary from
+        *now* (and `SLACK`).  A time in the past is good: a boundary went by while nobody wrote.
         """
         match = _ROLLOVER_TEXT.fullmatch(content)
         if match is None:

@@ -30,10 +30,9 @@ def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Mov
     """
     Return the moves that free number 1 of a chain of backups.
 
-    Only what lies below the first free number moves, so a gap that a kill left is closed.  A full
-    chain loses its last number first.  *names* are the plain ones from number 1 (newest) on: up to the first
-    that is free or, if none is, all that may stay.  *taken* are the forms of those that are not free; both move
-    together.
+    Only what lies below the first free number moves, so a gap that a kill left is closed.  A full chain loses its last
+    number first.  *names* are the plain ones from number 1 on, up to the first that is free or, if none is, all that
+    may stay.  *taken* are the forms of those that are not free; both move together.
     """
     moves: List[Move] = []
     if taken and len(taken) == len(names):
@@ -62,7 +61,9 @@ class NumberedChain(Chain):
         self._limit = limit
         self._beyond = beyond
         self._newest = newest
-        self._listed: Dict[str, Dict[str, bool]] = {}
+        self._listed: Dict[
+            str, Dict[str, bool]
+        ] = {}  # of each directory the names, and which are directories
 
     def make_room(self) -> Tuple[str, List[Move]]:
         """Return the path for one more backup, and the moves that free it; raises if a name cannot be one's."""
@@ -109,7 +110,10 @@ class NumberedChain(Chain):
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
         folder, base = os.path.split(name)
         if folder not in self._listed:
-            self._listed[folder] = _list(folder)
+            self._listed[folder] = {}
+            # Asking one by one would take longer.
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                self._listed[folder] = {each.name: each.is_dir(follow_symlinks=False) for each in entries}
         listed = self._listed[folder]
         forms = tuple(form for form in ("", GZ) if base + form in listed)
         # The file system may make no difference between two spellings, or the directory not be ours to read.
@@ -119,13 +123,6 @@ class NumberedChain(Chain):
             if movable and listed[base + form]:
                 raise IsADirectoryError(21, "a directory stands where a backup belongs", name + form)
         return forms
-
-
-def _list(folder: str) -> Dict[str, bool]:
-    """Return the names in *folder*, and whether each is a directory's; asking one by one would take longer."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-    return {}
 
 
 class DatedChain(Chain):

@@ -1,7 +1,4 @@
-"""Which backups are compressed when, and by whom: the rotating call, or a thread in the background.
-
-How one becomes its `.gz` is in `_jobs`.
-"""
+"""Which backups are compressed when, and by whom: the rotating call, or a thread in the background."""
 
 from __future__ import annotations
 
@@ -69,7 +66,6 @@ class Compressor:
         worker.wait(timeout)
 
     def after_fork(self) -> None:
-        """Forget the thread, which is the parent's."""
         self._worker = Worker()
 
     def _in_background(self, look: Look, number: int, report: Report) -> None:

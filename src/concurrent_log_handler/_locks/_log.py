@@ -49,9 +49,7 @@ class LogLocks:
         """
         Return what *step* returns; it is told whether the thread lock and the sidecar's are held.
 
-        Args:
-            patience: Seconds to wait at least, also where the time-out is shorter.
-            leave_open: Leave the files open afterwards in any case.
+        *patience*: seconds to wait at least, also where the time-out is shorter.
         """
         notice_fork()
         timeout = self._settings.lock_timeout
@@ -87,12 +85,7 @@ class LogLocks:
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Optional[bool]]:
-        """
-        Hold the directory's lock; yields False if it could not be had, None where there is none.
-
-        Raises:
-            OSError: The process is out of descriptors.
-        """
+        """Hold the directory's lock; yields False if it could not be had, None where there is none."""
         # Everybody who logs waits for us meanwhile, and the holder may be about another log.
         timeout = self._settings.lock_timeout
         patience = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
@@ -117,7 +110,13 @@ class LogLocks:
         lock = self.sidecar
         notice_fork()
         if not (lock.mine() and lock.held):
-            self._without_thread_lock(finish)  # logging.shutdown() comes here with it held
+            levels = lock.leave()  # logging.shutdown() comes here with it held
+            try:
+                finish()
+            finally:
+                for _ in range(levels):
+                    if not lock.enter(self.closing_timeout()):
+                        break  # a thread that hangs has it; the handler's `release` knows whether it is ours
         mine = lock.mine()
         try:
             if mine or lock.enter(self.closing_timeout()):
@@ -134,16 +133,6 @@ class LogLocks:
         if not logging_is_locked_here():
             return timeout
         return CONFIG_PATIENCE if timeout is None else min(timeout, CONFIG_PATIENCE)
-
-    def _without_thread_lock(self, wait: Callable[[], object]) -> None:
-        """Call *wait* with the thread lock released, however often this thread has it, and taken again behind it."""
-        levels = self.sidecar.leave()
-        try:
-            wait()
-        finally:
-            for _ in range(levels):
-                if not self.sidecar.enter(self.closing_timeout()):
-                    break  # a thread that hangs has it; the handler's `release` knows whether it is ours
 
 
 _locks: weakref.WeakValueDictionary[str, SidecarLock] = weakref.WeakValueDictionary()

@@ -103,9 +103,8 @@ class SidecarLock:
                         self.release()
                     if not mine:
                         self.rlock.release()
-                        self.entered = (
-                            False  # last: an interrupt before it leaves a mark that `_inside` can heal
-                        )
+                        # Last: an interrupt before it leaves a mark that `_inside` can heal.
+                        self.entered = False
         finally:
             # An interrupt may have cut the `finally` above short.
             if self.rlock._is_owned() and (self.held or not mine):
@@ -131,8 +130,8 @@ class SidecarLock:
         """
         Tell whether this thread really is on its way through a step.
 
-        Two interrupts in quick succession can cut off both nets that release the lock; then the
-        marks stay although no frame is left that stands for them, and are taken back here.
+        Two interrupts in quick succession can cut off both nets that release the lock; then the marks, for which
+        no frame is left, are taken back here.
         """
         frame: Any = sys._getframe(2)  # noqa: SLF001 - the only view of one's own stack
         code = SidecarLock.run.__code__
@@ -155,7 +154,6 @@ class SidecarLock:
         return False
 
     def mine(self) -> bool:
-        """Tell whether the calling thread has the thread lock."""
         return bool(self.rlock._is_owned())
 
     def leave(self) -> int:
@@ -169,12 +167,7 @@ class SidecarLock:
     # -- the sidecar's lock ---------------------------------------------------
 
     def acquire(self, timeout: Optional[float]) -> bool:
-        """
-        Lock the sidecar within *timeout* seconds (None: wait for ever).
-
-        Returns False, with the cause in `trouble`, if that failed.  Until `release`, no other
-        process that uses the same sidecar holds it.
-        """
+        """Lock the sidecar within *timeout* seconds (None: for ever); False, with the cause in `trouble`, if not."""
         self.held = True
         try:
             if lseek(self.fd, 0, 1) == self._mark:
@@ -190,13 +183,11 @@ class SidecarLock:
         """
         Take the lock which the interrupted code of this thread was about to take, if it can be had at once; tell so.
 
-        Whoever interrupts a wait does not wait itself: the next signal would interrupt it in
-        turn, until the stack is full.
+        Whoever interrupts a wait does not wait itself: the next signal would interrupt it, until the stack is full.
         """
         try:
-            return is_ours(self.fd, self._mark) and (
-                burst(self.fd, self.manner) or WINDOWS
-            )  # which locks nothing twice
+            # Windows locks nothing twice.
+            return is_ours(self.fd, self._mark) and (burst(self.fd, self.manner) or WINDOWS)
         except OSError:
             return False
 
@@ -206,7 +197,6 @@ class SidecarLock:
         return trouble or LockTimeoutError(f"the lock on {self.path!r} is still held by somebody else")
 
     def release(self) -> None:
-        """Unlock the sidecar."""
         self.held = False
         try:
             flock(self.fd, UNLOCK)
@@ -217,11 +207,7 @@ class SidecarLock:
                 close_quietly(fd)
 
     def check_place(self, timeout: Optional[float]) -> bool:
-        """
-        Tell whether the sidecar that we hold is the file at its path, and change over if not.
-
-        Returns False if another one lies there and its lock could not be had.
-        """
+        """Change over to the sidecar at the path, if it is not the one that we hold; False if that cannot be locked."""
         if self._in_place():
             return True
         self.close()

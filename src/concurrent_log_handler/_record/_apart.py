@@ -32,7 +32,6 @@ class Batch:
         self.lines: List[_Line] = []
 
     def encode(self, to_bytes: Callable[[LogRecord], bytes]) -> None:
-        """Make lines of the records."""
         for record in self.records:
             try:
                 self.lines.append((record, to_bytes(record)))
@@ -49,10 +48,8 @@ class Batch:
         """
         Write the lines, with the lock held.
 
-        Args:
-            is_due: Tells whether room is to be made before the file has that many bytes.
-            make_room: Makes room for a record of that many bytes; returns the file's size.
-            make_sure: Looks after bytes that were written behind that many others.
+        Before the file has as many bytes as *is_due* says, *make_room* makes room for a record of so many bytes, and
+        returns the file's size.  *make_sure* looks after bytes that were written behind so many others.
         """
         chunk: List[_Line] = []
         size = pending = 0
@@ -75,10 +72,6 @@ class Batch:
                 pending += len(data)
         self._write_chunk(live, chunk, size, make_sure)
 
-    def write_each(self, write: Callable[[bytes], None]) -> None:
-        """Write the lines one by one."""
-        self._each(self.lines, write)
-
     def one_by_one(self) -> Iterator[LogRecord]:
         """Yield the records; each counts as dealt with when the next is asked for."""
         for record in self.records:
@@ -86,7 +79,6 @@ class Batch:
             self._forget(record)
 
     def done(self) -> None:
-        """Note that every record was dealt with."""
         if self._queued is not None:
             self._queued.clear()
 
@@ -100,12 +92,13 @@ class Batch:
             live.append(whole, size)
         except OSError:
             # What fits is still written: the disk may have room for some of them.
-            self._each(chunk, lambda data: live.append(data, live.look()))
+            self.write_each(chunk, lambda data: live.append(data, live.look()))
             return
         self._forget(chunk[-1][0])
         make_sure(whole, size)
 
-    def _each(self, lines: List[_Line], write: Callable[[bytes], None]) -> None:
+    def write_each(self, lines: List[_Line], write: Callable[[bytes], None]) -> None:
+        """Write *lines* one by one."""
         for record, data in lines:
             try:
                 write(data)
@@ -153,8 +146,8 @@ class Apart:
         """
         Write *data* again if the file that it went to, behind *size* bytes, was already out of use.
 
-        Somebody who deletes the sidecar puts us under another lock than the process that rotates.
-        If we then come `LATE` with what `look` saw, the file may be a backup by now, or gone.
+        Whoever deletes the sidecar puts us under another lock than the process that rotates; if we then come `LATE`
+        with what `look` saw, the file may be a backup by now, or gone.
         """
         with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
             if not self._live.linked() and self._is_missing(look, self._live.fd, data, size):

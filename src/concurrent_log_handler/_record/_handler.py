@@ -6,7 +6,6 @@ known to the parts that the handler holds: the locks, the live file, the backups
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import warnings
@@ -149,9 +148,9 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def after_fork(self) -> None:
         """Forget, in a forked child, what was the parent's."""
-        inside = self._lock.mine()
-        self._rotation.after_fork(inside)
-        self._live.header.after_fork(inside)
+        if not self._lock.mine():  # else the child goes on in a step that forked
+            self._rotation.begin_anew()
+            self._live.header.owed = False
         if self._live.needs_lock:
             self._live.close()  # its lock is the parent's, for as long as there is a copy
         if self._disk is not None:
@@ -227,7 +226,6 @@ class ConcurrentHandler(BaseRotatingHandler):
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
 
     def format(self, record: LogRecord) -> str:
-        """Return the text of *record*, as its formatter gives it."""
         return self._quick_format.text(self.formatter, record)
 
     def _bytes(self, record: LogRecord) -> bytes:
@@ -265,14 +263,10 @@ class ConcurrentHandler(BaseRotatingHandler):
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            batch.write_each(partial(self._apart.write, self._backups))
+            batch.write_each(batch.lines, partial(self._apart.write, self._backups))
         return self._afterwards.take() if way <= ENTERED else ()
 
     # -- rotation --------------------------------------------------------------
-
-    def shouldRollover(self, record: LogRecord) -> bool:
-        """Tell whether a rotation is due before *record* is written."""
-        raise NotImplementedError
 
     def doRollover(self) -> None:
         """
@@ -348,12 +342,9 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def _open(self) -> TextIOWrapper:
         """Open the live file and return a text stream on it (the standard library's hook)."""
-        stream = self._locks.exclusive(self._open_stream, leave_open=True)
-        if stream is None:
-            raise FileNotFoundError(errno.ENOENT, "the log was closed while it was opened", self.baseFilename)
-        return stream
+        return self._locks.exclusive(self._open_stream, leave_open=True)
 
-    def _open_stream(self, held: bool) -> Optional[TextIOWrapper]:
+    def _open_stream(self, held: bool) -> Any:
         if not held:
             raise self._lock.take_trouble()
         self._live.look()

@@ -35,10 +35,6 @@ class Header:
         self.owed = False  # somebody in this process is about to write it
         self._overtaken = False
 
-    def after_fork(self, inside: bool) -> None:
-        """Forget, in a forked child, what was the parent's; *inside*: the child goes on in a step that forked."""
-        self.owed = self.owed and inside
-
     def ready(self) -> bytes:
         """Return what the next file that is begun will begin with."""
         if self._ready is not None:

@@ -28,13 +28,14 @@ from concurrent_log_handler._files import (
     read_at,
     root,
     truncate,
+    write_rest,
+    write_through,
 )
 
 from ._disk import Disk
 from ._header import Header
 from ._tail import torn_end
 from ._text import TextFormat
-from ._whole import write_rest, write_through
 
 try:
     import fcntl

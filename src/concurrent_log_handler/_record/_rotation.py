@@ -67,20 +67,14 @@ class Rotation:
         self._disk = disk
         self.trouble = Streak()
         self.newest = ""
-        self._begin_anew()
+        self.begin_anew()
 
-    def _begin_anew(self) -> None:
+    def begin_anew(self) -> None:
+        """Forget, in a forked child, what was the parent's."""
         self.rolling = False
         self._incoming: Tuple[Optional[LogRecord], int] = (None, 0)
         self._begun = False  # the first record has come
         self.look_closer_at = _ALWAYS  # until then
-
-    def after_fork(self, inside: bool) -> None:
-        """Forget, in a forked child, what was the parent's; *inside*: the child goes on in a step that forked."""
-        rolling, incoming = self.rolling, self._incoming
-        self._begin_anew()
-        if inside:
-            self.rolling, self._incoming = rolling, incoming
 
     # -- when ------------------------------------------------------------------
 
@@ -98,7 +92,6 @@ class Rotation:
             self.look_closer_at = _NEVER
 
     def is_full(self, hooks: Any, record: LogRecord) -> bool:
-        """Tell whether *record* would make a non-empty file reach `maxBytes`."""
         limit = self._settings.maxBytes
         if not limit or not hooks._rotates():
             return False
@@ -135,7 +128,6 @@ class Rotation:
         return size
 
     def _begin(self, hooks: Any) -> None:
-        """Do what comes with a process's first record."""
         if self.retention.limits().need_status() and self._locks.in_place():
             with contextlib.suppress(OSError), self._locks.directory() as state:
                 if state is not False:
@@ -177,7 +169,6 @@ class Rotation:
         return moved
 
     def carry_out(self, moves: Iterable[Move]) -> None:
-        """Move and delete backups."""
         for move in moves:
             if move.target is None:
                 with contextlib.suppress(FileNotFoundError):

@@ -36,7 +36,6 @@ class TextFormat:
         self.set_terminator(terminator)
 
     def set_terminator(self, terminator: str) -> None:
-        """Learn what a whole record ends with."""
         end, line_feed = self.encode(terminator), "\n".encode(self.codec)
         self.ends: Tuple[bytes, ...] = (end, line_feed) if end else ()
         self.longest_end = max(len(end), len(line_feed))
@@ -50,7 +49,6 @@ class TextFormat:
         return self.bom + data
 
     def encode(self, text: str) -> bytes:
-        """Return the bytes of *text*."""
         if self.newline != "\n":
             text = text.replace("\n", self.newline)
         return text.encode(self.codec, self.errors)
