@@ -12,6 +12,7 @@ import gzip
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import traceback
 import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Set, Tuple
 
 HERE = Path(__file__).resolve().parent
 # Taken before any test changes the working directory.
@@ -388,6 +389,52 @@ class Steps:
             if call in tuple(support):  # what ctypes gives has no hash
                 support.add(counted)
         return counted
+
+
+def killed_after_each_step(
+    steps: Steps,
+    opened: Callable[[], Any],
+    work: Callable[[Any, Callable[[int], object]], object],
+    half: bool = False,
+) -> Iterator[Tuple[List[int], str]]:
+    """
+    Kill a process after its first step, another after its second and so on, each time with a new directory.
+
+    *work* gets a handler, and what acknowledges a number to us.  After each, a healthy process writes 8 records.
+    Yields the numbers that were acknowledged, and, the last time, when nobody was killed, the names of all steps.
+    """
+    for last in range(1, 1000):
+        shutil.rmtree("logs")
+        os.mkdir("logs")
+        reader, writer = os.pipe()
+
+        def victim(last: int = last, writer: int = writer) -> None:
+            handler = opened()
+            steps.arm(last, half)
+
+            def acknowledge(number: int) -> None:
+                assert not handler.failures, handler.failures
+                os.writev(writer, [b"%d\n" % number])
+
+            work(handler, acknowledge)
+            os.writev(writer, [" ".join(steps.names).encode()])
+
+        def healthy() -> None:
+            handler = opened()
+            write(handler, "healthy", range(8))
+            handler.close()
+            assert not handler.failures, handler.failures
+
+        child = start(victim)
+        os.close(writer)
+        with open(reader) as acknowledged:
+            lines = acknowledged.read().splitlines()
+        [status] = join(child)
+        run_children(healthy)
+        yield [int(line) for line in lines if line.isdigit()], lines[-1] if status == 0 else ""
+        if status == 0:
+            return
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
 
 
 def die() -> NoReturn:

@@ -1,7 +1,4 @@
-"""What a step leaves to do for the moment after the locks are released: compressions, callbacks, reports.
-
-What these do is known to those who leave them; errors end in the handler's `handleError`.
-"""
+"""What a step leaves to do for the moment after the locks are released: compressions, callbacks, reports."""
 
 from __future__ import annotations
 
@@ -31,10 +28,6 @@ class Afterwards:
 
     Contract: `later` and `report` are called with the locks held; who held them calls `take` before they are
     released, so that no other thread does what this one promised, and `do` with the result behind that.
-
-    Args:
-        log: The log's path, for what is said.
-        debug: Whether `say` says anything.
     """
 
     def __init__(self, log: str, debug: bool) -> None:
@@ -51,7 +44,6 @@ class Afterwards:
         self.later(lambda report: report(error))
 
     def take(self) -> List[Afterward]:
-        """Take what there is to do."""
         steps = []
         with contextlib.suppress(IndexError):  # a report that needs no lock may come or go meanwhile
             while self.steps:
@@ -101,7 +93,6 @@ class Streak:
             report(error)
 
     def end(self) -> None:
-        """Note a success."""
         self.pause = self.until = 0.0
 
     def waits(self) -> bool:

@@ -1,8 +1,4 @@
-"""Opening files: with the right owner and mode from the first moment, and known again later.
-
-Used for the live file, the sidecar and the part files of compression.  What is
-written into them, and when, is decided elsewhere.
-"""
+"""Files: opened with the right owner and mode from the first moment, known again later, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,11 +14,6 @@ from typing import Callable, Dict, Optional, Tuple, Union
 
 from . import _windows
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 WINDOWS = os.name == "nt"
 
 # Whether a file can be renamed and deleted while it is open.
@@ -33,7 +24,6 @@ RENAMES_OPEN = not WINDOWS or _windows.AVAILABLE
 OFFSET_IS_OURS = sys.platform.startswith("linux") or _windows.AVAILABLE
 
 _QUIET = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOCTTY", "O_NOINHERIT", "O_BINARY"))
-_HIGH = 500  # the limit is often 1024, and hardly anybody has so many
 _LONGEST_NAME = 255  # bytes, on nearly every file system
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
@@ -45,8 +35,8 @@ def mark(fd: int) -> int:
     """
     Put a number of its own into the offset of *fd*, by which `is_ours` knows it again.
 
-    A descriptor is only a small number: whoever closes it by mistake frees it for the next
-    file that the process opens.  `lseek` tells the two apart at a quarter of `fstat`'s cost.
+    Whoever closes a descriptor by mistake frees its number for the next file that the process opens.  `lseek` tells the
+    two apart at a quarter of `fstat`'s cost.
     """
     for number in (next(_marks), 0):
         with contextlib.suppress(OSError):
@@ -105,23 +95,6 @@ append_to: Callable[[int, bytes, int], int] = (
 truncate: Callable[[int, int], None] = os.ftruncate
 if _windows.AVAILABLE:
     open_fd, append_to, truncate = _windows.open_shared, _windows.append, _windows.truncate
-
-
-def closed_late(fd: int) -> int:
-    """
-    Exchange *fd* for one with a high number, where that can be had.
-
-    The kernel closes the files of a killed process in the order of their numbers, and sends what is
-    in the cache of each then.
-    """
-    if fcntl is None:
-        return fd
-    try:
-        high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
-    except OSError:
-        return fd
-    close_quietly(fd)
-    return high
 
 
 def identity(file: Union[int, str]) -> Optional[Tuple[int, int]]:
@@ -213,6 +186,48 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+def write_through(fd: int, data: bytes) -> None:
+    """Write *data* to a pipe or a device, which takes back nothing, and may take it in pieces."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def write_rest(fd: int, data: bytes, written: int, path: str) -> None:
+    """
+    Write what is left of *data* behind its first *written* bytes, since only a write that fails tells why.
+
+    Then all of it is taken back, and the file system's own error raised.
+    """
+    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        # Not behind what somebody else wrote there without the lock.
+        while written < len(data) and _ends_with(fd, data[:written]) is not False:
+            more = append_to(fd, data[written:], written)
+            if not more:
+                break
+            written += more
+    except OSError as error:
+        reason = error
+    if written < len(data):
+        fate = "they stay"
+        with contextlib.suppress(OSError):
+            if _ends_with(fd, data[:written]):  # unless something stands behind them
+                truncate(fd, os.fstat(fd).st_size - written)
+                fate = "they were taken back"
+        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
+        raise OSError(reason.errno, msg, path)
+
+
+def _ends_with(fd: int, data: bytes) -> Optional[bool]:
+    """Tell whether the file ends with *data*; None if we may not read it."""
+    try:
+        size = os.fstat(fd).st_size
+        return size >= len(data) and read_at(fd, len(data), size - len(data)) == data
+    except OSError:
+        return None
+
+
 class Access:
     """
     Owner and mode that our files shall have: -1 leaves one as it is (`os.chown`).
@@ -233,9 +248,8 @@ class Access:
         """
         Open *path* with *flags* and return the descriptor, not inherited by exec.
 
-        A new file appears at its path with its owner and mode already set.  On an existing one
-        they are corrected where the process is allowed to: somebody who may write a shared
-        log, but does not own it, still logs.
+        A new file appears at its path with its owner and mode already set.  On an existing one they are corrected where
+        the process is allowed to: somebody who may write a shared log, but does not own it, still logs.
         """
         flags |= _QUIET
         for _ in range(3):
@@ -253,6 +267,24 @@ class Access:
         # A symbolic link to a file that does not exist: neither there nor to be created here.
         fd = _open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
         return self._corrected(fd, self._new_mode)
+
+    def open_log(self, path: str, within: Optional[Tuple[int, int]]) -> int:
+        """Open the log at *path*, or create it, to append, and to read where that may be; `open_in_directory`."""
+        return open_in_directory(path, lambda: self._open_log(path), within)
+
+    def _open_log(self, path: str) -> int:
+        with contextlib.suppress(PermissionError):
+            fd = self.open(path, os.O_RDWR | os.O_APPEND)
+            with closed_if_it_fails(fd):
+                if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                    return fd
+            os.close(fd)  # a pipe that we could read ourselves would never tell that its reader has gone
+        # A pipe without a reader is an error then, in place of waiting for one.
+        fd = self.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
+        with closed_if_it_fails(fd):
+            if not WINDOWS:
+                os.set_blocking(fd, True)
+        return fd
 
     def create(self, path: str) -> None:
         """Create *path*; raises `FileExistsError` if it is there."""

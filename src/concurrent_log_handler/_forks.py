@@ -1,9 +1,7 @@
 """The process that we are in, and what begins anew in a forked child.
 
-`os.fork()` tells us.  A program that forks in C, as uWSGI does, does not; then the first record, or
-the first call that minds, notices that the process is another one.  Threads may be running by then,
-and several may notice at once: one of them does the work, and the others wait for it.  What begins anew,
-and how, is the business of the rooms that register here.
+`os.fork()` tells us.  A program that forks in C, as uWSGI does, does not; then the first record, or the first call
+that minds, notices it.  Several threads may do so at once: one of them does the work, and the others wait for it.
 """
 
 from __future__ import annotations
@@ -15,18 +13,11 @@ from typing import Any, Callable, Dict, List, Tuple
 
 
 class _Home:
-    """
-    The process in which everything has begun.
+    """The process in which everything has begun."""
 
-    Attributes:
-        pid: Its number.  A child in a new PID namespace may have the same one.
-        generation: Another one in each child, as soon as the fork is noticed.
-        unannounced: The last fork was one in C.
-    """
-
-    pid = os.getpid()
-    generation = 0
-    unannounced = False
+    pid = os.getpid()  # a child in a new PID namespace may have the same one
+    generation = 0  # another one in each child, as soon as the fork is noticed
+    unannounced = False  # the last fork was one in C
 
 
 home = _Home()
@@ -88,9 +79,8 @@ def threads_work() -> bool:
     """
     Tell whether a thread may be started here.
 
-    uWSGI's master loads the application, then forks its workers in C: a thread that it has by then
-    can leave them without the interpreter's lock for ever.  And without `--enable-threads` it keeps that
-    lock between two requests.
+    uWSGI's master forks its workers in C: a thread that it has by then can leave them without the interpreter's lock
+    for ever.  And without `--enable-threads` it keeps that lock between two requests.
     """
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None:

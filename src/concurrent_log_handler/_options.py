@@ -227,7 +227,6 @@ def header(value: Any) -> Union[str, Callable[[], str], None]:
 
 
 def header_text(value: Any) -> str:
-    """Return *value*, the text of a header."""
     with accepted("header must be text, or a callable that returns it or a dotted name of one", value):
         return _text(value)
 

@@ -1,7 +1,4 @@
-"""What a handler was asked for: checked, in one place, and shared by its parts.
-
-How each value is checked is in `_options`.
-"""
+"""What a handler was asked for: checked by `_options`, in one place, and shared by its parts."""
 
 from __future__ import annotations
 
@@ -21,15 +18,9 @@ _Value = TypeVar("_Value")
 
 class Settings:
     """
-    The settings of one handler, by the names of the constructor's arguments.
+    The settings of one handler, by the names of the constructor's arguments, which are *given*.
 
     A part that holds this sees at once what is set later through the handler.  It is pickled with the handler.
-
-    Args:
-        given: The constructor's arguments by name.
-
-    Raises:
-        ValueError, TypeError: For a value that no log file could have.
     """
 
     maxBytes: int
@@ -46,7 +37,6 @@ class Settings:
     shared_between_machines: Optional[bool]
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        self.mode = _options.mode(given["mode"])
         self.text = TextFormat(
             _options.encoding(given["encoding"]),
             _options.errors(given["errors"], given["unicode_error_policy"]),
@@ -60,6 +50,8 @@ class Settings:
         )
         for name in (*_CHECKS, "max_total_bytes", "header", *_KEPT):
             self.change(name, given[name])
+        mode = _options.mode(given["mode"])
+        self.mode = "a" if self.maxBytes else mode  # as in CPython
         self.delay = given["delay"] is None or _options.flag(given["delay"], "delay")
         self.debug = _options.flag(given["debug"], "debug")
 
@@ -80,13 +72,7 @@ class Settings:
         setattr(self, name, value)
 
     def opening(self) -> bytes:
-        """
-        Return the bytes that open one more file; a callable is asked for the header.
-
-        Raises:
-            Exception: The callable's own.
-            TypeError, ValueError: For what it returned.
-        """
+        """Return the bytes that open one more file; raises what a callable that is asked for the header raises."""
         header = self.header
         if callable(header):
             return self._opening(_options.header_text(header()), self.maxBytes)
@@ -126,4 +112,4 @@ class Setting(Generic[_Value]):
 
     def __set__(self, handler: Any, value: Any) -> None:
         handler._settings.change(self._name, value)
-        handler._adjust()
+        handler._rotation.adjust(handler)

@@ -1,8 +1,6 @@
 r"""Windows: files that can be renamed and deleted while they are open, and what an open one tells of itself.
 
-Contract.  `_files` opens through it, the live file asks a `Place` whether it is still where it was, and
-whoever removes or empties a file of ours that another process may have open does that here.  No lock is
-needed or taken; a descriptor belongs to the caller as soon as it is returned.  Every failure is an
+No lock is needed or taken; a descriptor belongs to the caller as soon as it is returned.  Every failure is an
 `OSError` with the `errno`, the `winerror` and the path that Python's own calls would give it.
 
 Python opens files so that nobody can rename or delete them meanwhile.  What is opened here shares that, too;
@@ -29,8 +27,8 @@ _READ_ATTRIBUTES = 0x80
 _WRITE_ATTRIBUTES = 0x100
 _SYNCHRONIZE = 0x100000
 _SHARE_ALL = 0x7
-_CREATE_NEW, _CREATE_ALWAYS, _OPEN_EXISTING, _OPEN_ALWAYS, _TRUNCATE_EXISTING = 1, 2, 3, 4, 5
-_READ_ONLY, _NORMAL = 0x1, 0x80
+_CREATE_NEW, _OPEN_EXISTING, _OPEN_ALWAYS = 1, 3, 4
+_NORMAL = 0x80
 _STANDARD_INFO = 1  # sizes, links, and whether it goes when it is closed
 _INTERNAL_INFORMATION = 6  # the file's number on its volume
 _NAME_AS_OPENED, _NO_VOLUME_NAME = 0x8, 0x4
@@ -65,17 +63,13 @@ if os.name == "nt":
         AVAILABLE = True
 
 
-def open_shared(path: str, flags: int, mode: int = 0o666, append_only: bool = False) -> int:
+def open_shared(path: str, flags: int, _mode: int = 0o666, append_only: bool = False) -> int:
     """
     Open *path* as `os.open` does, in binary, not inherited, such that anybody may rename or delete it meanwhile.
 
-    Args:
-        path: Of any length; devices, too.
-        flags: `O_RDONLY`, `O_WRONLY` or `O_RDWR`, with `O_CREAT`, `O_EXCL`, `O_TRUNC` and `O_APPEND`.
-        mode: Of a new file; without the owner's write bit it is read-only, and nothing else counts.
-        append_only: What is written goes to the end of the file, in one step with finding it, whoever else
-            appends so.  The descriptor can be read from (unless `O_WRONLY`), but neither write elsewhere
-            nor truncate: see `truncate`.
+    *path* may be of any length, or a device's.  *flags*: how to read and write, with `O_CREAT` and `O_EXCL`.
+    *append_only*: what is written goes to the end of the file, in one step with finding it, whoever else appends so;
+    the descriptor can neither write elsewhere nor truncate (see `truncate`).
     """
     access = _SYNCHRONIZE | _READ_ATTRIBUTES
     if not flags & os.O_WRONLY:
@@ -84,25 +78,22 @@ def open_shared(path: str, flags: int, mode: int = 0o666, append_only: bool = Fa
         access |= _APPEND_DATA | _WRITE_ATTRIBUTES
     elif flags & (os.O_WRONLY | os.O_RDWR):
         access |= _GENERIC_WRITE
+    how = _OPEN_EXISTING
     if flags & os.O_CREAT:
-        how = _CREATE_NEW if flags & os.O_EXCL else _CREATE_ALWAYS if flags & os.O_TRUNC else _OPEN_ALWAYS
-    else:
-        how = _TRUNCATE_EXISTING if flags & os.O_TRUNC else _OPEN_EXISTING
-    attributes = _NORMAL if mode & 0o200 else _READ_ONLY
-    handle = _kernel32.CreateFileW(extended(path), access, _SHARE_ALL, None, how, attributes, None)
+        how = _CREATE_NEW if flags & os.O_EXCL else _OPEN_ALWAYS
+    handle = _kernel32.CreateFileW(extended(path), access, _SHARE_ALL, None, how, _NORMAL, None)
     if handle == _NO_HANDLE:
         raise _error(path)
-    # With O_APPEND the C runtime looks for the end before each write, in a step of its own.
-    return _descriptor(handle, 0 if append_only else flags & os.O_APPEND)
+    return _descriptor(handle)  # with O_APPEND the C runtime would look for the end in a step of its own
 
 
 def extended(path: str) -> str:
     r"""Return *path*, absolute and with the prefix `\\?\` if it is too long for Windows otherwise."""
     if not AVAILABLE:
         return path
-    if len(path) <= _LONGEST_PLAIN_PATH and len(absolute := os.path.abspath(path)) <= _LONGEST_PLAIN_PATH:
-        return path
     absolute = os.path.abspath(path)
+    if len(path) <= _LONGEST_PLAIN_PATH and len(absolute) <= _LONGEST_PLAIN_PATH:
+        return path
     if absolute.startswith(("\\\\?\\", "\\\\.\\")):
         return absolute
     if absolute.startswith("\\\\"):
@@ -116,11 +107,7 @@ def is_device(path: str) -> bool:
 
 
 class Place:
-    """
-    Where an open file lies.  Taken while it certainly is at *path*, it tells later whether it still is.
-
-    One thread at a time.
-    """
+    """Where an open file lies: taken while it is at *path*, it tells later, to one thread, whether it still is."""
 
     def __init__(self, fd: int, path: str) -> None:
         handle = _runtime.get_osfhandle(fd)
@@ -205,7 +192,7 @@ def truncate(fd: int, length: int) -> None:
     again = _kernel32.ReOpenFile(handle, _GENERIC_WRITE | _SYNCHRONIZE, _SHARE_ALL, 0)
     if again == _NO_HANDLE:
         raise _error(None)
-    writable = _descriptor(again, 0)
+    writable = _descriptor(again)
     try:
         if _number(again) != _number(handle):  # Wine goes by the name under which *fd* was opened
             raise OSError(errno.ESTALE, "the file was renamed, and cannot be cut back under its new name")
@@ -233,9 +220,9 @@ def remove(path: str, aside: str) -> None:
         raise
 
 
-def _descriptor(handle: int, flags: int) -> int:
+def _descriptor(handle: int) -> int:
     try:
-        return int(_runtime.open_osfhandle(handle, flags | os.O_NOINHERIT))  # type: ignore[attr-defined,unused-ignore]
+        return int(_runtime.open_osfhandle(handle, os.O_NOINHERIT))  # type: ignore[attr-defined,unused-ignore]
     except OSError:  # too many
         _kernel32.CloseHandle(handle)
         raise

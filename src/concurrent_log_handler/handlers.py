@@ -1,7 +1,4 @@
-"""The two handlers: what a user asks them for, and which hooks of the standard library they answer.
-
-What both have in common, and the order of the steps, is in `_record`; names and chains of backups are in `_backups`.
-"""
+"""The two handlers: what a user asks them for, and which hooks of the standard library they answer."""
 
 from __future__ import annotations
 
@@ -15,11 +12,9 @@ from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from typing import Iterable, List, Optional, Union
 
 from . import _options
-from ._backups._calendar import Calendar, parse_calendar
-from ._backups._dated import DatedChain
+from ._backups._calendar import Calendar, Schedule, parse_calendar
+from ._backups._chains import DatedChain, NumberedChain
 from ._backups._naming import naming_for
-from ._backups._numbered import NumberedChain
-from ._backups._schedule import Schedule
 from ._record._handler import ConcurrentHandler
 from ._settings import Header, LogFilenameType, OnRotated
 
@@ -115,11 +110,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
         fsync: bool = False,
         shared_between_machines: Optional[bool] = None,
     ) -> None:
-        given = dict(locals())
-        if _options.size(maxBytes, "maxBytes"):
-            _options.mode(mode)
-            given["mode"] = "a"
-        super().__init__(given)
+        super().__init__(dict(locals()))
         if self.maxBytes and not self._rotates():
             warnings.warn(
                 "maxBytes without backupCount: the log is never rotated and will grow, as with the standard library",
@@ -147,12 +138,11 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     def _backups(self) -> NumberedChain:
         limits = self._rotation.retention.limits()
         beyond = limits.need_status()
-        return NumberedChain(
-            self.baseFilename, self._backup_name, limits.number, beyond, self._rotation.newest
-        )
 
-    def _backup_name(self, number: int) -> str:
-        return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
+        def name(number: int) -> str:
+            return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
+
+        return NumberedChain(self.baseFilename, name, limits.number, beyond, self._rotation.newest)
 
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention

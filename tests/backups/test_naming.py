@@ -21,7 +21,6 @@ from concurrent_log_handler._backups._naming import (
     Namer,
     Naming,
     default_ext_match,
-    first_free,
     naming_for,
     next_number,
 )
@@ -396,18 +395,6 @@ def test_namer_finds_its_files_whatever_the_ext_match_of_the_user(ext_match: str
     assert names_of(naming.list_backups(listing)) == listing[:2]
 
 
-@given(st.sets(st.integers(0, 60)), st.integers(0, 40))
-def test_first_free_number_is_free(taken: set[int], first: int) -> None:
-    number = first_free(taken.__contains__, first)
-
-    assert number is not None
-    assert number >= first
-    assert number not in taken
-    assert number == first or number - 1 in taken
-    row = next(each for each in range(first, 200) if each not in taken)
-    assert number == row or not set(range(row, number)) <= taken
-
-
 def test_name_that_the_namer_gives_and_that_is_free_is_taken_as_it_is() -> None:
     """Some count by what lies on the disk; whoever drops the number gets it back where his name is taken."""
     there = {f"{HOME}/x.1", f"{HOME}/x.2"}
@@ -425,11 +412,3 @@ def test_name_that_the_namer_gives_and_that_is_free_is_taken_as_it_is() -> None:
     )
     with pytest.raises(FileExistsError, match=r"app\.log\.2026-01-01\.1' and those after it are taken"):
         daily(lambda path: path).free_path("2026-01-01", 1, lambda _: True)
-
-
-def test_first_free_number_asks_few_times() -> None:
-    asked: list[int] = []
-
-    assert first_free(lambda number: asked.append(number) or number < 100_000, 3) == 100_000  # type: ignore[func-returns-value]
-    assert len(asked) < 50
-    assert first_free(lambda number: True, 0) is None

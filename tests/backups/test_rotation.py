@@ -7,7 +7,7 @@ from typing import Collection, Optional
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concurrent_log_handler._backups._numbered import Move, plan_shift
+from concurrent_log_handler._backups._chains import Move, plan_shift
 from concurrent_log_handler._record._rotation import nearly_full
 
 

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import freezegun
@@ -114,9 +115,8 @@ def test_waiting_for_the_background_ends_while_time_is_frozen(
 ) -> None:
     """`dictConfig()` waits a second for a worker that may wait for the configuration itself."""
     go_on = threading.Event()
-    steps = [go_on.wait, lambda: False]
     worker = Worker()
-    worker.poke(lambda: bool(steps.pop(0)()))
+    worker.poke(partial(go_on.wait, 60))
     try:
         worker.wait(0.05)
     finally:

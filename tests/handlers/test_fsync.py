@@ -507,40 +507,15 @@ def test_killed_after_each_single_step(memory: Path, options: dict[str, Any]) ->
         Steps.NAMES += ("fdatasync", "dup")
         steps = Steps()
         steps.counted &= {{"fsync", "fdatasync", "dup", "rename", "replace", "unlink", "pwrite"}}
-        import shutil
-        from pathlib import Path
-        logs = Path("logs")
         options = dict(maxBytes=200, backupCount=50, fsync=True, **{options})
-        for last in range(1, 1000):
-            shutil.rmtree(logs)
-            logs.mkdir()
-            reader, writer = os.pipe()
-            def victim():
-                handler = open_log(**options)
-                steps.arm(last)
-                for number in range(6):
-                    write(handler, "victim", [number])
-                    assert not handler.failures, handler.failures
-                    os.writev(writer, [b"%d\\n" % number])
-                os.writev(writer, [" ".join(steps.names).encode()])
-            child = start(victim)
-            os.close(writer)
-            with open(reader) as acknowledged:
-                lines = acknowledged.read().splitlines()
-            [status] = join(child)
-            numbers = [int(line) for line in lines if line.isdigit()]
-            def healthy():
-                handler = open_log(**options)
-                write(handler, "healthy", range(8))
-                handler.close()
-                assert not handler.failures, handler.failures
-            run_children(healthy)
-            check(logs, {{"victim": numbers, "healthy": range(8)}},
+        def work(handler, acknowledge):
+            for number in range(6):
+                write(handler, "victim", [number])
+                acknowledge(number)
+        for numbers, names in killed_after_each_step(steps, lambda: open_log(**options), work):
+            check(Path("logs"), {{"victim": numbers, "healthy": range(8)}},
                   perhaps=[("victim", len(numbers))], max_bytes=200)
-            if status == 0:
-                assert "fsync" in lines[-1]
-                break
-            assert os.WTERMSIG(status) == signal.SIGKILL, status
+        assert "fsync" in names
         """,
         memory,
     )

@@ -349,5 +349,6 @@ def test_backup_removed_in_the_middle_of_a_rotation(tmp_path: Path, monkeypatch:
 )
 def test_subclass_with_a_method_that_only_the_old_package_called(name: str) -> None:
     """One clear line in place of a compression, say, that quietly is another one."""
-    with pytest.warns(UserWarning, match=rf"Mine\.{name} is not called any more"):
+    with pytest.warns(UserWarning, match=rf"Mine\.{name} is not called any more") as caught:
         type("Mine", (ConcurrentRotatingFileHandler,), {name: lambda self: None})
+    assert [each.filename for each in caught] == [__file__], "at the class"

@@ -22,8 +22,8 @@ import pytest
 
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._locks import LockTimeoutError, _platform
+from concurrent_log_handler._locks._log import lock_for, sidecar_path
 from concurrent_log_handler._locks._platform import directory_lock, lock_file_now, unlock_file, wait_for
-from concurrent_log_handler._locks._registry import lock_for, sidecar_path
 from concurrent_log_handler._locks._sidecar import SidecarLock
 from handler_support import (
     SECONDS,

@@ -20,8 +20,9 @@ SOURCE = Path(concurrent_log_handler.__file__).parents[1]
 SECONDS = 200
 PRELUDE = """\
 import errno, os, subprocess, sys
-from concurrent_log_handler import _windows, _windows_lock
-from concurrent_log_handler._windows_lock import lock_now, unlock
+from concurrent_log_handler import _windows
+from concurrent_log_handler._locks import _platform
+from concurrent_log_handler._locks._platform import lock_now, unlock
 fd = _windows.open_shared("app.lock", os.O_RDWR | os.O_CREAT)
 def refused(call, *arguments):
     try:
@@ -94,7 +95,7 @@ def test_one_process_at_a_time_wherever_the_offsets_are(
             assert ask("lock") == "held"
             unlock(fd)
         assert os.lseek(fd, 0, os.SEEK_CUR) == 7_654_321_000
-        assert _windows_lock._file.cache_info().currsize == 1, "one file object, not one for each record"
+        assert _platform._file.cache_info().currsize == 1, "one file object, not one for each record"
         assert ask("lock") == "done"
         other.kill()
         other.communicate()

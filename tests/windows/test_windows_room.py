@@ -316,20 +316,10 @@ def test_flags_are_those_of_os_open(tmp_path: Path, opened: Callable[..., int]) 
     assert os.read(opened(path, os.O_RDONLY), 9) == b"first"
     with pytest.raises(OSError):
         os.write(opened(path, os.O_RDONLY), b"no")
-    os.write(opened(path, os.O_RDWR | os.O_APPEND), b" second")
+    os.write(opened(path, os.O_RDWR, append_only=True), b" second")
     assert os.read(opened(path, os.O_RDWR | os.O_CREAT), 99) == b"first second"
-    opened(path, os.O_WRONLY | os.O_TRUNC)
-    assert path.read_bytes() == b""
-    opened(tmp_path / "new", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     with pytest.raises(PermissionError):
         opened(tmp_path, os.O_RDONLY)
-
-
-def test_read_only_file_is_not_written(tmp_path: Path, opened: Callable[..., int]) -> None:
-    opened(tmp_path / "app.log", os.O_WRONLY | os.O_CREAT, mode=0o400)
-
-    assert not (tmp_path / "app.log").stat().st_mode & 0o222
-    (tmp_path / "app.log").chmod(0o600)
 
 
 def test_children_inherit_nothing(tmp_path: Path, opened: Callable[..., int]) -> None:

@@ -1,9 +1,8 @@
 """Who hears of a new backup: `on_rotated` is called for each, once it is complete, outside all locks.
 
-Marks make up for a process that is killed before it has called: small files, each with the inode of the file
-that it is about in its name.  One is put down before that file becomes a backup (the live file) or takes a backup's
-place (a `.gz`), and removed when the callback has returned.  Whoever tells the callback holds a lock on the
-mark, so a living process is left alone and a dead one's mark is taken over.
+Marks make up for a process that is killed before it has called: small files with an inode in their name, put down
+before the live file with that inode becomes a backup, or a `.gz` takes a backup's place, and removed when the
+callback has returned.  Whoever calls it holds a lock on the mark, so only a dead process's is taken over.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""When the timed handler rolls over, and which period ends then.  No file is touched here.
-
-The clock is an argument.  What a file is called is `_naming`'s; the time that processes share, `_schedule`'s.
+"""When the timed handler rolls over, and which period ends then; what a file is called is `_naming`'s.
 
 Boundaries of MIDNIGHT and W are those of the wall clock.  A *target* is a wall-clock moment, counted
 in seconds as if the wall showed UTC; its *instant* is the first moment at which the clock shows it or
@@ -9,11 +7,14 @@ anything later.  So a target inside a gap means the end of the gap, and a repeat
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import os
 import re
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Pattern, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Pattern, Tuple
 
+from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._options import accepted
 
 from ._naming import SUFFIXES, default_ext_match
@@ -32,11 +33,16 @@ _UNITS: Dict[str, Tuple[int, str]] = {
     "MIDNIGHT": (DAY, SUFFIXES["D"]),
     **{f"W{day}": (WEEK, SUFFIXES["D"]) for day in range(7)},
 }
+_TICK = 0.02  # the time of a file's last change may lag the clock by this much
+_AT_ONCE = 1.0  # any time long past
 _ROLLOVER_TEXT = re.compile(rb"\s*([0-9]{1,20})\s*")
 
 
+Inode = Tuple[int, int]  # with its device
+
+
 class Calendar(NamedTuple):
-    """The checked meaning of `when`, `interval`, `utc` and `atTime`."""
+    """The checked meaning of `when`, `interval`, `utc` and `atTime`.  The clock is an argument."""
 
     when: str  # upper case
     interval: int  # seconds, as `TimedRotatingFileHandler.interval`
@@ -69,10 +75,9 @@ class Calendar(NamedTuple):
 
     def first_boundary(self, now: float, modified: Optional[float]) -> int:
         """
-        The rollover time where none is known: that of the period in which the live file was last written.
+        The rollover time where none is known: that of the period in which the live file was last *modified*.
 
-        It lies in the past where a boundary has gone by since then.  *modified* is the file's modification
-        time, None for no file; a value that cannot be (before 2000, in the future) counts as *now*.
+        None, for no file, and what cannot be (before 2000, in the future) count as *now*.
         """
         return self.following(now if modified is None or not MIN_VALID_TIME <= modified <= now else modified)
 
@@ -80,9 +85,8 @@ class Calendar(NamedTuple):
         """
         The rollover time in the sidecar, or None where it has to be computed again.
 
-        None for anything but a decimal number, for a time before 2000, and for one later than the next
-        boundary from *now* (two hours more for MIDNIGHT and W, where an older peer may be an hour off).
-        A time in the past is good: a boundary went by while nobody wrote.
+        None for anything but a decimal number, for a time before 2000, and for one later than the next boundary from
+        *now* (and `SLACK`).  A time in the past is good: a boundary went by while nobody wrote.
         """
         match = _ROLLOVER_TEXT.fullmatch(content)
         if match is None:
@@ -182,3 +186,117 @@ def _offset(moment: int) -> int:
 def format_rollover(at: float) -> bytes:
     """The sidecar's content: decimal text, no line end, as CLH reads and writes it."""
     return b"%d" % int(at)
+
+
+class Schedule:
+    """
+    The rollover time of a log, by which all processes go: known here, written in the sidecar.
+
+    The sidecar is read only when the time that this process knows has come: between two boundaries a record costs
+    one look at the clock.
+
+    Contract: `agree` and `share` are called with the sidecar's lock held.  *filled* returns the status of the live
+    file, or None if there is no record in it; *identity* tells it from others.  *rolling*: it is being moved.
+    """
+
+    def __init__(
+        self,
+        filled: Callable[[], Optional[os.stat_result]],
+        identity: Callable[[], Inode],
+        sidecar: Any,
+        afterwards: Afterwards,
+    ) -> None:
+        self._filled = filled
+        self._identity = identity
+        self._sidecar = sidecar
+        self._afterwards = afterwards
+        self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
+        self.at = 0.0  # the next rollover time that this process knows
+        self._wake_at = _AT_ONCE  # from then on the sidecar is asked; the first record asks
+        self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
+        self._file_then: Optional[Inode] = None  # the live file that `at` is about
+        self._own = False  # the user has set it in this process
+
+    def is_up(self) -> bool:
+        """Tell whether the sidecar is to be asked."""
+        return not self._asked_at <= self.clock() < self._wake_at
+
+    def begin(self, calendar: Calendar) -> None:
+        """Learn the time for the first time, without a lock."""
+        if not self._own:
+            content = b""
+            with contextlib.suppress(OSError), open(self._sidecar.path, "rb") as sidecar:
+                content = sidecar.read(64)
+            self.at = self._agreed(content, calendar, self.clock(), False)
+
+    def set(self, at: float, rolling: bool) -> None:
+        """Take *at* for this process, until it has come."""
+        self._know(at, 0.0, rolling)
+        self._own = True
+
+    def share(self, at: int, now: float, rolling: bool) -> None:
+        """Make *at* everybody's rollover time."""
+        self._own = False
+        self._know(at, now, rolling)
+        try:
+            self._sidecar.write(format_rollover(at))
+        except OSError as error:
+            self._afterwards.report(error)
+
+    def agree(self, calendar: Calendar, now: float, rolling: bool, in_trouble: bool) -> float:
+        """Return the time that everybody goes by, and write it down; *in_trouble*: the last rollover failed."""
+        if self._own:
+            return self.at
+        content = self._sidecar.read()
+        at = self._agreed(content, calendar, now, in_trouble)
+        if content == format_rollover(at) or not self._sidecar.writable:
+            self._know(at, now, rolling)
+        else:
+            self.share(at, now, rolling)
+        return at
+
+    def settled(self) -> None:
+        """Note that the rollover is done, and the live file another one."""
+        if self._file_then is None:
+            self._file_then = self._identity()
+
+    def last_write(self) -> Optional[float]:
+        """Return when the live file was last written to; None if there is nothing in it."""
+        found = self._filled()
+        return None if found is None else found.st_mtime
+
+    def period(self, calendar: Calendar, at: float, now: float) -> str:
+        """Return the text for the period that ends at *at*."""
+        if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
+            at = calendar.first_boundary(now, self.last_write())
+        return calendar.period_text(int(at))
+
+    def _know(self, at: float, now: float, rolling: bool) -> None:
+        self.at = at
+        self._asked_at = now
+        self._wake_at = max(at, _AT_ONCE)
+        self._file_then = None if rolling else self._identity()
+
+    def _agreed(self, content: bytes, calendar: Calendar, now: float, in_trouble: bool) -> int:
+        """Return the rollover time that the sidecar's *content* gives at the time *now*."""
+        at = calendar.read_rollover(content, now)
+        modified = self.last_write()
+        # What this process and the others agreed on, if it may still be believed.
+        known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at else None
+        # Whether the live file is the one from before that, with nothing in it from after.
+        before = 0.0 if known is None else known - _TICK
+        old = modified is not None and modified < before and self._identity() == self._file_then
+        if at is None or (old and known is not None and known <= now < at):
+            # Lost, or written for another log of the same name that shares this sidecar.
+            at = known
+        if at is None:
+            return calendar.first_boundary(now, modified)
+        if modified is not None and at < modified <= now:
+            boundary = calendar.following(modified)
+            if not self._sidecar.writable:
+                return boundary  # somebody has rolled over, and could not write the next time down
+            # Written for a whole period without a rollover: another program, or an older
+            # handler, had the log meanwhile, and the time is from before that.
+            if not in_trouble and boundary >= calendar.following(calendar.following(at)):
+                return boundary
+        return at

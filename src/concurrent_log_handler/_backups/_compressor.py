@@ -1,7 +1,4 @@
-"""Which backups are compressed when, and by whom: the rotating call, or a thread in the background.
-
-How one becomes its `.gz` is in `_jobs`.
-"""
+"""Which backups are compressed when, and by whom: the rotating call, or a thread in the background."""
 
 from __future__ import annotations
 
@@ -19,8 +16,6 @@ from concurrent_log_handler._settings import Settings
 from . import Look
 from ._announcer import Announcer
 from ._jobs import Job, Jobs
-
-_LAST_STEPS = 64  # that are done while somebody waits for the end, and others go on rotating
 
 
 class Compressor:
@@ -48,17 +43,17 @@ class Compressor:
     def claim(self, look: Look) -> None:
         """Take the backup that a rotation has made, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
-        if self._settings.background_gzip and RENAMES_OPEN:
-            step = partial(self._in_background, look)
-            self._afterwards.later(lambda report: self._worker.poke(partial(step, report)))
-            return
+        background = self._settings.background_gzip and RENAMES_OPEN
         try:
             names = look().plain()
-            job = self._jobs.claim(names)
+            job = None if background else self._jobs.claim(names)
         except Exception as error:
             self._trouble.note(error, self._afterwards.report)
             return
-        if job is not None:
+        if background:
+            step = partial(self._in_background, look, len(names))
+            self._afterwards.later(lambda report: self._worker.poke(partial(step, report)))
+        elif job is not None:
             work = partial(self._compress_all, look, job, len(names))
             if RENAMES_OPEN:
                 self._afterwards.later(work)
@@ -66,23 +61,24 @@ class Compressor:
                 work(self._afterwards.report)
 
     def wait(self, timeout: Optional[float]) -> None:
-        """Wait for the thread in the background, at most *timeout* seconds."""
-        self._worker.wait(timeout)
+        """Wait at most *timeout* seconds for what is compressed in the background; what comes now is another's."""
+        worker, self._worker = self._worker, Worker()
+        worker.wait(timeout)
 
     def after_fork(self) -> None:
-        """Forget the thread, which is the parent's."""
         self._worker = Worker()
 
-    def _in_background(self, look: Look, report: Report) -> bool:
-        found = self._compress_next(look, report)
-        if found:
-            self._announcer.tell(look, report)
-        return found
+    def _in_background(self, look: Look, number: int, report: Report) -> None:
+        self._compress_more(look, number, report)
+        self._announcer.tell(look, report)
 
     def _compress_all(self, look: Look, job: Job, number: int, report: Report) -> None:
-        """Compress the backup of *job*, and what else there is, *number* in all: others may go on rotating."""
         self._compress(look, job, report)
-        while number > 1 and self._compress_next(look, report):
+        self._compress_more(look, number - 1, report)
+
+    def _compress_more(self, look: Look, number: int, report: Report) -> None:
+        """Compress up to *number* backups; others may go on rotating."""
+        while number > 0 and self._compress_next(look, report):
             number -= 1
 
     def _compress_next(self, look: Look, report: Report) -> bool:
@@ -127,46 +123,39 @@ class Worker:
     def __init__(self) -> None:
         self._guard = threading.RLock()
         self._thread: Optional[threading.Thread] = None  # started already
-        self._wanted: Optional[Callable[[], bool]] = None
-        self._somebody_waits = False
+        self._wanted: Optional[Callable[[], object]] = None
 
-    def poke(self, step: Callable[[], bool]) -> None:
-        """Have *step* called until it returns False, in the thread or, where none can be started, here."""
-        with self._guard:
-            self._wanted = step
-            if self._thread is not None:
-                return
-            # No thread is left, or none may be started any more (Python 3.12).
-            with contextlib.suppress(RuntimeError):
-                if threading.main_thread().is_alive() and threads_work():
+    def poke(self, step: Callable[[], object]) -> None:
+        """Have *step* called, in place of another that waits, in the thread or, where none can be started, here."""
+        # No thread is left, or none may be started any more (Python 3.12).
+        with self._guard, contextlib.suppress(RuntimeError):
+            # What comes while the interpreter ends is not the thread's, for whose end it waits.
+            if threading.main_thread().is_alive() and threads_work():
+                if self._thread is None:
                     # Not a daemon: the interpreter waits for it before it exits.
                     thread = threading.Thread(target=self._run, name="log compression", daemon=False)
                     thread.start()
                     self._thread = thread
-                    return
-        self._run()
+                self._wanted = step
+                return
+        step()
 
     def wait(self, timeout: Optional[float]) -> None:
-        """Return when all is done, but for what others add meanwhile, or after *timeout* seconds."""
+        """Return when all is done, or after *timeout* seconds."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            self._somebody_waits = True
             thread.join(timeout)
 
     def _run(self) -> None:
-        steps_left = _LAST_STEPS
         try:
-            while steps_left:
+            while True:
                 with self._guard:
                     step, self._wanted = self._wanted, None
                     if step is None:
                         self._thread = None
                         return
-                while steps_left and step():
-                    if self._somebody_waits or not threading.main_thread().is_alive():
-                        steps_left -= 1
-        finally:  # also after a handleError() of the user's that raises: the next poke starts again
+                step()
+        except BaseException:  # a handleError() of the user's that raises: the next poke starts again
             with self._guard:
-                if self._thread is threading.current_thread():
-                    self._thread = None
-                    self._somebody_waits = False
+                self._thread = None
+            raise

@@ -1,7 +1,4 @@
-"""The format of a compressed backup: how ours is written, and what is known about one that lies there.
-
-When a backup is compressed, and that only one process is at it, is `_compressor`'s business.
-"""
+"""The format of a compressed backup: how ours is written, and what is known about one that lies there."""
 
 from __future__ import annotations
 
@@ -40,18 +37,17 @@ def settle(name: str) -> Tuple[str, ...]:
     Return what stays of the backup *name* and its `.gz`, which are both there: `""`, `GZ` or both.
 
     A compressor killed before its last step leaves both: the plain one goes, whoever made the `.gz`, or, if a
-    late writer has added to it, the `.gz`.  CLH, switched from gzip to none, leaves two different backups under
-    one number: both stay.
-
-    A `.gz` goes only if it has our mark, whatever it holds.  Version 1.0.0 made none, and another
-    tool's may look like its; so those of 1.0.0 count like another tool's.
+    late writer has added to it, the `.gz`, if it has our mark (version 1.0.0 made none).  CLH, switched from gzip to
+    none, leaves two different backups under one number: both stay.
     """
     with contextlib.suppress(OSError), open(open_to_read(name), "rb") as plain:
         packed = _packed_size(name + GZ, plain)
         if packed == os.fstat(plain.fileno()).st_size:
             remove(name)
             return (GZ,)
-        if packed > 0 and _is_marked(name + GZ):
+        with open(open_to_read(name + GZ), "rb") as file:
+            marked = file.read(len(_HEADER)) == _HEADER
+        if packed > 0 and marked:
             remove(name + GZ)
             return ("",)
     return "", GZ
@@ -76,11 +72,6 @@ def has_read(packed: Iterable[str], fd: int, data: bytes, size: int) -> bool:
 def _unpack(path: str) -> Iterator[gzip.GzipFile]:
     with open(open_to_read(path), "rb") as file, gzip.GzipFile(fileobj=file) as packed:
         yield packed
-
-
-def _is_marked(path: str) -> bool:
-    with open(open_to_read(path), "rb") as file:
-        return file.read(len(_HEADER)) == _HEADER
 
 
 def _packed_size(path: str, plain: BinaryIO) -> int:

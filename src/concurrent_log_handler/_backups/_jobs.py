@@ -1,8 +1,7 @@
 """One backup becomes one `.gz`: complete, or not there.
 
-A job belongs to the living process that holds a lock on the backup itself, so a crash
-only delays compression: the next process that rotates finds the backup unlocked and
-takes it.  What is in a `.gz` is `_gzip`'s; when there is something to do, `_compressor`'s.
+A job belongs to the living process that holds a lock on the backup itself, so a crash only delays compression: the next
+process that rotates finds the backup unlocked and takes it.  What is in a `.gz` is `_gzip`'s.
 """
 
 from __future__ import annotations
@@ -157,10 +156,8 @@ class Jobs:
     """
     Finds what is to be compressed for the log at *log*.
 
-    Contract: everything but `part_files` is called with the chain's locks held.
-
-    A part file lies beside the backup under a name made from the backup's inode, so that a
-    retry replaces it; its maker holds a lock on it, so that a dead maker's is recognised.
+    Contract: everything but `part_files` is called with the chain's locks held.  A part file is named for the backup's
+    inode, so that a retry replaces it; its maker holds a lock on it, so that a dead maker's is recognised.
     """
 
     def __init__(self, log: str, access: Access) -> None:
@@ -181,18 +178,13 @@ class Jobs:
                     remove(path)
 
     def part_files(self) -> List[str]:
-        """Return the paths of this log's part files."""
         return self._left(r"([0-9a-f]+)\.part")
 
     def _left(self, rest: str) -> List[str]:
         return [path for folder in self._folders for path in files_like(folder, self._prefix, rest).values()]
 
     def claim(self, names: Iterable[str]) -> Optional[Job]:
-        """
-        Return a job for the first of the backups *names* that is plain, and that nobody is or was at.
-
-        Raises `OSError` if no part file can be made.
-        """
+        """Return a job for the first of *names* that is plain and nobody's; raises `OSError` if no part file can be."""
         return next(filter(None, map(self._claim_one, names)), None)
 
     def _claim_one(self, name: str) -> Optional[Job]:

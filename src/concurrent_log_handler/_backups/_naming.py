@@ -25,6 +25,7 @@ _DIRECTIVES = {
 }
 # Short for others; without them, nobody could read the date back.
 _COMPOSITES = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y", "h": "%b"}
+_MOST_TRIES = 10_000  # names for one backup, where files lie that no pattern finds
 _SAMPLE = time.gmtime(1_234_567_890)  # 2009-02-13 23:31:30, a Friday
 _NUMBERED = re.compile(r"(.+)\.([1-9][0-9]*)", re.DOTALL)
 _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
@@ -64,11 +65,12 @@ class Naming(NamedTuple):
         path = self._named(text, first)
         if not taken(path):
             return path
-        number = first_free(lambda number: taken(self.backup_path(text, number)), first)
-        if number is None:
-            msg = f"no free name for a backup of {self.base!r}: {path!r} and those after it are taken"
-            raise FileExistsError(msg)
-        return self.backup_path(text, number)
+        for number in range(first, first + _MOST_TRIES):
+            path = self.backup_path(text, number)
+            if not taken(path):
+                return path
+        msg = f"no free name for a backup of {self.base!r}: {self._named(text, first)!r} and those after it are taken"
+        raise FileExistsError(msg)
 
     def backup_directory(self) -> str:
         """The directory to list: the log's own, or the one into which the namer puts the backups."""
@@ -136,28 +138,6 @@ def next_number(backups: Iterable[Backup], text: str) -> int:
 
 def _spelled_out(suffix: str) -> str:
     return re.sub(r"%([%FTRDh])", lambda found: _COMPOSITES.get(found[1], found[0]), suffix)
-
-
-def first_free(taken: Callable[[int], bool], first: int) -> Optional[int]:
-    """
-    Return a number from *first* on that is not *taken*, and before it no long row that is free.
-
-    Where files lie that no pattern finds, it may be far above *first*; so few are asked for.
-    None if there is none below a billion.
-    """
-    step = 1
-    while taken(first + step - 1):
-        step *= 2
-        if step > 10**9:
-            return None
-    low, high = first + step // 2, first + step - 1  # all below `low` count as taken, and `high` is free
-    while low < high:
-        middle = (low + high) // 2
-        if taken(middle):
-            low = middle + 1
-        else:
-            high = middle
-    return high
 
 
 @lru_cache(maxsize=64)

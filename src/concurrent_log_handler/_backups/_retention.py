@@ -1,8 +1,4 @@
-"""How much of the past is kept: which backups go, and that they go.
-
-`surplus` decides, with a list of backups in and those to be deleted out; `Retention` asks the disk and deletes.
-Where the backups are is the chains' business.
-"""
+"""How much of the past is kept: `surplus` decides which backups go, `Retention` asks the disk and deletes them."""
 
 from __future__ import annotations
 
@@ -98,7 +94,6 @@ class Retention:
         return [path for backup in surplus(kept, limits, now, besides) for path in backup.paths]
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:
-        """Delete the files that *going* returns."""
         errors: List[Exception] = []
         try:
             for path in going():

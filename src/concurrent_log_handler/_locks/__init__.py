@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, ContextManager, Optional, Protocol, TypeVar
+from typing import Any, Callable, ContextManager, Optional, Protocol, TypeVar
 
 _Result = TypeVar("_Result")
 
@@ -15,26 +15,10 @@ class LockTimeoutError(TimeoutError):
     """
 
 
-class Sidecar(Protocol):
-    """The lock file, as those see it who work under its lock."""
-
-    path: str
-    fd: int
-    writable: bool
-    trouble: Optional[BaseException]
-
-    def read(self) -> bytes: ...
-    def write(self, content: bytes) -> None: ...
-    def again(self) -> bool: ...
-    def take_trouble(self) -> BaseException: ...
-    def forget_foreign(self) -> None: ...
-
-
 class Locks(Protocol):
     """The locks of one log; `_log.LogLocks` says what each does."""
 
-    @property
-    def sidecar(self) -> Sidecar: ...
+    sidecar: Any  # a `_sidecar.SidecarLock`
 
     def exclusive(
         self, step: Callable[[bool], _Result], patience: float = 0.0, leave_open: bool = False

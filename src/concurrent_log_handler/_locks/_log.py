@@ -1,36 +1,31 @@
-"""The locks of one log as one handler takes them: for a record, for a look, for a change of the chain.
+"""The locks of one log: how a handler takes them, that a process has one for each sidecar, and what a fork does.
 
-The chain of backups changes under one lock more than a record takes: that on the log's directory.  A tmp
-cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and the
-directory's is what still keeps them apart.
+The chain changes under one lock more than a record takes: that on the log's directory.  A tmp cleaner can delete the
+sidecar while it is held; then two processes each hold "the" lock, and the directory's still keeps them apart.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Callable, Iterator, Optional, Protocol, TypeVar
+import weakref
+from threading import RLock, local
+from typing import Any, Callable, Iterator, List, Optional, TypeVar
 
-from concurrent_log_handler._files import RENAMES_OPEN
-from concurrent_log_handler._forks import notice_fork
+from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._files import RENAMES_OPEN, Access
+from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._settings import Settings
 
 from ._platform import FAR, directory_lock
 from ._sidecar import INSIDE, SidecarLock
-from ._threads import CONFIG_PATIENCE, logging_is_locked_here
+from ._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
 
-_DIRECTORY_PATIENCE = 1.0
-_CHAIN_PATIENCE = 1.0
+_PATIENCE = 1.0  # for a change of the chain
 
+_FORK_PATIENCE = 1.0
 _Result = TypeVar("_Result")
-
-
-class _Live(Protocol):
-    path: str
-
-    def close(self) -> None: ...
-    def ask_directory(self) -> None: ...
-    def ask_for_all_names(self) -> None: ...
 
 
 class LogLocks:
@@ -39,24 +34,14 @@ class LogLocks:
 
     Contract: the handler and its parts call `exclusive` or `chain` with a step, which is told whether the
     locks were had, and runs to its end before anybody else gets them.  Steps may be nested in one thread.
-
-    Args:
-        sidecar: The lock that all handlers of this process on this log share.
-        live: The live file.
-        settings: With the seconds to wait for each lock.
     """
 
-    def __init__(self, sidecar: SidecarLock, live: _Live, settings: Settings) -> None:
+    def __init__(self, sidecar: SidecarLock, live: LiveFile, settings: Settings) -> None:
         self.sidecar = sidecar
         self.close_each_time = not settings.keep_file_open or not RENAMES_OPEN
         self._live = live
         self._settings = settings
         self._folder = os.path.dirname(live.path)
-
-    @property
-    def timeout(self) -> Optional[float]:
-        """Seconds to wait for each lock; None waits for ever."""
-        return self._settings.lock_timeout
 
     def exclusive(
         self, step: Callable[[bool], _Result], patience: float = 0.0, leave_open: bool = False
@@ -64,12 +49,11 @@ class LogLocks:
         """
         Return what *step* returns; it is told whether the thread lock and the sidecar's are held.
 
-        Args:
-            patience: Seconds to wait at least, also where the time-out is shorter.
-            leave_open: Leave the files open afterwards in any case.
+        *patience*: seconds to wait at least, also where the time-out is shorter.
         """
         notice_fork()
-        timeout = None if self.timeout is None else max(self.timeout, patience)
+        timeout = self._settings.lock_timeout
+        timeout = None if timeout is None else max(timeout, patience)
 
         def with_sidecar(leave_open: bool, way: int) -> _Result:
             if way == INSIDE:
@@ -92,24 +76,20 @@ class LogLocks:
             with self.directory() as state:
                 return step(state is not False)
 
-        return self.exclusive(with_directory, _CHAIN_PATIENCE)
+        return self.exclusive(with_directory, _PATIENCE)
 
     def in_place(self) -> bool:
         """Tell whether the sidecar that we hold is the one at its path, after changing over if need be."""
         self._live.ask_directory()
-        return self.sidecar.check_place(self.timeout)
+        return self.sidecar.check_place(self._settings.lock_timeout)
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Optional[bool]]:
-        """
-        Hold the directory's lock; yields False if it could not be had, None where there is none.
-
-        Raises:
-            OSError: The process is out of descriptors.
-        """
+        """Hold the directory's lock; yields False if it could not be had, None where there is none."""
         # Everybody who logs waits for us meanwhile, and the holder may be about another log.
-        patience = _DIRECTORY_PATIENCE if self.timeout is None else self.timeout
-        with directory_lock(self._folder, min(patience, _DIRECTORY_PATIENCE)) as state:
+        timeout = self._settings.lock_timeout
+        patience = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
+        with directory_lock(self._folder, patience) as state:
             self._live.ask_for_all_names()
             yield state
 
@@ -130,7 +110,13 @@ class LogLocks:
         lock = self.sidecar
         notice_fork()
         if not (lock.mine() and lock.held):
-            self._without_thread_lock(finish)  # logging.shutdown() comes here with it held
+            levels = lock.leave()  # logging.shutdown() comes here with it held
+            try:
+                finish()
+            finally:
+                for _ in range(levels):
+                    if not lock.enter(self.closing_timeout()):
+                        break  # a thread that hangs has it; the handler's `release` knows whether it is ours
         mine = lock.mine()
         try:
             if mine or lock.enter(self.closing_timeout()):
@@ -143,16 +129,86 @@ class LogLocks:
 
     def closing_timeout(self) -> Optional[float]:
         """Return the time-out, or less in `dictConfig()`: who has the lock may wait for this thread."""
+        timeout = self._settings.lock_timeout
         if not logging_is_locked_here():
-            return self.timeout
-        return CONFIG_PATIENCE if self.timeout is None else min(self.timeout, CONFIG_PATIENCE)
+            return timeout
+        return CONFIG_PATIENCE if timeout is None else min(timeout, CONFIG_PATIENCE)
 
-    def _without_thread_lock(self, wait: Callable[[], object]) -> None:
-        """Call *wait* with the thread lock released, however often this thread has it, and taken again behind it."""
-        levels = self.sidecar.leave()
-        try:
-            wait()
-        finally:
-            for _ in range(levels):
-                if not self.sidecar.enter(self.closing_timeout()):
-                    break  # a thread that hangs has it; the handler's `release` knows whether it is ours
+
+_locks: weakref.WeakValueDictionary[str, SidecarLock] = weakref.WeakValueDictionary()
+_locks_guard = RLock()  # a signal handler may make a handler, too
+
+
+def sidecar_path(log: str, directory: Optional[str] = None) -> str:
+    """Return the sidecar's path for *log*: `.__app.lock` for `app.log`, in *directory* if given (CLH's rule)."""
+    folder, name = os.path.split(log)
+    name = name[:-4] if os.path.normcase(name).endswith(".log") else name
+    return os.path.join(directory if directory is not None else folder, f".__{name}.lock")
+
+
+def lock_for(path: str, access: Access) -> SidecarLock:
+    """Return this process's lock for the sidecar at *path*, the same one for every caller."""
+    notice_fork()
+    folder, name = os.path.split(path)
+    with contextlib.suppress(OSError):  # too long a path, on Windows
+        folder = os.path.realpath(folder)
+    key = os.path.normcase(os.path.join(folder, name))
+    with _locks_guard:
+        return _locks.get(key) or _locks.setdefault(key, SidecarLock(path, access))
+
+
+def _all_locks() -> List[SidecarLock]:
+    # Not values(), which fails where another thread makes or drops a lock meanwhile.
+    return [lock for lock in (ref() for ref in _locks.valuerefs()) if lock is not None]
+
+
+class _TakenForFork(local):
+    """The locks that this thread took for its fork(): none, if it was in there when this module was imported."""
+
+    def __init__(self) -> None:
+        self.locks: List[Any] = []
+
+
+_taken = _TakenForFork()
+
+
+def _before_fork() -> None:
+    """
+    Wait until no other thread is in the middle of a step, so that the child sees whole files.
+
+    What this thread has taken already, it keeps, and the child's thread too.  A thread that hangs
+    may not keep the application from forking.
+    """
+    # As logging's own hook does right after: whoever has it may be closing handlers
+    # (dictConfig), and so wait for a lock that we would have by then.
+    _take(logging_lock)
+    until = monotonic() + _FORK_PATIENCE
+    for lock in sorted(_all_locks(), key=lambda lock: lock.path):
+        _take(lock.rlock, max(0.0, until - monotonic()))
+
+
+def _take(lock: Any, timeout: float = -1) -> None:
+    if not lock._is_owned():  # noqa: SLF001 - an RLock has no other name for it
+        _taken.locks.append(lock)  # first: an interrupt between the two leaves nothing taken for good
+        lock.acquire(True, timeout)
+
+
+def _after_fork_in_parent() -> None:
+    while _taken.locks:
+        lock = _taken.locks.pop()
+        if lock._is_owned():  # noqa: SLF001
+            lock.release()
+
+
+# A child inherits the open file description, to which a `flock` belongs: it would hold the lock whenever the parent
+# does, and keep it when the parent is gone.  So it closes what it inherited before all else, and opens its own.
+@in_child
+def _locks_begin_anew() -> None:
+    _locks_guard._at_fork_reinit()  # type: ignore[attr-defined]
+    _after_fork_in_parent()
+    for lock in _all_locks():
+        lock.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

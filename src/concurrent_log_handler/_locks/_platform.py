@@ -1,13 +1,12 @@
-"""The platform's lock, bound once, and what is locked beside the sidecar: directories, backups, part files.
-
-What a lock protects is the callers' business.
-"""
+"""The platform's lock, bound once, and what is locked beside the sidecar: directories, backups, part files."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
+from functools import cache
 from time import sleep
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -15,14 +14,28 @@ import portalocker
 import portalocker.portalocker
 
 from concurrent_log_handler._clock import monotonic
-from concurrent_log_handler._files import WINDOWS, close_quietly, closed_late, identity
+from concurrent_log_handler._files import WINDOWS, close_quietly, identity
 from concurrent_log_handler._forks import here, home, in_child
-from concurrent_log_handler._windows_lock import lock_now, unlock
 
-EXCLUSIVE_NOW = int(portalocker.LOCK_EX | portalocker.LOCK_NB)
+_NOW = portalocker.LOCK_EX | portalocker.LOCK_NB
+EXCLUSIVE_NOW = int(_NOW)
 SHARED_NOW = int(portalocker.LOCK_SH | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
 _CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
+_HIGH = 500  # the limit is often 1024, and hardly anybody has so many
+
+
+def closed_late(fd: int) -> int:
+    """Exchange *fd* for one with a high number, where that can be had."""
+    # The kernel closes the files of a killed process in their order, and sends what is in the cache of each then.
+    try:
+        import fcntl  # not on Windows
+
+        high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    except (ImportError, OSError):
+        return fd
+    close_quietly(fd)
+    return high
 
 
 class Manner(NamedTuple):
@@ -62,6 +75,38 @@ FAR = Manner(
     written=os.fsync,
 )
 _yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
+
+
+# The lock of Windows, as portalocker's releases from 2.10 to 4 take it.  It belongs to the descriptor's handle: another
+# one of the same process does not have it, and who has it cannot take it again.  It is on the first bytes of the
+# file, which nobody else can read or write meanwhile.
+@cache
+def _file(fd: int) -> io.FileIO:
+    # Before 3.2 portalocker takes no number; 3.2 would lock at the offset, where everybody has a mark of his own.
+    # One object for each number will do: it keeps nothing of what is open under it.
+    return io.FileIO(fd, "r+", closefd=False)
+
+
+def lock_now(fd: int) -> None:
+    """Lock what *fd* has open; raises `BlockingIOError` if somebody has it, another `OSError` if nobody can."""
+    _call(portalocker.lock, fd, _NOW)
+
+
+def unlock(fd: int) -> None:
+    """Release what `lock_now` locked; raises `OSError`."""
+    _call(portalocker.unlock, fd)
+
+
+def _call(function: Callable[..., None], fd: int, *flags: portalocker.LockFlags) -> None:
+    try:
+        function(_file(fd), *flags)
+    except portalocker.exceptions.AlreadyLocked as error:
+        raise BlockingIOError(errno.EAGAIN, "locked by somebody else") from error
+    except OSError:
+        raise
+    except Exception as error:
+        # pywin32's own errors are no OSErrors; where portalocker wants pywin32 and there is none, it is an ImportError.
+        raise OSError(errno.ENOLCK, f"cannot lock: {error}") from error
 
 
 def _bind_locker() -> Callable[[int, int], object]:
@@ -117,10 +162,9 @@ _locked: Dict[int, Tuple[int, Optional[Tuple[int, int]]]] = {}
 
 def lock_file_now(fd: int) -> Optional[bool]:
     """
-    Lock what *fd* has open, without waiting.
+    Lock what *fd* has open, without waiting; a forked child closes its copy.
 
-    Returns True (locked), False (somebody else has it, or may have it) or None (this file system does not
-    lock such files).  A forked child closes its copy of *fd*.
+    Returns True (locked), False (somebody else has it, or may have it) or None (this file system locks no such files).
     """
     _locked[fd] = home.generation, identity(fd)
     try:
@@ -132,11 +176,7 @@ def lock_file_now(fd: int) -> Optional[bool]:
 
 
 def unlock_file(fd: int) -> None:
-    """
-    Release what `lock_file_now` locked, if anything, and close *fd*.
-
-    A descriptor that was closed under us, and is somebody else's by now, is left alone.
-    """
+    """Release what `lock_file_now` locked, and close *fd*, unless it was closed under us and is somebody else's now."""
     if _is_foreign(fd, *_locked.pop(fd, (0, None))[1:]):
         return
     # Unlocking, not only closing: a copy in a child that another thread is starting may live longer.
@@ -165,8 +205,7 @@ def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[boo
     """
     Hold a lock on the directory at *path* within *timeout* seconds; yields what `lock_file_now` returns.
 
-    Raises:
-        OSError: The process or the system is out of descriptors, which is no property of the file system.
+    Raises `OSError` if there is no free descriptor, which is no property of the file system.
     """
     if WINDOWS:
         yield None  # a directory cannot be opened there

@@ -1,8 +1,7 @@
 """The sidecar's lock, and the one way in and out of what is locked: `SidecarLock.run`.
 
-A thread that wants to write takes two locks: the thread lock, shared by all handlers
-of this process on one log, then the sidecar's, shared by all processes.  What is done
-under them is the handlers' business.
+A thread that wants to write takes two locks: the thread lock, shared by all handlers of this process on one log, then
+the sidecar's, shared by all processes.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import weakref
 from functools import partial
 from os import lseek
 from time import sleep
-from typing import Any, Callable, Optional, Protocol, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from concurrent_log_handler._files import WINDOWS, Access, close_quietly, is_ours, read_at, root, write_at
 from concurrent_log_handler._forks import home
@@ -34,13 +33,6 @@ _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 
-class LockUser(Protocol):
-    """Who works under a lock, and begins anew in a forked child, too."""
-
-    def after_fork(self) -> None:
-        """Forget what belongs to the parent.  No other thread is in here yet."""
-
-
 class SidecarLock:
     """
     The lock of one log in this process.
@@ -52,16 +44,13 @@ class SidecarLock:
     the lock, and leaves the unlocking to the code that it interrupted.
 
     Attributes:
-        path: The sidecar.
         rlock: The re-entrant thread lock, also the `lock` of every handler on this log.
         held: A thread of this process is between `acquire` and `release`.
         entered: The thread lock was taken by `run`, and not by `handler.acquire()`.
         stuck: The last wait was in vain; until the lock is had again, nobody waits.
-        fd: The open sidecar, or -1.
         writable: Whether it may be written to: by its mode, and since it has no other name.
-        manner: How it is waited for.
         trouble: Why the last `acquire` failed, if nobody has reported it yet.
-        users: The handlers on this log.
+        users: The handlers on this log; `after_fork` of each is called in a child, before any other thread is in here.
     """
 
     def __init__(self, path: str, access: Access) -> None:
@@ -74,7 +63,7 @@ class SidecarLock:
         self.stuck = False
         self.manner = NEAR
         self.trouble: Optional[BaseException] = None
-        self.users: weakref.WeakValueDictionary[int, LockUser] = weakref.WeakValueDictionary()
+        self.users: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._access = access
         self.fd = -1
         self.writable = True
@@ -92,10 +81,7 @@ class SidecarLock:
         timeout: Optional[float],
     ) -> _Result:
         """
-        Return what *step* returns, called with *argument* and how it came in.
-
-        Args:
-            timeout: Seconds to wait for the thread lock; None waits for ever.
+        Return what *step* returns, called with *argument* and how it came in; *timeout* is for the thread lock.
 
         Whatever the step raises, and wherever an interrupt cuts it short, nothing stays locked.
         """
@@ -117,9 +103,8 @@ class SidecarLock:
                         self.release()
                     if not mine:
                         self.rlock.release()
-                        self.entered = (
-                            False  # last: an interrupt before it leaves a mark that `_inside` can heal
-                        )
+                        # Last: an interrupt before it leaves a mark that `_inside` can heal.
+                        self.entered = False
         finally:
             # An interrupt may have cut the `finally` above short.
             if self.rlock._is_owned() and (self.held or not mine):
@@ -145,8 +130,8 @@ class SidecarLock:
         """
         Tell whether this thread really is on its way through a step.
 
-        Two interrupts in quick succession can cut off both nets that release the lock; then the
-        marks stay although no frame is left that stands for them, and are taken back here.
+        Two interrupts in quick succession can cut off both nets that release the lock; then the marks, for which
+        no frame is left, are taken back here.
         """
         frame: Any = sys._getframe(2)  # noqa: SLF001 - the only view of one's own stack
         code = SidecarLock.run.__code__
@@ -169,7 +154,6 @@ class SidecarLock:
         return False
 
     def mine(self) -> bool:
-        """Tell whether the calling thread has the thread lock."""
         return bool(self.rlock._is_owned())
 
     def leave(self) -> int:
@@ -183,12 +167,7 @@ class SidecarLock:
     # -- the sidecar's lock ---------------------------------------------------
 
     def acquire(self, timeout: Optional[float]) -> bool:
-        """
-        Lock the sidecar within *timeout* seconds (None: wait for ever).
-
-        Returns False, with the cause in `trouble`, if that failed.  Until `release`, no other
-        process that uses the same sidecar holds it.
-        """
+        """Lock the sidecar within *timeout* seconds (None: for ever); False, with the cause in `trouble`, if not."""
         self.held = True
         try:
             if lseek(self.fd, 0, 1) == self._mark:
@@ -202,17 +181,13 @@ class SidecarLock:
 
     def again(self) -> bool:
         """
-        Take the lock which the interrupted code of this thread was about to take, if it can be had at once.
+        Take the lock which the interrupted code of this thread was about to take, if it can be had at once; tell so.
 
-        Tells whether this process has the lock, as far as can be known.
-
-        Whoever interrupts a wait does not wait itself: the next signal would interrupt it in
-        turn, until the stack is full.
+        Whoever interrupts a wait does not wait itself: the next signal would interrupt it, until the stack is full.
         """
         try:
-            return is_ours(self.fd, self._mark) and (
-                burst(self.fd, self.manner) or WINDOWS
-            )  # which locks nothing twice
+            # Windows locks nothing twice.
+            return is_ours(self.fd, self._mark) and (burst(self.fd, self.manner) or WINDOWS)
         except OSError:
             return False
 
@@ -222,7 +197,6 @@ class SidecarLock:
         return trouble or LockTimeoutError(f"the lock on {self.path!r} is still held by somebody else")
 
     def release(self) -> None:
-        """Unlock the sidecar."""
         self.held = False
         try:
             flock(self.fd, UNLOCK)
@@ -233,11 +207,7 @@ class SidecarLock:
                 close_quietly(fd)
 
     def check_place(self, timeout: Optional[float]) -> bool:
-        """
-        Tell whether the sidecar that we hold is the file at its path, and change over if not.
-
-        Returns False if another one lies there and its lock could not be had.
-        """
+        """Change over to the sidecar at the path, if it is not the one that we hold; False if that cannot be locked."""
         if self._in_place():
             return True
         self.close()

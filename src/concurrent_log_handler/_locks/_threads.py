@@ -1,7 +1,4 @@
-"""The thread lock: re-entrant, and taken in turns by those who wait.
-
-What is done under it is `_sidecar`'s business.
-"""
+"""The thread lock: re-entrant, and taken in turns by those who wait."""
 
 from __future__ import annotations
 
@@ -47,13 +44,9 @@ class ThreadLock:
     """
 
     def __init__(self) -> None:
-        self.rlock = RLock()
+        self.rlock: Any = RLock()
         self.line: Dict[int, Any] = {}
         self._turns = 0
-
-    def mine(self) -> bool:
-        """Tell whether the calling thread has the lock."""
-        return bool(self.rlock._is_owned())  # type: ignore[attr-defined]
 
     def take(self, timeout: Optional[float]) -> bool:
         """
@@ -61,16 +54,15 @@ class ThreadLock:
 
         While others take their turns, the lock is not stuck, however long that takes.
         """
-        if self.mine() or not self.line:
+        if self.rlock._is_owned() or not self.line:
             if self.rlock.acquire(False):
                 return True
             if timeout == 0:
                 return False
         me = get_ident()
-        if (
-            me in self.line
-        ):  # a signal handler of a thread that stands in line: that one cannot move meanwhile
-            return self.rlock.acquire(True, -1 if timeout is None else timeout)
+        if me in self.line:
+            # A signal handler of a thread that stands in line: that one cannot move meanwhile.
+            return bool(self.rlock.acquire(True, -1 if timeout is None else timeout))
         bell = Lock()
         bell.acquire()
         try:
@@ -104,8 +96,8 @@ class ThreadLock:
         self.line.clear()
         _standing.clear()
         # After a fork in C, a thread made since may have the identity of one that held the lock.
-        if home.unannounced or not self.mine():
-            self.rlock._at_fork_reinit()  # type: ignore[attr-defined]
+        if home.unannounced or not self.rlock._is_owned():
+            self.rlock._at_fork_reinit()
 
 
 def _left(until: Optional[float]) -> float:

@@ -1,8 +1,11 @@
-"""Records on other ways than the usual one: without the lock, from inside another record, and once more."""
+"""Records on other ways than the usual one: many together, without the lock, from inside another record, once more."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
+from logging import LogRecord
+from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._backups import Look
@@ -10,6 +13,103 @@ from concurrent_log_handler._backups._gzip import GZ, has_read
 from concurrent_log_handler._locks import Locks
 
 from ._livefile import LiveFile
+
+_Line = Tuple[LogRecord, bytes]
+
+
+class Batch:
+    """
+    Records in their order, as `emit_batch` takes them.
+
+    Attributes:
+        failed: Records that are not in the file, each with the error.
+    """
+
+    def __init__(self, records: Iterable[LogRecord]) -> None:
+        self._queued = records if isinstance(records, deque) else None
+        self.records = tuple(records)
+        self.failed: List[Tuple[LogRecord, BaseException]] = []
+        self.lines: List[_Line] = []
+
+    def encode(self, to_bytes: Callable[[LogRecord], bytes]) -> None:
+        for record in self.records:
+            try:
+                self.lines.append((record, to_bytes(record)))
+            except Exception as error:
+                self.failed.append((record, error))
+
+    def write(
+        self,
+        live: LiveFile,
+        is_due: Callable[[int], bool],
+        make_room: Callable[[LogRecord, int], int],
+        make_sure: Callable[[bytes, int], None],
+    ) -> None:
+        """
+        Write the lines, with the lock held.
+
+        Before the file has as many bytes as *is_due* says, *make_room* makes room for a record of so many bytes, and
+        returns the file's size.  *make_sure* looks after bytes that were written behind so many others.
+        """
+        chunk: List[_Line] = []
+        size = pending = 0
+        looked = False
+        for record, data in self.lines:
+            try:
+                if not looked:
+                    size, looked = live.look(), True
+                if is_due(size + pending + len(data)):
+                    self._write_chunk(live, chunk, size, make_sure)
+                    chunk, pending = [], 0
+                    size = make_room(record, len(data))
+            except Exception as error:
+                self.failed.append((record, error))
+                looked = False
+            else:
+                if not chunk and not size and live.regular:
+                    pending = len(live.header.ready())
+                chunk.append((record, data))
+                pending += len(data)
+        self._write_chunk(live, chunk, size, make_sure)
+
+    def one_by_one(self) -> Iterator[LogRecord]:
+        """Yield the records; each counts as dealt with when the next is asked for."""
+        for record in self.records:
+            yield record
+            self._forget(record)
+
+    def done(self) -> None:
+        if self._queued is not None:
+            self._queued.clear()
+
+    def _write_chunk(
+        self, live: LiveFile, chunk: List[_Line], size: int, make_sure: Callable[[bytes, int], None]
+    ) -> None:
+        if not chunk:
+            return
+        whole = b"".join(data for _, data in chunk)
+        try:
+            live.append(whole, size)
+        except OSError:
+            # What fits is still written: the disk may have room for some of them.
+            self.write_each(chunk, lambda data: live.append(data, live.look()))
+            return
+        self._forget(chunk[-1][0])
+        make_sure(whole, size)
+
+    def write_each(self, lines: List[_Line], write: Callable[[bytes], None]) -> None:
+        """Write *lines* one by one."""
+        for record, data in lines:
+            try:
+                write(data)
+            except Exception as error:
+                self.failed.append((record, error))
+            self._forget(record)
+
+    def _forget(self, last: Optional[LogRecord]) -> None:
+        """Take out of the queue what comes before *last*, and that record itself."""
+        while self._queued and self._queued.popleft() is not last:
+            pass
 
 
 class Apart:
@@ -46,8 +146,8 @@ class Apart:
         """
         Write *data* again if the file that it went to, behind *size* bytes, was already out of use.
 
-        Somebody who deletes the sidecar puts us under another lock than the process that rotates.
-        If we then come `LATE` with what `look` saw, the file may be a backup by now, or gone.
+        Whoever deletes the sidecar puts us under another lock than the process that rotates; if we then come `LATE`
+        with what `look` saw, the file may be a backup by now, or gone.
         """
         with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
             if not self._live.linked() and self._is_missing(look, self._live.fd, data, size):

@@ -1,8 +1,7 @@
 """A record becomes text, as `logging.Formatter` does it, at less than half of what that costs.
 
-`time.localtime` and `strftime` take more than half of what the standard library spends on a
-usual format, for a text that changes once a second; of the rest, looking up each field of the
-format in a dictionary of the record's attributes takes most.
+`time.localtime` and `strftime` take more than half of what the standard library spends on a usual format, for a text
+that changes once a second; of the rest, looking up each field in a dictionary of the record's attributes takes most.
 """
 
 from __future__ import annotations
@@ -119,7 +118,11 @@ def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
     for found in _FIELD.finditer(fmt):
         between, (name, conversion) = fmt[end : found.start()], found.groups()
         end = found.end()
-        if "%" in between or not _is_field(name):
+        # `record.name` is `record.__dict__["name"]`, but for what the class has, too.
+        is_field = (
+            name.isascii() and name.isidentifier() and not iskeyword(name) and not hasattr(LogRecord, name)
+        )
+        if "%" in between or not is_field:
             return None
         source += f"{{{constant(between)}}}"
         if conversion == "s":
@@ -132,8 +135,3 @@ def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
     # Not eval() of the text: the interpreter would forget that a KeyboardInterrupt ends it, and end with status 1.
     code = compile(f'lambda record: f"{source}"', "<format>", "eval")
     return eval(code, constants)  # type: ignore[no-any-return]  # noqa: S307
-
-
-def _is_field(name: str) -> bool:
-    """Tell whether `record.name` is the same as `record.__dict__["name"]`: what the class has, too, is not."""
-    return name.isascii() and name.isidentifier() and not iskeyword(name) and not hasattr(LogRecord, name)

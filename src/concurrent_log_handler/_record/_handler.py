@@ -6,9 +6,9 @@ known to the parts that the handler holds: the locks, the live file, the backups
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import warnings
 from functools import partial
 from io import TextIOWrapper
 from logging import LogRecord
@@ -20,35 +20,39 @@ from concurrent_log_handler import _options, _windows
 from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
 from concurrent_log_handler._backups import Chain
 from concurrent_log_handler._backups._announcer import Announcer
+from concurrent_log_handler._backups._calendar import Schedule
 from concurrent_log_handler._backups._compressor import Compressor
 from concurrent_log_handler._backups._retention import Retention
-from concurrent_log_handler._backups._schedule import Schedule
 from concurrent_log_handler._files import check_parent
 from concurrent_log_handler._forks import home, notice_fork
-from concurrent_log_handler._locks._log import LogLocks
-from concurrent_log_handler._locks._registry import lock_for, sidecar_path
+from concurrent_log_handler._locks._log import LogLocks, lock_for, sidecar_path
 from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
-from ._apart import Apart
-from ._batch import Batch
+from ._apart import Apart, Batch
 from ._disk import Disk
 from ._format import QuickFormat
 from ._header import Header
-from ._livefile import LATE
+from ._livefile import LATE, live_file
 from ._rotation import Rotation
 from ._shareddisk import choose, warn_of_lock_elsewhere
-from ._subclass import class_attribute, warn_of_old_hooks
-from ._windowsfile import live_file
+
+# What subclasses of concurrent-log-handler 0.9 may override.
+_GONE = frozenset(
+    {
+        *("do_gzip", "do_open", "do_write", "_do_lock", "_do_unlock", "_get_current_time", "atomic_open"),
+        *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
+    }
+)
 
 
 class ConcurrentHandler(BaseRotatingHandler):
     """
     A rotating file handler whose every record is written whole, once, under a lock that processes share.
 
-    A subclass says when a rotation is due (`shouldRollover`), how it is done (`_roll`), which backups there are
-    (`_backups`), and which of them are too many (`_surplus`).  *given*: its constructor's arguments by name.
+    A subclass says when a rotation is due, how it is done, and which backups there are.  *given*: its constructor's
+    arguments by name.
     """
 
     _class_terminator = "\n"
@@ -72,12 +76,12 @@ class ConcurrentHandler(BaseRotatingHandler):
     newline = Setting[Optional[str]]()
     unicode_error_policy = Setting[Optional[str]]()
 
-    # What a subclass adds; see `_rotation.Hooks`.
-    _decides: Callable[[LogRecord], bool]
-    _rotates: Callable[[], bool]
+    # What a subclass adds, and a rotation asks.
+    _decides: Callable[[LogRecord], bool]  # our own `shouldRollover`, whatever a subclass of the user's has
+    _rotates: Callable[[], bool]  # it ever rotates
     _backups: Callable[[], Chain]
-    _surplus: Callable[[], Iterable[str]]
-    _roll: Callable[[], bool]
+    _surplus: Callable[[], Iterable[str]]  # the paths of the backups that are too many
+    _roll: Callable[[], bool]  # move the live file and its backups; tells whether it was moved
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
@@ -104,8 +108,10 @@ class ConcurrentHandler(BaseRotatingHandler):
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Take a `terminator` that a subclass sets as a class attribute; warn of what is never called."""
         super().__init_subclass__(**arguments)
-        warn_of_old_hooks(cls)
-        own = class_attribute(cls, "terminator")
+        for name in _GONE.intersection(dir(cls)):
+            msg = f"{cls.__name__}.{name} is not called any more, as by concurrent-log-handler 0.9"
+            warnings.warn(msg, UserWarning, stacklevel=2)
+        own: Any = cls.terminator
         if isinstance(own, str):  # of the class, or of a mixin before us, as `StreamHandler` documents it
             cls._class_terminator, cls.terminator = own, ConcurrentHandler.terminator  # type: ignore[method-assign]
 
@@ -129,16 +135,9 @@ class ConcurrentHandler(BaseRotatingHandler):
         announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, announcer)
         retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
+        compress = self._compressor.claim
         self._rotation = Rotation(
-            log,
-            settings,
-            self._live,
-            *both,
-            announcer=announcer,
-            retention=retention,
-            compress=self._compressor.claim,
-            schedule=self._schedule,
-            disk=self._disk,
+            log, settings, self._live, *both, announcer, retention, compress, self._schedule, self._disk
         )
         self._lock.users[id(self)] = self
 
@@ -149,9 +148,9 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def after_fork(self) -> None:
         """Forget, in a forked child, what was the parent's."""
-        inside = self._lock.mine()
-        self._rotation.after_fork(inside)
-        self._live.header.after_fork(inside)
+        if not self._lock.mine():  # else the child goes on in a step that forked
+            self._rotation.begin_anew()
+            self._live.header.owed = False
         if self._live.needs_lock:
             self._live.close()  # its lock is the parent's, for as long as there is a copy
         if self._disk is not None:
@@ -227,7 +226,6 @@ class ConcurrentHandler(BaseRotatingHandler):
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
 
     def format(self, record: LogRecord) -> str:
-        """Return the text of *record*, as its formatter gives it."""
         return self._quick_format.text(self.formatter, record)
 
     def _bytes(self, record: LogRecord) -> bytes:
@@ -265,17 +263,10 @@ class ConcurrentHandler(BaseRotatingHandler):
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            batch.write_each(partial(self._apart.write, self._backups))
+            batch.write_each(batch.lines, partial(self._apart.write, self._backups))
         return self._afterwards.take() if way <= ENTERED else ()
 
     # -- rotation --------------------------------------------------------------
-
-    def _adjust(self) -> None:
-        self._rotation.adjust(self)
-
-    def shouldRollover(self, record: LogRecord) -> bool:
-        """Tell whether a rotation is due before *record* is written."""
-        raise NotImplementedError
 
     def doRollover(self) -> None:
         """
@@ -351,12 +342,9 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def _open(self) -> TextIOWrapper:
         """Open the live file and return a text stream on it (the standard library's hook)."""
-        stream = self._locks.exclusive(self._open_stream, leave_open=True)
-        if stream is None:
-            raise FileNotFoundError(errno.ENOENT, "the log was closed while it was opened", self.baseFilename)
-        return stream
+        return self._locks.exclusive(self._open_stream, leave_open=True)
 
-    def _open_stream(self, held: bool) -> Optional[TextIOWrapper]:
+    def _open_stream(self, held: bool) -> Any:
         if not held:
             raise self._lock.take_trouble()
         self._live.look()

@@ -1,13 +1,11 @@
-"""What each new file begins with: the byte order mark of its encoding, and the header that the user wants there.
-
-It is written together with the first record, so that a file is either empty, whoever made it, or has it.
-"""
+"""What each new file begins with, together with its first record: a byte order mark, and the user's header."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Callable, Iterator, Optional
 
+from concurrent_log_handler._afterwards import Streak
 from concurrent_log_handler._files import open_to_read, read_at
 
 
@@ -31,15 +29,11 @@ class Header:
         self._bare = bare
         self._fixed = fixed
         self._report = report
-        self._failing = False
+        self._trouble = Streak()
         self._last = b""
         self._ready: Optional[bytes] = None
         self.owed = False  # somebody in this process is about to write it
         self._overtaken = False
-
-    def after_fork(self, inside: bool) -> None:
-        """Forget, in a forked child, what was the parent's; *inside*: the child goes on in a step that forked."""
-        self.owed = self.owed and inside
 
     def ready(self) -> bytes:
         """Return what the next file that is begun will begin with."""
@@ -48,12 +42,10 @@ class Header:
         before, self.owed = self.owed, True
         try:
             opening = self._last = self._make()
-            self._failing = False
+            self._trouble.end()
         except Exception as error:
             opening = self._bare
-            if not self._failing:
-                self._report(error)
-            self._failing = True
+            self._trouble.note(error, self._report)
         finally:
             self.owed = before
         self._ready = opening

@@ -1,7 +1,6 @@
-"""The live file: open it, tell whether it is still the one at its path, append a record whole or not at all.
+"""The live file: open it, tell whether it is still the one at its path, append bytes whole or not at all.
 
-What goes into it comes as bytes; who may write when is decided by the caller, who holds
-the lock, except for `append_apart`, which needs none.
+Who may write when is decided by the caller, who holds the lock, except for `append_apart`, which needs none.
 """
 
 from __future__ import annotations
@@ -14,26 +13,29 @@ import stat
 from io import TextIOWrapper
 from os import lseek
 from os import stat as os_stat
-from typing import Callable, Optional, Protocol, Tuple
+from typing import Callable, Optional, Tuple, Type
 
+from concurrent_log_handler import _windows
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     Access,
     append_to,
     close_quietly,
     closed_if_it_fails,
+    identity,
     is_ours,
     mark,
     read_at,
     root,
     truncate,
+    write_rest,
+    write_through,
 )
 
+from ._disk import Disk
 from ._header import Header
-from ._opening import open_to_append
 from ._tail import torn_end
 from ._text import TextFormat
-from ._whole import write_rest, write_through
 
 try:
     import fcntl
@@ -45,16 +47,6 @@ except ImportError:  # Windows
 LATE = 0.001
 
 
-class Disk(Protocol):
-    """Has what was written on the disk before the logging call returns."""
-
-    def soon(self, fd: int) -> None:
-        """See to it after the locks are released."""
-
-    def now(self, fd: int) -> None:
-        """See to it at once."""
-
-
 class LiveFile:
     """
     The file at *path*, kept open for append.
@@ -64,14 +56,11 @@ class LiveFile:
         disk: Told of each write to a regular file; None leaves to the system when it is on the disk.
 
     Attributes:
-        fd: The descriptor, or -1.
         end: Size of the file after our last write; -1 if unknown.
         regular: It is a regular file: it can be measured, cut back and renamed.
-        outdated: The file to be emptied when it is first opened (mode `"w"`), if it is still as
-            it was: what another process has logged since then stays.
+        outdated: The file as it was, to be emptied when it is first opened (mode `"w"`) if nobody has logged since.
         needs_lock: Nothing may be appended without the lock.
-        on_other_disk: Called when the file turns out to lie on another disk than before; tells
-            whether it has to be looked at anew.
+        on_other_disk: Called when the file lies on another disk than before; tells whether to look at it anew.
     """
 
     needs_lock = False
@@ -100,7 +89,7 @@ class LiveFile:
         self._stream: Optional[TextIOWrapper] = None
         self._root = root()
         self.on_other_disk: Optional[Callable[[LiveFile], bool]] = None
-        self._device = _device(os.path.dirname(path))
+        self._device, _ = identity(os.path.dirname(path)) or (-1, -1)
 
     def empty_when_opened(self) -> None:
         """Have what the file holds now, and nothing that comes later, removed when it is first opened."""
@@ -172,7 +161,7 @@ class LiveFile:
     def _has_name(self, fd: int) -> bool:
         """Tell whether *fd* has open a file with a name, or what the path leads to without one (`/dev/stderr`)."""
         here = os.fstat(fd)
-        return here.st_nlink > 0 or _leads_to(self.path, here)
+        return here.st_nlink > 0 or identity(self.path) == (here.st_dev, here.st_ino)
 
     def append_apart(
         self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
@@ -180,10 +169,8 @@ class LiveFile:
         """
         Append *data* through a descriptor of its own, with one system call, whoever else is writing.
 
-        For a record that interrupts another one of the same thread, and for one that could not
-        wait for the lock.  If the file was removed meanwhile, *is_missing* is asked, with the
-        descriptor, *data* and the size before it, whether it has to be written again.  Raises as
-        `append` does.
+        If the file was removed meanwhile, *is_missing* is asked, with the descriptor, *data* and the size before it,
+        whether it has to be written again.  Raises as `append` does.
         """
         for _ in range(3):
             fd = self._open_apart()
@@ -310,7 +297,7 @@ class LiveFile:
     # -- opening --------------------------------------------------------------
 
     def _open(self) -> int:
-        return open_to_append(self.path, self._access, self._root)
+        return self._access.open_log(self.path, self._root)
 
     def _look_again(self) -> int:
         there: Optional[os.stat_result] = None
@@ -379,19 +366,34 @@ class LiveFile:
         return size, self.header.rest(fd, size) or end
 
 
-def _leads_to(path: str, here: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), here)
-    except OSError:
-        return False
-
-
-def _device(path: str) -> int:
-    try:
-        return os.stat(path).st_dev
-    except OSError:
-        return -1
-
-
 def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class WindowsFile(LiveFile):
+    """
+    A `LiveFile` that is asked itself whether it is still at its place.
+
+    `stat` and `fstat` open the file there, and cost more than all else that a record needs.
+    """
+
+    _place: Optional[_windows.Place] = None
+
+    def look(self) -> int:
+        with contextlib.suppress(OSError):
+            if self._place is not None and lseek(self.fd, 0, 1) == self._mark:
+                size = self._place.size(self.fd)
+                if size != -1:
+                    return size if size == self.end else self._mend(size)
+        return self._look_again()
+
+    def _has_name(self, fd: int) -> bool:
+        return not _windows.is_deleted(fd) if self.regular else super()._has_name(fd)
+
+    def _open_anew(self) -> os.stat_result:
+        there = super()._open_anew()
+        self._place = _windows.Place(self.fd, self.path) if self.regular else None
+        return there
+
+
+live_file: Type[LiveFile] = WindowsFile if _windows.AVAILABLE else LiveFile

@@ -1,7 +1,6 @@
 """A rotation, from the question whether it is due to the new live file.
 
-The names that it gives are the chains' business, and what becomes of a backup later, that of the compressor,
-the retention and the announcer, which are told here in the right order.
+What becomes of a backup later is for the compressor, the retention and the announcer, who are told here in that order.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import os
 import sys
 from functools import partial
 from logging import LogRecord
-from typing import Callable, Iterable, Optional, Protocol, Tuple
+from typing import Any, Callable, Iterable, Optional, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Streak
-from concurrent_log_handler._backups import Chain, Look
+from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._announcer import Announcer
-from concurrent_log_handler._backups._numbered import Move
+from concurrent_log_handler._backups._calendar import Schedule
+from concurrent_log_handler._backups._chains import Move
 from concurrent_log_handler._backups._retention import Retention
-from concurrent_log_handler._backups._schedule import Schedule
 from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, remove
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._settings import Settings
@@ -29,32 +28,17 @@ from ._livefile import LiveFile
 _ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rotation is considered
 
 
-class Hooks(Protocol):
-    """What a rotation asks its handler: hooks of the standard library, and what tells our two handlers apart."""
-
-    def shouldRollover(self, record: LogRecord) -> bool: ...
-    def doRollover(self) -> None: ...
-    def rotate(self, source: str, dest: str) -> None: ...
-    def _bytes(self, record: LogRecord) -> bytes: ...
-    def _decides(self, record: LogRecord) -> bool: ...  # our own `shouldRollover`, whatever a subclass has
-    def _rotates(self) -> bool: ...  # it ever rotates
-    def _backups(self) -> Chain: ...
-    def _surplus(self) -> Iterable[str]: ...  # the paths of the backups that are too many
-    def _roll(self) -> bool: ...  # move the live file and its backups; tells whether it was moved
-
-
 class Rotation:
     """
     The rotations of the log at *log* by one handler.
 
     Contract: everything but `is_due` is called with the thread lock and the sidecar's held.  A rotation
-    that fails costs no record: it is reported once per streak, and tried again later.
+    that fails costs no record: it is reported once per streak, and tried again later.  *hooks* is the handler, which
+    cannot be held: it holds this, and goes as soon as it is dropped.
 
     Attributes:
         look_closer_at: Size of the live file from which `make_room` is asked.
         schedule: The time that all processes go by, of a handler that rotates by time.
-        rolling: A rotation is going on.
-        trouble: Rotations that failed.
         newest: The path that was given to a backup last, or nothing.
     """
 
@@ -83,20 +67,14 @@ class Rotation:
         self._disk = disk
         self.trouble = Streak()
         self.newest = ""
-        self._begin_anew()
+        self.begin_anew()
 
-    def _begin_anew(self) -> None:
+    def begin_anew(self) -> None:
+        """Forget, in a forked child, what was the parent's."""
         self.rolling = False
         self._incoming: Tuple[Optional[LogRecord], int] = (None, 0)
         self._begun = False  # the first record has come
         self.look_closer_at = _ALWAYS  # until then
-
-    def after_fork(self, inside: bool) -> None:
-        """Forget, in a forked child, what was the parent's; *inside*: the child goes on in a step that forked."""
-        rolling, incoming = self.rolling, self._incoming
-        self._begin_anew()
-        if inside:
-            self.rolling, self._incoming = rolling, incoming
 
     # -- when ------------------------------------------------------------------
 
@@ -104,7 +82,7 @@ class Rotation:
         """Tell whether `make_room` is to be asked before the file has *size* bytes; stands in `emit`'s way, too."""
         return size >= self.look_closer_at or (self.schedule is not None and self.schedule.is_up())
 
-    def adjust(self, hooks: Hooks) -> None:
+    def adjust(self, hooks: Any) -> None:
         """Learn anew from which size of the live file a rotation may be due."""
         if not self._begun or hooks.shouldRollover != hooks._decides:
             self.look_closer_at = _ALWAYS
@@ -113,8 +91,7 @@ class Rotation:
         else:
             self.look_closer_at = _NEVER
 
-    def is_full(self, hooks: Hooks, record: LogRecord) -> bool:
-        """Tell whether *record* would make a non-empty file reach `maxBytes`."""
+    def is_full(self, hooks: Any, record: LogRecord) -> bool:
         limit = self._settings.maxBytes
         if not limit or not hooks._rotates():
             return False
@@ -128,7 +105,7 @@ class Rotation:
         """Tell whether no record has caused the rotation that is going on."""
         return self._incoming[0] is None
 
-    def make_room(self, hooks: Hooks, record: LogRecord, length: int) -> int:
+    def make_room(self, hooks: Any, record: LogRecord, length: int) -> int:
         """Rotate before *record* of *length* bytes, if that is due; return the live file's size."""
         if not self._begun:
             self._begun = True
@@ -150,8 +127,7 @@ class Rotation:
             self.schedule.settled()
         return size
 
-    def _begin(self, hooks: Hooks) -> None:
-        """Do what comes with a process's first record."""
+    def _begin(self, hooks: Any) -> None:
         if self.retention.limits().need_status() and self._locks.in_place():
             with contextlib.suppress(OSError), self._locks.directory() as state:
                 if state is not False:
@@ -161,12 +137,11 @@ class Rotation:
 
     # -- how -------------------------------------------------------------------
 
-    def roll_over(self, hooks: Hooks, held: bool) -> bool:
+    def roll_over(self, hooks: Any, held: bool) -> bool:
         """
         Rotate; returns whether there was something to rotate.
 
-        A tmp cleaner can delete the sidecar while it is held; then two processes each hold "the" lock, and
-        one of them rotates while the other waits for the directory's.  So what is moved is looked at again.
+        What is moved is looked at again with the directory's lock held, for the case that it is there for.
         """
         if not held or not self._locks.in_place():
             raise self._locks.sidecar.take_trouble()
@@ -194,7 +169,6 @@ class Rotation:
         return moved
 
     def carry_out(self, moves: Iterable[Move]) -> None:
-        """Move and delete backups."""
         for move in moves:
             if move.target is None:
                 with contextlib.suppress(FileNotFoundError):
@@ -208,7 +182,7 @@ class Rotation:
                     continue  # removed by somebody else meanwhile
             self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
 
-    def move_live_file(self, hooks: Hooks, target: str) -> None:
+    def move_live_file(self, hooks: Any, target: str) -> None:
         """Make the live file the backup *target*, and begin a new one."""
         before = self._live.identity()
         self._announcer.about_to_move(before[1])

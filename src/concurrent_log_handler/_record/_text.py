@@ -16,9 +16,7 @@ class TextFormat:
     How a log's text stands in its file.
 
     Attributes:
-        encoding: Name of the encoding as asked for.
         codec: The encoding of a single record, without a byte order mark.
-        errors: Error handler for characters that the encoding lacks.
         newline: What stands for `\n`.
         bom: Bytes that open a file, else empty.
         width: Bytes that one unit of the encoding takes; a torn record may end inside one.
@@ -38,7 +36,6 @@ class TextFormat:
         self.set_terminator(terminator)
 
     def set_terminator(self, terminator: str) -> None:
-        """Learn what a whole record ends with."""
         end, line_feed = self.encode(terminator), "\n".encode(self.codec)
         self.ends: Tuple[bytes, ...] = (end, line_feed) if end else ()
         self.longest_end = max(len(end), len(line_feed))
@@ -52,7 +49,6 @@ class TextFormat:
         return self.bom + data
 
     def encode(self, text: str) -> bytes:
-        """Return the bytes of *text*."""
         if self.newline != "\n":
             text = text.replace("\n", self.newline)
         return text.encode(self.codec, self.errors)
