@@ -114,7 +114,7 @@ class Worker:
     def __init__(self, run: Callable[[Worker], None], name: str) -> None:
         self._run, self._name = run, name
         self._thread: threading.Thread | None = None
-        self._parked = False
+        self._parked = self._begun = self._failed = False
         self._bell = threading.Lock()
         self._bell.acquire()
         #: Its thread is a greenlet.
@@ -126,13 +126,17 @@ class Worker:
         try:
             self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
             self._thread.start()
-        except RuntimeError:  # the interpreter ends, or has no room for threads, or no daemons at all
-            return False
         except AssertionError:
             pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
+        except BaseException as error:
+            self._failed = True
+            if not isinstance(error, RuntimeError):
+                raise
+            return False  # the interpreter ends, or has no room for threads, or no daemons at all
         return True
 
     def _main(self) -> None:
+        self._begun = True
         try:
             self._run(self)
         except BaseException as error:
@@ -155,8 +159,9 @@ class Worker:
             self.ring()
             # No join() of the thread's own, which may be of another kind than this one.
             thread = self._thread
-            alive = thread is not None and thread.is_alive() and not self._parked
-            return not alive or not wanted() or thread is threading.current_thread()
+            # Until it has begun, is_alive() says no.
+            alive = thread is not None and thread.is_alive() if self._begun else not self._failed
+            return not alive or self._parked or not wanted() or thread is threading.current_thread()
 
         return wait_until(ended, timeout, pause=0.002)
 
