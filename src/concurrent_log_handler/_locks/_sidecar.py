@@ -177,7 +177,9 @@ class SidecarLock:
                 return True
         except OSError:
             pass
-        return self._acquire_slowly(timeout)
+        # Nobody unlocks what it has not: Linux's SMB client frees the lock of another process with that.
+        self.held = self._acquire_slowly(timeout)
+        return self.held
 
     def again(self) -> bool:
         """
