@@ -141,7 +141,6 @@ class Worker:
         step()
 
     def wait(self, timeout: Optional[float]) -> None:
-        """Return when all is done, or after *timeout* seconds."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
