@@ -37,8 +37,6 @@ Reading = Tuple[str, Tuple[str, ...]]  # a format for strptime, and what to add 
 
 
 class Naming(NamedTuple):
-    """How one handler names its backups, made by `naming_for`."""
-
     directory: str
     base: str
     suffix: str
