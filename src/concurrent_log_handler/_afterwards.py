@@ -40,7 +40,6 @@ class Afterwards:
         self.steps.append(step)
 
     def report(self, error: BaseException) -> None:
-        """Have *error* reported after the locks are released."""
         self.later(lambda report: report(error))
 
     def take(self) -> List[Afterward]:
@@ -96,7 +95,6 @@ class Streak:
         self.pause = self.until = 0.0
 
     def waits(self) -> bool:
-        """Tell whether it is too early to try again."""
         return bool(self.pause) and monotonic() < self.until
 
 

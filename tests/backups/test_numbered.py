@@ -11,10 +11,22 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler._backups import _chains
 from concurrent_log_handler._backups._chains import NumberedChain
 from handler_support import Recording, Strict, a_record, contents, write
+
+SHORT, LONG = 10**9, 0
+
+
+@pytest.fixture(params=[SHORT, LONG], ids=["asked", "listed"])
+def way_to_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A long chain is listed, a short one asked for name by name; what is found is the same."""
+    monkeypatch.setattr(_chains, "_SHORT", request.param)
+    return int(request.param)
 
 
 def chain(
@@ -43,7 +55,7 @@ def room(directory: Path, **more: Any) -> list[tuple[str, str]]:
     ]
 
 
-def test_room_is_made_up_to_the_first_free_number(tmp_path: Path) -> None:
+def test_room_is_made_up_to_the_first_free_number(tmp_path: Path, way_to_look: int) -> None:
     make(tmp_path, "app.log.1", "app.log.2.gz", "app.log.3", "app.log.5", "app.log.6")
 
     assert room(tmp_path) == [("3", "4"), ("2.gz", "3.gz"), ("1", "2")]
@@ -52,7 +64,7 @@ def test_room_is_made_up_to_the_first_free_number(tmp_path: Path) -> None:
     assert room(tmp_path, limit=0)[0] == ("6", "7")
 
 
-def test_backups_of_one_number_move_together_and_a_twin_goes(tmp_path: Path) -> None:
+def test_backups_of_one_number_move_together_and_a_twin_goes(tmp_path: Path, way_to_look: int) -> None:
     make(tmp_path, "app.log.1", "app.log.1.gz", "app.log.2", "app.log.2.gz")
     (tmp_path / "app.log.2.gz").write_bytes(gzip.compress(b"app.log.2\n"))
 
@@ -61,7 +73,7 @@ def test_backups_of_one_number_move_together_and_a_twin_goes(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["app.log.3", "app.log.3.gz"])
-def test_directory_is_not_moved(tmp_path: Path, name: str) -> None:
+def test_directory_is_not_moved(tmp_path: Path, way_to_look: int, name: str) -> None:
     make(tmp_path, "app.log.1", "app.log.2", "app.log.4")
     (tmp_path / name).mkdir()
 
@@ -70,7 +82,9 @@ def test_directory_is_not_moved(tmp_path: Path, name: str) -> None:
     assert raised.value.filename == str(tmp_path / name)
 
 
-def test_names_written_in_another_way_than_they_are_listed_are_found(tmp_path: Path) -> None:
+def test_names_written_in_another_way_than_they_are_listed_are_found(
+    tmp_path: Path, way_to_look: int
+) -> None:
     make(tmp_path, "app.log.1", "app.log.2.gz", "app.log.3")
     (tmp_path / "sub").mkdir()
 
@@ -82,7 +96,7 @@ def test_names_written_in_another_way_than_they_are_listed_are_found(tmp_path: P
     assert chain(tmp_path, name=name).plain() == [name(1), name(3)]
 
 
-def test_one_name_for_several_backups_is_refused(tmp_path: Path) -> None:
+def test_one_name_for_several_backups_is_refused(tmp_path: Path, way_to_look: int) -> None:
     """Each rotation would overwrite the one before."""
     make(tmp_path, "x")
 
@@ -92,7 +106,9 @@ def test_one_name_for_several_backups_is_refused(tmp_path: Path) -> None:
         chain(tmp_path, name=lambda _: str(tmp_path / "app.log")).make_room()
 
 
-def test_names_within_the_limit_are_all_named_and_others_only_if_they_are_there(tmp_path: Path) -> None:
+def test_names_within_the_limit_are_all_named_and_others_only_if_they_are_there(
+    tmp_path: Path, way_to_look: int
+) -> None:
     make(tmp_path, *[f"app.log.{number}" for number in (2, 4, 9, 50, 90)])
 
     def numbers(**more: Any) -> list[int]:
@@ -105,8 +121,30 @@ def test_names_within_the_limit_are_all_named_and_others_only_if_they_are_there(
     ]
 
 
+@settings(max_examples=60)
+@given(
+    there=st.sets(st.tuples(st.integers(1, 9), st.sampled_from(["", ".gz"]))),
+    limit=st.integers(0, 9),
+    short=st.integers(0, 9),
+    beyond=st.booleans(),
+)
+def test_listing_finds_what_asking_finds(
+    tmp_path_factory: Any, there: set[tuple[int, str]], limit: int, short: int, beyond: bool
+) -> None:
+    directory = tmp_path_factory.mktemp("chain")
+    make(directory, "app.log", "app.log.x", *[f"app.log.{number}{suffix}" for number, suffix in there])
+    seen = []
+    for least in (SHORT, short):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_chains, "_SHORT", least)
+            look = chain(directory, limit=limit, beyond=beyond)
+            seen.append((look.make_room(), look.backups(), look.plain(), list(look.names())))
+
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to be somebody else")
-def test_directory_that_may_not_be_read_is_asked_name_by_name(public: Path) -> None:
+def test_directory_that_may_not_be_read_is_asked_name_by_name(public: Path, way_to_look: int) -> None:
     """Who may enter and write a directory may not be allowed to list it."""
     make(public, "app.log.1", "app.log.2.gz")
     public.chmod(0o733)

@@ -82,7 +82,8 @@ sys.stdin.read()
 def let_go(lock: SidecarLock) -> None:
     """As a step does at its end."""
     lock.release()
-    lock.leave()
+    while lock.mine():
+        lock.rlock.release()
 
 
 # -- where it lies ------------------------------------------------------------
@@ -540,7 +541,7 @@ def test_who_waits_gets_the_lock_within_as_many_turns_as_there_are_threads(tmp_p
         begin = len(order)
         assert handler._lock.enter(20), "this thread waits for its turn"
         turns = len(order) - begin
-        handler._lock.leave()
+        handler._lock.rlock.release()
     finally:
         stop.set()
         for thread in threads:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from itertools import count
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -16,6 +17,7 @@ from . import Chain, Forms
 from ._gzip import GZ, settle
 from ._naming import Backup, Naming, next_number, reading_of
 
+_SHORT = 32  # backups that are asked for one by one: there may be many more files of others
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
 
 
@@ -61,6 +63,7 @@ class NumberedChain(Chain):
         self._limit = limit
         self._beyond = beyond
         self._newest = newest
+        self._is_long = not 0 < limit <= _SHORT
         self._listed: Dict[
             str, Dict[str, bool]
         ] = {}  # of each directory the names, and which are directories
@@ -109,18 +112,18 @@ class NumberedChain(Chain):
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
         folder, base = os.path.split(name)
-        if folder not in self._listed:
+        if self._is_long and folder not in self._listed:
             self._listed[folder] = {}
-            # Asking one by one would take longer.
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 self._listed[folder] = {each.name: each.is_dir(follow_symlinks=False) for each in entries}
-        listed = self._listed[folder]
-        forms = tuple(form for form in ("", GZ) if base + form in listed)
+        there = self._listed.get(folder, {})
         # The file system may make no difference between two spellings, or the directory not be ours to read.
-        if not forms and (movable or not listed):
-            return tuple(form for form in ("", GZ) if os.path.lexists(name + form))
+        if not there or (movable and there.keys().isdisjoint((base, base + GZ))):
+            asked = {base + form: look_at(name + form) for form in ("", GZ)}
+            there = {each: stat.S_ISDIR(found.st_mode) for each, found in asked.items() if found is not None}
+        forms = tuple(form for form in ("", GZ) if base + form in there)
         for form in forms:
-            if movable and listed[base + form]:
+            if movable and there[base + form]:
                 raise IsADirectoryError(21, "a directory stands where a backup belongs", name + form)
         return forms
 

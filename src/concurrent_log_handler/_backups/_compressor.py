@@ -131,17 +131,16 @@ class Worker:
         with self._guard, contextlib.suppress(RuntimeError):
             # What comes while the interpreter ends is not the thread's, for whose end it waits.
             if threading.main_thread().is_alive() and threads_work():
-                if self._thread is None:
+                self._wanted = step  # first: a greenlet may run to its end before start() returns
+                if self._thread is None or not self._thread.is_alive():
                     # Not a daemon: the interpreter waits for it before it exits.
                     thread = threading.Thread(target=self._run, name="log compression", daemon=False)
                     thread.start()
                     self._thread = thread
-                self._wanted = step
                 return
         step()
 
     def wait(self, timeout: Optional[float]) -> None:
-        """Return when all is done, or after *timeout* seconds."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)

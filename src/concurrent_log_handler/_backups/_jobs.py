@@ -36,8 +36,6 @@ Inode = Tuple[int, int]  # with its device
 
 
 class Job:
-    """One backup on its way to its `.gz`."""
-
     def __init__(self, source: int, part: int, part_path: str) -> None:
         found = os.fstat(source)
         self.inode: Inode = (found.st_dev, found.st_ino)

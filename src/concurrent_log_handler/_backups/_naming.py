@@ -11,6 +11,7 @@ import os
 import re
 import time
 from functools import lru_cache
+from itertools import chain
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Pattern, Tuple, Union
 
 # For each unit, CPython 3.13's on every Python.
@@ -36,8 +37,6 @@ Reading = Tuple[str, Tuple[str, ...]]  # a format for strptime, and what to add 
 
 
 class Naming(NamedTuple):
-    """How one handler names its backups, made by `naming_for`."""
-
     directory: str
     base: str
     suffix: str
@@ -62,14 +61,12 @@ class Naming(NamedTuple):
         What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
         on the disk.
         """
-        path = self._named(text, first)
-        if not taken(path):
-            return path
-        for number in range(first, first + _MOST_TRIES):
-            path = self.backup_path(text, number)
+        as_it_is = self._named(text, first)
+        others = (self.backup_path(text, number) for number in range(first, first + _MOST_TRIES))
+        for path in chain([as_it_is], others):
             if not taken(path):
                 return path
-        msg = f"no free name for a backup of {self.base!r}: {self._named(text, first)!r} and those after it are taken"
+        msg = f"no free name for a backup of {self.base!r}: {as_it_is!r} and those after it are taken"
         raise FileExistsError(msg)
 
     def backup_directory(self) -> str:

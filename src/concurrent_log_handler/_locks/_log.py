@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from threading import RLock, local
-from typing import Any, Callable, Iterator, List, Optional, TypeVar
+from threading import RLock, get_ident
+from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import RENAMES_OPEN, Access
@@ -110,7 +110,10 @@ class LogLocks:
         lock = self.sidecar
         notice_fork()
         if not (lock.mine() and lock.held):
-            levels = lock.leave()  # logging.shutdown() comes here with it held
+            levels = 0
+            while lock.mine():  # logging.shutdown() comes here with it held
+                lock.rlock.release()
+                levels += 1
             try:
                 finish()
             finally:
@@ -162,14 +165,8 @@ def _all_locks() -> List[SidecarLock]:
     return [lock for lock in (ref() for ref in _locks.valuerefs()) if lock is not None]
 
 
-class _TakenForFork(local):
-    """The locks that this thread took for its fork(): none, if it was in there when this module was imported."""
-
-    def __init__(self) -> None:
-        self.locks: List[Any] = []
-
-
-_taken = _TakenForFork()
+# The locks that each thread took for its fork(): none, if it was in there when this module was imported.
+_taken: Dict[int, List[Any]] = {}
 
 
 def _before_fork() -> None:
@@ -189,13 +186,15 @@ def _before_fork() -> None:
 
 def _take(lock: Any, timeout: float = -1) -> None:
     if not lock._is_owned():  # noqa: SLF001 - an RLock has no other name for it
-        _taken.locks.append(lock)  # first: an interrupt between the two leaves nothing taken for good
+        # First: an interrupt between the two leaves nothing taken for good.
+        _taken.setdefault(get_ident(), []).append(lock)
         lock.acquire(True, timeout)
 
 
 def _after_fork_in_parent() -> None:
-    while _taken.locks:
-        lock = _taken.locks.pop()
+    taken = _taken.get(get_ident(), [])
+    while taken:
+        lock = taken.pop()
         if lock._is_owned():  # noqa: SLF001
             lock.release()
 

@@ -156,14 +156,6 @@ class SidecarLock:
     def mine(self) -> bool:
         return bool(self.rlock._is_owned())
 
-    def leave(self) -> int:
-        """Release the thread lock, if this thread has it, as often as it has; returns how often."""
-        levels = 0
-        while self.mine():
-            self.rlock.release()
-            levels += 1
-        return levels
-
     # -- the sidecar's lock ---------------------------------------------------
 
     def acquire(self, timeout: Optional[float]) -> bool:

@@ -15,7 +15,6 @@ CONFIG_PATIENCE = 1.0
 
 logging_lock: Any = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - what its own fork hook takes, too
 
-
 # Threads that stand in a line, each as often as it does.
 _standing: List[int] = []
 

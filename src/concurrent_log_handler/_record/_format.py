@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 _DEFAULT = Formatter()  # what `logging.Handler.format` uses where no formatter is set
 _MSEC_FORMAT = "%s,%03d"  # the one that nearly everybody has
 _MSECS = tuple(f",{number:03d}" for number in range(1000))
-_FIELD = re.compile(r"%\((\w+)\)([-#0 +]*\d*(?:\.\d+)?[hlL]?[a-zA-Z])")
+_FIELD = re.compile(r"%\(([a-zA-Z_]\w*)\)([-#0 +]*\d*(?:\.\d+)?[hlL]?[a-zA-Z])", re.ASCII)
 
 
 class _Plan(NamedTuple):
@@ -119,10 +119,7 @@ def _compile(fmt: str) -> Optional[Callable[[LogRecord], str]]:
         between, (name, conversion) = fmt[end : found.start()], found.groups()
         end = found.end()
         # `record.name` is `record.__dict__["name"]`, but for what the class has, too.
-        is_field = (
-            name.isascii() and name.isidentifier() and not iskeyword(name) and not hasattr(LogRecord, name)
-        )
-        if "%" in between or not is_field:
+        if "%" in between or iskeyword(name) or hasattr(LogRecord, name):
             return None
         source += f"{{{constant(between)}}}"
         if conversion == "s":

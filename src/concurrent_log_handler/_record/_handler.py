@@ -147,7 +147,6 @@ class ConcurrentHandler(BaseRotatingHandler):
     )
 
     def after_fork(self) -> None:
-        """Forget, in a forked child, what was the parent's."""
         if not self._lock.mine():  # else the child goes on in a step that forked
             self._rotation.begin_anew()
             self._live.header.owed = False
