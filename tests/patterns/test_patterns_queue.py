@@ -147,6 +147,35 @@ def test_stop_is_bounded_and_counts_what_is_left() -> None:
     assert gate.texts == ["0", "1", "2", "3", "4"]
 
 
+def test_stop_waits_for_a_thread_that_has_not_begun_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread is starting it, on a loaded machine; what is queued by then must be written, too."""
+    about, go_on = threading.Event(), threading.Event()
+
+    class Late(threading.Thread):
+        def start(self) -> None:
+            about.set()
+            assert go_on.wait(SECONDS)
+            super().start()
+
+    keep, ends = Keep(), []
+    listener = BatchingQueueListener(RecordQueue(10), keep)
+    listener.start()
+    handler = FastQueueHandler(listener.queue)
+    writer = threading.Thread(target=handler.handle, args=(a_record("first"),))
+    stopper = threading.Thread(target=lambda: ends.append((listener.stop(), len(keep.records))))
+    monkeypatch.setattr(threading, "Thread", Late)
+    writer.start()
+    assert about.wait(SECONDS)
+    stopper.start()
+    stopper.join(0.3)
+    assert not ends
+    go_on.set()
+    for thread in (writer, stopper):
+        thread.join(SECONDS)
+
+    assert ends == [(0, 1)]
+
+
 @pytest.mark.parametrize("make", QUEUES[:3], ids=QUEUE_NAMES[:3])
 def test_stop_ends_while_threads_go_on_logging(make) -> None:
     """A server is stopped while its threads log: what they bring later is theirs to write."""
