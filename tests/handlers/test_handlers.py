@@ -29,6 +29,7 @@ import pytest
 
 import concurrent_log_handler
 from concurrent_log_handler import ConcurrentRotatingFileHandler
+from concurrent_log_handler._record import _livefile
 from handler_support import (
     SECONDS,
     Recording,
@@ -1722,3 +1723,30 @@ def test_batch_from_a_deque_takes_what_it_has_dealt_with(tmp_path: Path) -> None
 
     assert not records
     assert sorted("".join(contents(tmp_path).values()).splitlines()) == [f"record {n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError, RuntimeError])
+def test_interrupt_just_behind_the_write_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """Ctrl-C, or the handler of an alarm that raises: Python runs it when the system call has returned."""
+    write = _livefile.append_to
+
+    def interrupted(*arguments: Any) -> int:
+        done = write(*arguments)
+        monkeypatch.setattr(_livefile, "append_to", write)
+        raise kind("from a signal handler", done)
+
+    handler = ConcurrentRotatingFileHandler(tmp_path / "app.log")
+    reported: list[logging.LogRecord] = []
+    monkeypatch.setattr(handler, "handleError", reported.append)
+    handler.handle(logging.makeLogRecord({"msg": "first"}))
+    records = collections.deque(logging.makeLogRecord({"msg": f"number {each}"}) for each in range(3))
+    monkeypatch.setattr(_livefile, "append_to", interrupted)
+    with contextlib.suppress(KeyboardInterrupt):
+        handler.emit_batch(records)
+    assert not records
+    handler.close()
+
+    assert (tmp_path / "app.log").read_text() == "first\nnumber 0\nnumber 1\nnumber 2\n"
+    assert len(reported) == issubclass(kind, Exception)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from concurrent_log_handler.patterns import BatchingQueueListener, GracefulLoggingShutdown, RecordQueue
-from patterns_support import SECONDS, Keep, chain, numbers, once
+from patterns_support import SECONDS, Keep, chain, numbers, once, run_program
 
 SET_UP = """
 import logging, os, queue, signal, sys, threading, time
@@ -466,3 +466,26 @@ ready()
 
     end(process, 0)
     assert numbers(chain(tmp_path)) == once(2)
+
+
+def test_close_does_not_wait_again_for_a_listener_that_the_exit_has_given_up(tmp_path: Path) -> None:
+    """`logging.shutdown()` closes the handler after the listener has had its time, and each would get as much again."""
+    run_program(
+        """
+        import logging, os, time
+        from concurrent_log_handler.patterns import NonBlockingFileHandler
+        from concurrent_log_handler.patterns._exit import finish_all
+        class Hangs(logging.Handler):
+            def emit(self, record):
+                time.sleep(1000)
+        handler = NonBlockingFileHandler(handler=Hangs())
+        handler.handle(logging.makeLogRecord({"msg": "text"}))
+        finish_all(0.2)
+        started = time.monotonic()
+        handler.close()
+        assert time.monotonic() - started < 20
+        os._exit(0)
+        """,
+        tmp_path,
+        quiet=False,
+    )

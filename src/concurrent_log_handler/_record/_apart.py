@@ -10,6 +10,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._gzip import GZ, has_read
+from concurrent_log_handler._files import ends_with
 from concurrent_log_handler._locks import Locks
 
 from ._livefile import LiveFile
@@ -60,7 +61,7 @@ class Batch:
                     size, looked = live.look(), True
                 if is_due(size + pending + len(data)):
                     self._write_chunk(live, chunk, size, make_sure)
-                    chunk, pending = [], 0
+                    pending = 0
                     size = make_room(record, len(data))
             except Exception as error:
                 self.failed.append((record, error))
@@ -85,19 +86,32 @@ class Batch:
     def _write_chunk(
         self, live: LiveFile, chunk: List[_Line], size: int, make_sure: Callable[[bytes, int], None]
     ) -> None:
+        """Write the lines of *chunk* at once, and empty it."""
         if not chunk:
             return
         whole = b"".join(data for _, data in chunk)
+        lines = tuple(chunk)
+        last = lines[-1][0]
         try:
             live.append(whole, size)
-        except OSError:
-            # What fits is still written: the disk may have room for some of them.
-            self.write_each(chunk, lambda data: live.append(data, live.look()))
-            return
-        self._forget(chunk[-1][0])
-        make_sure(whole, size)
+            chunk.clear()
+            self._forget(last)
+            make_sure(whole, size)
+        except BaseException as error:
+            # A signal handler may have raised it just behind the write.
+            written = not chunk or ends_with(live.fd, whole, size)
+            chunk.clear()
+            if written:
+                self._forget(last)
+            if not isinstance(error, Exception):
+                raise
+            if written:
+                self.failed.append((last, error))
+            else:
+                # What fits is still written: the disk may have room for some of them.
+                self.write_each(lines, lambda data: live.append(data, live.look()))
 
-    def write_each(self, lines: List[_Line], write: Callable[[bytes], None]) -> None:
+    def write_each(self, lines: Iterable[_Line], write: Callable[[bytes], None]) -> None:
         """Write *lines* one by one."""
         for record, data in lines:
             try:

@@ -32,7 +32,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 running: set[Any] = set()
 #: Queues that another process reads, into which records were dropped here: no handler may be left at the end.
 owing: set[RecordQueue] = set()
-_given_up: set[Any] = set()
+#: Listeners for which the exit has waited long enough.
+given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
@@ -41,7 +42,7 @@ def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> Non
     notice_fork()
     readers = {each.reader for each in all_queues() if each.crosses_processes >= between_processes}
     # A thread, too, must end: the interpreter would catch it with whatever lock it has, logging's own perhaps.
-    readers -= _given_up | {None}
+    readers -= given_up | {None}
     to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
@@ -50,7 +51,7 @@ def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> Non
         behind = listener.stop(max(0.0, deadline - monotonic()) / (len(to_stop) + 1))
         if behind:
             left += behind
-            _given_up.add(listener)
+            given_up.add(listener)
             for handler in listener.handlers:
                 _let_exit_pass(handler)
     if left:
@@ -107,7 +108,7 @@ def tell_reader(queued: RecordQueue, patience: float) -> None:
 @in_child
 def _begin_anew() -> None:
     """Each queue, and each listener, by itself: one that cannot begin afresh costs the others nothing."""
-    _given_up.clear()
+    given_up.clear()
     owing.clear()
     for inherited in all_queues():
         reader = inherited.reader

@@ -18,7 +18,7 @@ from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 
-from ._exit import hook_exit_of_children, running
+from ._exit import given_up, hook_exit_of_children, running
 from ._worker import NEVER, Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
 from ._writer import QueueWriter, errors_noted
 
@@ -97,6 +97,8 @@ class BatchingQueueListener(QueueWriter):
         notice_fork()
         if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
+        if self in given_up:
+            timeout = 0.0
         deadline = end_of(timeout)
         self._close_intake()
         if self.busy_here():
