@@ -106,13 +106,16 @@ class BatchingQueueListener(QueueWriter):
             return self.left()
         if timeout is not None and not self.has_thread and self.left():
             self._wake_thread()  # a handler that hangs then costs no more than the time given
-        worker = self._place.get("thread")
+        worker, joined = self._place.get("thread"), None
         if worker is None:
             self._write_here(deadline)
-        else:
-            worker.join(timeout, lambda: self.stopped)
+            joined = worker = self._place.get("thread")
+        while worker is not None and worker is not joined:
+            worker.join(max(0.0, deadline - monotonic()), lambda: self.stopped)
+            # Whoever had seen this listener run may have started another one.
+            joined, worker = worker, self._place.get("thread")
         # Else what is queued by now is in the hands of the threads that bring it.
-        return self.left() if self.has_thread or monotonic() >= deadline else 0
+        return self.left() if worker is not None or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
         self._state = _STOPPED
