@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from logging import LogRecord
-from typing import Callable, Iterable, Iterator, List, Optional, Tuple
+from typing import Callable, Deque, Iterable, List, Optional, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._backups import Look
@@ -27,7 +27,7 @@ class Batch:
     """
 
     def __init__(self, records: Iterable[LogRecord]) -> None:
-        self._queued = records if isinstance(records, deque) else None
+        self._queued: Deque[LogRecord] = records if isinstance(records, deque) else deque()
         self.records = tuple(records)
         self.failed: List[Tuple[LogRecord, BaseException]] = []
         self.lines: List[_Line] = []
@@ -73,15 +73,8 @@ class Batch:
                 pending += len(data)
         self._write_chunk(live, chunk, size, make_sure)
 
-    def one_by_one(self) -> Iterator[LogRecord]:
-        """Yield the records; each counts as dealt with when the next is asked for."""
-        for record in self.records:
-            yield record
-            self._forget(record)
-
     def done(self) -> None:
-        if self._queued is not None:
-            self._queued.clear()
+        self._queued.clear()
 
     def _write_chunk(
         self, live: LiveFile, chunk: List[_Line], size: int, make_sure: Callable[[bytes, int], None]
@@ -130,8 +123,7 @@ class Apart:
     """
     How one handler appends where the usual way is closed.
 
-    Contract: `write` and `write_inside` need no lock, except where the live file does: there they raise why it
-    was not had, and nothing is written.  *look* returns the chain, for whoever asks what became of a file.
+    *look* returns the chain, for whoever asks what became of a file.
     """
 
     def __init__(self, live: LiveFile, locks: Locks, afterwards: Afterwards) -> None:
@@ -139,22 +131,20 @@ class Apart:
         self._locks = locks
         self._afterwards = afterwards
 
-    def write(self, look: Look, data: bytes) -> None:
-        """Append *data* without the lock, since it could not be had, and have that reported once."""
-        if self._live.needs_lock:
-            raise self._locks.sidecar.take_trouble()
-        self._append(look, data)
-        sidecar = self._locks.sidecar
-        trouble, sidecar.trouble = sidecar.trouble, None
-        # /dev/stdout and the like have no place for a sidecar.
-        if trouble is not None and self._live.is_file():
-            self._afterwards.report(trouble)
+    def write(self, look: Look, inside: bool, data: bytes) -> None:
+        """
+        Append *data* at once, to the path, and by itself: from *inside* another record of this thread, or since the
+        lock could not be had, which is reported once.
 
-    def write_inside(self, look: Look, data: bytes) -> None:
-        """Append *data* from inside another record of this thread: at once, to the path, and by itself."""
-        if not self._locks.sidecar.again() and self._live.needs_lock:
-            raise self._locks.sidecar.take_trouble()
+        Where the live file needs the lock, why it was not had is raised, and nothing is written.
+        """
+        sidecar = self._locks.sidecar
+        if not (inside and sidecar.again()) and self._live.needs_lock:
+            raise sidecar.take_trouble()
         self._append(look, data)
+        # /dev/stdout and the like have no place for a sidecar.
+        if not inside and sidecar.trouble is not None and self._live.is_file():
+            self._afterwards.report(sidecar.take_trouble())
 
     def make_sure(self, look: Look, data: bytes, size: int) -> None:
         """

@@ -201,9 +201,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         form, lock = self._text, self._lock
         text = self.format(record) + self._terminator
         data = text.encode(form.codec, form.errors) if form.newline == "\n" else form.encode(text)
-        if way == INSIDE:
-            self._apart.write_inside(self._backups, data)
-        elif way and lock.acquire(self._settings.lock_timeout):
+        if way == ENTERED and lock.acquire(self._settings.lock_timeout):
             live, rotation = self._live, self._rotation
             looked = monotonic()
             try:
@@ -221,7 +219,7 @@ class ConcurrentHandler(BaseRotatingHandler):
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            self._apart.write(self._backups, data)
+            self._apart.write(self._backups, way == INSIDE, data)
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
 
     def format(self, record: LogRecord) -> str:
@@ -248,12 +246,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         self._afterwards.do(afterwards, last, self.handleError)
 
     def _write_batch(self, batch: Batch, way: int) -> Sequence[Afterward]:
-        if way == INSIDE:
-            for record in batch.one_by_one():
-                ConcurrentHandler.emit(self, record)
-            return ()
         batch.encode(self._bytes)
-        if batch.lines and way and self._lock.acquire(self._settings.lock_timeout):
+        if batch.lines and way == ENTERED and self._lock.acquire(self._settings.lock_timeout):
             try:
                 make_room = partial(self._rotation.make_room, self)
                 make_sure = partial(self._apart.make_sure, self._backups)
@@ -262,7 +256,7 @@ class ConcurrentHandler(BaseRotatingHandler):
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            batch.write_each(batch.lines, partial(self._apart.write, self._backups))
+            batch.write_each(batch.lines, partial(self._apart.write, self._backups, way == INSIDE))
         return self._afterwards.take() if way <= ENTERED else ()
 
     # -- rotation --------------------------------------------------------------
