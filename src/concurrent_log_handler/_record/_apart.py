@@ -154,7 +154,7 @@ class Apart:
         with what `look` saw, the file may be a backup by now, or gone.
         """
         with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
-            if not self._live.linked() and self._is_missing(look, self._live.fd, data, size):
+            if not self._live.has_name(self._live.fd) and self._is_missing(look, self._live.fd, data, size):
                 self._append(look, data)
 
     def _append(self, look: Look, data: bytes) -> None:

@@ -10,12 +10,14 @@ import errno
 import io
 import os
 import stat
+import time
 from io import TextIOWrapper
 from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple, Type
 
 from concurrent_log_handler import _windows
+from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     Access,
@@ -34,7 +36,6 @@ from concurrent_log_handler._files import (
 
 from ._disk import Disk
 from ._header import Header
-from ._tail import torn_end
 from ._text import TextFormat
 
 try:
@@ -45,6 +46,7 @@ except ImportError:  # Windows
 # Seconds from `look` to the end of `append` up to which nobody can have compressed the file
 # meanwhile: `_compress` removes no backup that young.
 LATE = 0.001
+_PATIENCE = 0.02  # with a record that is being written without the lock
 
 
 class LiveFile:
@@ -112,13 +114,7 @@ class LiveFile:
                 if size == self.end:
                     return size
                 # Somebody else wrote since: the usual case where processes share the log.
-                text = self.text
-                longest = text.longest_end
-                if (
-                    size > longest
-                    and not size % text.width
-                    and read_at(self.fd, longest, size - longest).endswith(text.ends)
-                ):
+                if size and self._ends_whole(self.fd, size):
                     self.end = size
                     return size
                 return self._mend(size)
@@ -154,11 +150,7 @@ class LiveFile:
         if self._disk is not None and self.regular:
             self._disk.soon(self.fd)
 
-    def linked(self) -> bool:
-        """Tell whether the file that is open, if any, has a name."""
-        return self.fd == -1 or self._has_name(self.fd)
-
-    def _has_name(self, fd: int) -> bool:
+    def has_name(self, fd: int) -> bool:
         """Tell whether *fd* has open a file with a name, or what the path leads to without one (`/dev/stderr`)."""
         here = os.fstat(fd)
         return here.st_nlink > 0 or identity(self.path) == (here.st_dev, here.st_ino)
@@ -178,7 +170,7 @@ class LiveFile:
                 size = self._append_to(fd, data)
                 if self._disk is not None and stat.S_ISREG(os.fstat(fd).st_mode):
                     self._disk.now(fd)
-                if self._has_name(fd) or not is_missing(fd, data, size):
+                if self.has_name(fd) or not is_missing(fd, data, size):
                     return
             finally:
                 os.close(fd)
@@ -213,25 +205,23 @@ class LiveFile:
         size = here.st_size
         if not stat.S_ISREG(here.st_mode):
             write_through(fd, data)
-            return size
-        if size:
-            data = self._missing_end(fd, size)[1] + data
-            write_rest(fd, data, os.write(fd, data), self.path)
+        elif size:
+            self._write(fd, self._missing_end(fd, size)[1] + data)
         else:
             with self.header.before_first_record(lambda: os.fstat(fd).st_size) as opening:
-                data = opening + data
-                write_rest(fd, data, os.write(fd, data), self.path)
+                self._write(fd, opening + data)
         return size
+
+    def _write(self, fd: int, data: bytes) -> None:
+        write_rest(fd, data, os.write(fd, data), self.path)
 
     def filled(self) -> Optional[os.stat_result]:
         """Return the status of the regular file at the path; None if it has no record.  Needs no lock."""
-        try:
+        with contextlib.suppress(OSError):
             found = os.stat(self.path)
-        except OSError:
-            return None
-        if not stat.S_ISREG(found.st_mode) or self.header.is_all_of(self.path, found.st_size):
-            return None
-        return found
+            if stat.S_ISREG(found.st_mode) and not self.header.is_all_of(self.path, found.st_size):
+                return found
+        return None
 
     def create(self) -> None:
         """Make the file if it is not there; its content stays."""
@@ -251,20 +241,15 @@ class LiveFile:
             return True
 
     def close(self) -> None:
-        """Close the file; the next `look` opens it again."""
-        fd = self._let_go()
-        if fd != -1:
-            close_quietly(fd)
-
-    def _let_go(self) -> int:
-        """Return the descriptor, which is to be closed; -1 if there is none, or it is somebody else's by now."""
+        """Close the file, if its descriptor is not somebody else's by now; the next `look` opens it again."""
         fd, self.fd = self.fd, -1
         stream, self._stream = self._stream, None
         if stream is not None:
             # Whoever has kept it must not write into the file that gets this number next.
             with contextlib.suppress(Exception):
                 stream.close()
-        return fd if is_ours(fd, self._mark) or self._is_same(fd) else -1
+        if is_ours(fd, self._mark) or self._is_same(fd):
+            close_quietly(fd)
 
     def __del__(self) -> None:
         try:
@@ -280,10 +265,8 @@ class LiveFile:
         if stream is None or stream.closed or stream.fileno() != self.fd:
             raw = io.FileIO(self.fd, "a", closefd=False)
             raw.name = self.path  # as the standard library's stream has it, for whoever tells a file by that
-            if self.regular and not os.fstat(self.fd).st_size:
-                with self.header.before_first_record(lambda: os.fstat(self.fd).st_size) as opening:
-                    if opening:
-                        write_rest(self.fd, opening, os.write(self.fd, opening), self.path)
+            if not os.fstat(self.fd).st_size:
+                self._append_to(self.fd, b"")
             text = self.text
             stream = TextIOWrapper(raw, text.codec, text.errors, text.newline, write_through=True)
             stream.mode = "a"  # type: ignore[misc]  # as open() does it
@@ -341,13 +324,10 @@ class LiveFile:
         """Tell by `fstat` whether *fd* is our file, opened by us (and, if given, the file *there*)."""
         try:
             here = os.fstat(fd)
-            if fcntl is not None and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
-                return False
+            ours = fcntl is None or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND != 0
         except OSError:
             return False
-        if there is not None and (there.st_ino, there.st_dev) != (here.st_ino, here.st_dev):
-            return False
-        return (here.st_ino, here.st_dev) == (self._ino, self._dev)
+        return ours and all((each.st_dev, each.st_ino) == self.identity() for each in (here, there or here))
 
     def _mend(self, size: int) -> int:
         """End the file of *size* bytes with a whole record, since somebody else wrote to it, and return its size."""
@@ -362,8 +342,24 @@ class LiveFile:
 
     def _missing_end(self, fd: int, size: int) -> Tuple[int, bytes]:
         """Return the file's size, and what a writer that died has left out: the rest of a header, or a record's end."""
-        size, end = torn_end(fd, size, self.text)
+        text, end, until = self.text, b"", 0.0
+        with contextlib.suppress(OSError):  # write-only
+            while size and text.ends and not self._ends_whole(fd, size):
+                # So it looks while the kernel is copying the record of a writer without the lock.
+                now = monotonic()
+                until = until or now + _PATIENCE
+                if now > until:
+                    end = b"\0" * (-size % text.width) + text.seal
+                    break
+                time.sleep(_PATIENCE / 20)
+                size = os.fstat(fd).st_size
         return size, self.header.rest(fd, size) or end
+
+    def _ends_whole(self, fd: int, size: int) -> bool:
+        """Tell whether a file of *size* bytes ends as a record does; raises `OSError` if we may not read it."""
+        text = self.text
+        longest = min(text.longest_end, size)
+        return not size % text.width and read_at(fd, longest, size - longest).endswith(text.ends)
 
 
 def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
@@ -387,8 +383,8 @@ class WindowsFile(LiveFile):
                     return size if size == self.end else self._mend(size)
         return self._look_again()
 
-    def _has_name(self, fd: int) -> bool:
-        return not _windows.is_deleted(fd) if self.regular else super()._has_name(fd)
+    def has_name(self, fd: int) -> bool:
+        return not _windows.is_deleted(fd) if self.regular else super().has_name(fd)
 
     def _open_anew(self) -> os.stat_result:
         there = super()._open_anew()
