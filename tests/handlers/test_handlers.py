@@ -123,6 +123,7 @@ def test_bad_value_is_refused_at_construction_and_leaves_nothing(
     tmp_path: Path, arguments: dict[str, Any], error: type[Exception]
 ) -> None:
     """Neither a file nor a half-made handler that `logging.shutdown()` would trip over."""
+    gc.collect()  # what earlier tests have left goes now, and not in between
     before = list(logging._handlerList)  # type: ignore[attr-defined]
 
     with pytest.raises(error) as raised:

@@ -6,6 +6,7 @@ known to the parts that the handler holds: the locks, the live file, the backups
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
@@ -22,6 +23,7 @@ from concurrent_log_handler._backups import Chain
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._calendar import Schedule
 from concurrent_log_handler._backups._compressor import Compressor
+from concurrent_log_handler._backups._gzip import GZ, has_read
 from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._files import check_parent
 from concurrent_log_handler._forks import home, notice_fork
@@ -30,7 +32,7 @@ from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
-from ._apart import Apart, Batch
+from ._batch import Batch
 from ._disk import Disk
 from ._format import QuickFormat
 from ._header import Header
@@ -39,12 +41,10 @@ from ._rotation import Rotation
 from ._shareddisk import choose, warn_of_lock_elsewhere
 
 # What subclasses of concurrent-log-handler 0.9 may override.
-_GONE = frozenset(
-    {
-        *("do_gzip", "do_open", "do_write", "_do_lock", "_do_unlock", "_get_current_time", "atomic_open"),
-        *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
-    }
-)
+_GONE = {
+    *("do_gzip", "do_open", "do_write", "_do_lock", "_do_unlock", "_get_current_time", "atomic_open"),
+    *("read_rollover_time", "write_rollover_time", "initialize_rollover_time"),
+}
 
 
 class ConcurrentHandler(BaseRotatingHandler):
@@ -94,8 +94,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         # By its name: a user's class may have another handler of the standard library among its bases.
         BaseRotatingHandler.__init__(self, self.baseFilename, mode, given["encoding"], True, given["errors"])
         self.delay = self._settings.delay
-        terminator = given["terminator"]
-        self.terminator = self._class_terminator if terminator == "\n" else terminator
+        self.terminator = self._class_terminator if given["terminator"] == "\n" else given["terminator"]
         self._lock.check_path()
         warn_of_lock_elsewhere(self._live, self.lockFilename)
         if mode == "w":
@@ -103,7 +102,8 @@ class ConcurrentHandler(BaseRotatingHandler):
         if mode == "x":
             self._settings.access.create(self.baseFilename)
         if not self.delay:
-            self._locks.exclusive(self._open_now)
+            # The first record will tell why there was no lock.
+            self._locks.exclusive(lambda held: (self._live.look if held else self._live.create)())
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Take a `terminator` that a subclass sets as a class attribute; warn of what is never called."""
@@ -131,19 +131,18 @@ class ConcurrentHandler(BaseRotatingHandler):
         if isinstance(self, TimedRotatingFileHandler):
             self._schedule = Schedule(self._live.filled, self._live.identity, self._lock, self._afterwards)
         both = self._locks, self._afterwards
-        self._apart = Apart(self._live, *both)
         announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, announcer)
         retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
         compress = self._compressor.claim
         self._rotation = Rotation(
-            log, settings, self._live, *both, announcer, retention, compress, self._schedule, self._disk
+            self._live, *both, settings, announcer, retention, compress, self._schedule, self._disk
         )
         self._lock.users[id(self)] = self
 
     _PARTS: Tuple[str, ...] = (
         *("lock", "_lock", "_live", "_locks", "_afterwards", "_quick_format"),
-        *("_apart", "_compressor", "_rotation", "_schedule", "_disk"),
+        *("_compressor", "_rotation", "_schedule", "_disk"),
     )
 
     def after_fork(self) -> None:
@@ -214,12 +213,12 @@ class ConcurrentHandler(BaseRotatingHandler):
                 if not self._locks.close_each_time:
                     lock.release()
                 if monotonic() - looked > LATE:
-                    self._apart.make_sure(self._backups, data, size)
+                    self._make_sure(data, size)
             finally:
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            self._apart.write(self._backups, way == INSIDE, data)
+            self._write_apart(way == INSIDE, data)
         return self._afterwards.take() if way <= ENTERED and self._afterwards.steps else ()
 
     def format(self, record: LogRecord) -> str:
@@ -227,6 +226,33 @@ class ConcurrentHandler(BaseRotatingHandler):
 
     def _bytes(self, record: LogRecord) -> bytes:
         return self._text.encode(self.format(record) + self._terminator)
+
+    def _write_apart(self, inside: bool, data: bytes) -> None:
+        """Append *data* by itself: from *inside* another record of this thread, or since the lock was not had."""
+        lock, live = self._lock, self._live
+        if not (inside and lock.again()) and live.needs_lock:
+            raise lock.take_trouble()
+        live.append_apart(data, self._is_missing)
+        # /dev/stdout and the like have no place for a sidecar.
+        if not inside and lock.trouble is not None and live.is_file():
+            self._afterwards.report(lock.take_trouble())
+
+    def _make_sure(self, data: bytes, size: int) -> None:
+        """
+        Write *data* again if the file that it went to, behind *size* bytes, was already out of use.
+
+        Whoever deletes the sidecar puts us under another lock than the process that rotates; if we then come `LATE`
+        with what `look` saw, the file may be a backup by now, or gone.
+        """
+        live = self._live
+        with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
+            if not live.has_name(live.fd) and self._is_missing(live.fd, data, size):
+                live.append_apart(data, self._is_missing)
+
+    def _is_missing(self, fd: int, data: bytes, size: int) -> bool:
+        """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
+        with self._locks.directory():  # whoever removed the file is done with it
+            return not has_read((name + GZ for name in self._backups().names()), fd, data, size)
 
     def emit_batch(self, records: Iterable[LogRecord]) -> None:
         """
@@ -250,13 +276,12 @@ class ConcurrentHandler(BaseRotatingHandler):
         if batch.lines and way == ENTERED and self._lock.acquire(self._settings.lock_timeout):
             try:
                 make_room = partial(self._rotation.make_room, self)
-                make_sure = partial(self._apart.make_sure, self._backups)
-                batch.write(self._live, self._rotation.is_due, make_room, make_sure)
+                batch.write(self._live, self._rotation.is_due, make_room, self._make_sure)
             finally:
                 if self._locks.close_each_time:
                     self._locks.close_files()
         else:
-            batch.write_each(batch.lines, partial(self._apart.write, self._backups, way == INSIDE))
+            batch.write_each(batch.lines, partial(self._write_apart, way == INSIDE))
         return self._afterwards.take() if way <= ENTERED else ()
 
     # -- rotation --------------------------------------------------------------
@@ -277,12 +302,6 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._do_afterwards()
 
     # -- locks and descriptors ------------------------------------------------
-
-    def _open_now(self, held: bool) -> None:
-        if held:
-            self._live.look()
-        else:
-            self._live.create()  # the first record will tell why there was no lock
 
     def createLock(self) -> None:
         """Use the thread lock that all handlers of this process on this log share."""

@@ -30,7 +30,7 @@ _ALWAYS, _NEVER = -1, sys.maxsize  # as sizes of the live file from which a rota
 
 class Rotation:
     """
-    The rotations of the log at *log* by one handler.
+    The rotations of the log of *live* by one handler.
 
     Contract: everything but `is_due` is called with the thread lock and the sidecar's held.  A rotation
     that fails costs no record: it is reported once per streak, and tried again later.  *hooks* is the handler, which
@@ -44,22 +44,20 @@ class Rotation:
 
     def __init__(
         self,
-        log: str,
-        settings: Settings,
         live: LiveFile,
         locks: Locks,
         afterwards: Afterwards,
+        settings: Settings,
         announcer: Announcer,
         retention: Retention,
         compress: Callable[[Look], None],
         schedule: Optional[Schedule],
         disk: Optional[Disk],
     ) -> None:
-        self._log = log
-        self._settings = settings
         self._live = live
         self._locks = locks
         self._afterwards = afterwards
+        self._settings = settings
         self._announcer = announcer
         self.retention = retention
         self._compress = compress
@@ -93,9 +91,7 @@ class Rotation:
 
     def is_full(self, hooks: Any, record: LogRecord) -> bool:
         limit = self._settings.maxBytes
-        if not limit or not hooks._rotates():
-            return False
-        found = self._live.filled()
+        found = self._live.filled() if limit and hooks._rotates() else None
         if found is None:
             return False
         known, length = self._incoming
@@ -107,12 +103,12 @@ class Rotation:
 
     def make_room(self, hooks: Any, record: LogRecord, length: int) -> int:
         """Rotate before *record* of *length* bytes, if that is due; return the live file's size."""
+        if not self._locks.in_place():
+            return self._live.look()
         if not self._begun:
             self._begun = True
             self.adjust(hooks)
             self._begin(hooks)
-        if not self._locks.in_place():
-            return self._live.look()
         self._incoming = (record, length)
         try:
             if hooks.shouldRollover(record) and not self.trouble.waits() and not self.rolling:
@@ -128,10 +124,13 @@ class Rotation:
         return size
 
     def _begin(self, hooks: Any) -> None:
-        if self.retention.limits().need_status() and self._locks.in_place():
+        if self.retention.limits().need_status():
             with contextlib.suppress(OSError), self._locks.directory() as state:
                 if state is not False:
                     self.retention.enforce(hooks._surplus)
+        self._tell(hooks)
+
+    def _tell(self, hooks: Any) -> None:
         if self._settings.on_rotated is not None:
             self._afterwards.later(partial(self._announcer.tell, hooks._backups))
 
@@ -154,14 +153,14 @@ class Rotation:
         try:
             with self._locks.directory() as state:
                 if state is False:
-                    msg = f"no lock on the directory of {self._log!r}; the log is not rotated for now"
+                    msg = f"no lock on the directory of {self._live.path!r}; the log is not rotated for now"
                     raise LockTimeoutError(msg)
                 self._live.look()
                 moved = self._live.identity() == before and hooks._roll()
                 if moved and self._settings.use_gzip:
                     self._compress(hooks._backups)
-                if moved and self._settings.on_rotated is not None:
-                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))
+                if moved:
+                    self._tell(hooks)
         finally:
             self.rolling = False
             self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
@@ -170,17 +169,13 @@ class Rotation:
 
     def carry_out(self, moves: Iterable[Move]) -> None:
         for move in moves:
-            if move.target is None:
-                with contextlib.suppress(FileNotFoundError):
-                    remove(move.source)
-            else:
-                try:
-                    os.rename(move.source, move.target)
-                except FileNotFoundError:
-                    if os.path.lexists(move.source):
-                        raise
-                    continue  # removed by somebody else meanwhile
-            self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
+            try:
+                remove(move.source) if move.target is None else os.rename(move.source, move.target)
+            except FileNotFoundError:
+                if os.path.lexists(move.source):
+                    raise
+            else:  # not removed by somebody else meanwhile
+                self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
 
     def move_live_file(self, hooks: Any, target: str) -> None:
         """Make the live file the backup *target*, and begin a new one."""
@@ -189,13 +184,13 @@ class Rotation:
         if WINDOWS:
             self._live.close()  # a rotator that deletes it frees its name only where nobody has it open
         try:
-            hooks.rotate(self._log, target)
+            hooks.rotate(self._live.path, target)
         except FileNotFoundError:
             self._live.look()
             if self._live.identity() == before:
                 raise
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
-        self._afterwards.say("%s -> %s", self._log, target)
+        self._afterwards.say("%s -> %s", self._live.path, target)
         self.newest = target
         if RENAMES_OPEN:
             self._begin_new_file(target, before)
@@ -210,8 +205,8 @@ class Rotation:
         except OSError:
             with contextlib.suppress(OSError):
                 there = os.stat(target)
-                if (there.st_dev, there.st_ino) == before and not os.path.lexists(self._log):
-                    os.rename(target, self._log)
+                if (there.st_dev, there.st_ino) == before and not os.path.lexists(self._live.path):
+                    os.rename(target, self._live.path)
             raise
 
 

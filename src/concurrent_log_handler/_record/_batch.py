@@ -1,17 +1,12 @@
-"""Records on other ways than the usual one: many together, without the lock, from inside another record, once more."""
+"""Many records together."""
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from logging import LogRecord
 from typing import Callable, Deque, Iterable, List, Optional, Tuple
 
-from concurrent_log_handler._afterwards import Afterwards
-from concurrent_log_handler._backups import Look
-from concurrent_log_handler._backups._gzip import GZ, has_read
 from concurrent_log_handler._files import ends_with
-from concurrent_log_handler._locks import Locks
 
 from ._livefile import LiveFile
 
@@ -53,19 +48,18 @@ class Batch:
         returns the file's size.  *make_sure* looks after bytes that were written behind so many others.
         """
         chunk: List[_Line] = []
-        size = pending = 0
-        looked = False
+        size, pending = -1, 0
         for record, data in self.lines:
             try:
-                if not looked:
-                    size, looked = live.look(), True
+                if size < 0:
+                    size = live.look()
                 if is_due(size + pending + len(data)):
                     self._write_chunk(live, chunk, size, make_sure)
                     pending = 0
                     size = make_room(record, len(data))
             except Exception as error:
                 self.failed.append((record, error))
-                looked = False
+                size = -1
             else:
                 if not chunk and not size and live.regular:
                     pending = len(live.header.ready())
@@ -117,50 +111,3 @@ class Batch:
         """Take out of the queue what comes before *last*, and that record itself."""
         while self._queued and self._queued.popleft() is not last:
             pass
-
-
-class Apart:
-    """
-    How one handler appends where the usual way is closed.
-
-    *look* returns the chain, for whoever asks what became of a file.
-    """
-
-    def __init__(self, live: LiveFile, locks: Locks, afterwards: Afterwards) -> None:
-        self._live = live
-        self._locks = locks
-        self._afterwards = afterwards
-
-    def write(self, look: Look, inside: bool, data: bytes) -> None:
-        """
-        Append *data* at once, to the path, and by itself: from *inside* another record of this thread, or since the
-        lock could not be had, which is reported once.
-
-        Where the live file needs the lock, why it was not had is raised, and nothing is written.
-        """
-        sidecar = self._locks.sidecar
-        if not (inside and sidecar.again()) and self._live.needs_lock:
-            raise sidecar.take_trouble()
-        self._append(look, data)
-        # /dev/stdout and the like have no place for a sidecar.
-        if not inside and sidecar.trouble is not None and self._live.is_file():
-            self._afterwards.report(sidecar.take_trouble())
-
-    def make_sure(self, look: Look, data: bytes, size: int) -> None:
-        """
-        Write *data* again if the file that it went to, behind *size* bytes, was already out of use.
-
-        Whoever deletes the sidecar puts us under another lock than the process that rotates; if we then come `LATE`
-        with what `look` saw, the file may be a backup by now, or gone.
-        """
-        with contextlib.suppress(OSError):  # it is in the file, as far as anybody can tell
-            if not self._live.has_name(self._live.fd) and self._is_missing(look, self._live.fd, data, size):
-                self._append(look, data)
-
-    def _append(self, look: Look, data: bytes) -> None:
-        self._live.append_apart(data, lambda *written: self._is_missing(look, *written))
-
-    def _is_missing(self, look: Look, fd: int, data: bytes, size: int) -> bool:
-        """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
-        with self._locks.directory():  # whoever removed the file is done with it
-            return not has_read((name + GZ for name in look().names()), fd, data, size)
