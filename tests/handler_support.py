@@ -20,6 +20,10 @@ from typing import Any, Callable
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler, _windows
+from concurrent_log_handler._files import Access
+from concurrent_log_handler._record._format import TextFormat
+from concurrent_log_handler._record._header import Header
+from concurrent_log_handler._record._livefile import LiveFile
 
 on_wine = _windows.AVAILABLE and not _windows._NAME_FOLLOWS
 # The longest that any test waits for something that should happen at once; Wine takes its time to start programs.
@@ -30,6 +34,14 @@ def a_record(text: str, *args: object, level: int = logging.INFO, **extra: Any) 
     record = logging.LogRecord("test", level, __file__, 1, text, args, None)
     record.__dict__.update(extra)
     return record
+
+
+def a_live_file(
+    directory: Path, encoding: str = "utf-8", terminator: str = "\n", name: str = "app.log", **access: Any
+) -> LiveFile:
+    text = TextFormat(encoding, "backslashreplace", "\n", terminator)
+    header = Header(lambda: text.opening(""), b"", True, print)
+    return LiveFile(str(directory / name), Access(**access), text, header)
 
 
 def write(handler: logging.Handler, *texts: str) -> None:

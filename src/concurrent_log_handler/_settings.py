@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Generic, Mapping, Optional, TypeVar, Uni
 
 from . import _options
 from ._files import Access
-from ._record._text import TextFormat
+from ._record._format import TextFormat
 
 LogFilenameType = Union[str, "os.PathLike[str]"]
 OnRotated = Callable[[str], object]

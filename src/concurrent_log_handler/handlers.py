@@ -112,11 +112,8 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
     ) -> None:
         super().__init__(dict(locals()))
         if self.maxBytes and not self._rotates():
-            warnings.warn(
-                "maxBytes without backupCount: the log is never rotated and will grow, as with the standard library",
-                UserWarning,
-                stacklevel=2,
-            )
+            msg = "maxBytes without backupCount: the log is never rotated and will grow, as with the standard library"
+            warnings.warn(msg, UserWarning, stacklevel=2)
 
     def shouldRollover(self, record: LogRecord) -> bool:
         """Tell whether *record* would make a non-empty file reach `maxBytes`."""
@@ -137,12 +134,12 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
 
     def _backups(self) -> NumberedChain:
         limits = self._rotation.retention.limits()
-        beyond = limits.need_status()
 
         def name(number: int) -> str:
             return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
 
-        return NumberedChain(self.baseFilename, name, limits.number, beyond, self._rotation.newest)
+        newest = self._rotation.newest
+        return NumberedChain(self.baseFilename, name, limits.number, limits.need_status(), newest)
 
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention

@@ -15,9 +15,16 @@ import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
 from concurrent_log_handler._files import Access, is_ours, mark
-from concurrent_log_handler._record._livefile import LiveFile
-from concurrent_log_handler._record._text import TextFormat
-from handler_support import Recording, Strict, a_record, after_every_call, contents, in_a_fork, write
+from handler_support import (
+    Recording,
+    Strict,
+    a_live_file,
+    a_record,
+    after_every_call,
+    contents,
+    in_a_fork,
+    write,
+)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
 as_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root")
@@ -607,7 +614,7 @@ def test_file_that_is_open_goes_on_being_used_in_a_jail(tmp_path: Path, director
     """A daemon opens its log, then locks itself up: the path leads nowhere there, and nothing is made for it."""
     jail, logs = tmp_path / "jail", tmp_path / "logs"
     logs.mkdir()
-    live = LiveFile(str(logs / "app.log"), Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    live = a_live_file(logs)
     live.append(b"before\n", live.look())
     jail.mkdir()
     if directory_there:
@@ -632,7 +639,7 @@ def test_log_that_is_not_there_in_a_jail_is_an_error(tmp_path: Path, way: str) -
     """It is told, and no directory is made that nobody would look into."""
     jail, logs = tmp_path / "jail", tmp_path / "logs"
     logs.mkdir()
-    live = LiveFile(str(logs / "app.log"), Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    live = a_live_file(logs)
     if way == "removed":
         live.append(b"before\n", live.look())
         (logs / "app.log").unlink()
@@ -656,7 +663,7 @@ def test_log_that_is_there_in_a_jail_is_taken(tmp_path: Path) -> None:
     inside = Path(f"{jail}{logs}/app.log")
     inside.parent.mkdir(parents=True)
     inside.touch()
-    live = LiveFile(str(logs / "app.log"), Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    live = a_live_file(logs)
     live.append(b"before\n", live.look())
 
     in_a_jail(jail, lambda: live.append(b"inside\n", live.look()))

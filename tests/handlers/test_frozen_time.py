@@ -21,9 +21,7 @@ from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _clock
 from concurrent_log_handler._backups._compressor import Worker
 from concurrent_log_handler._backups._jobs import Jobs
 from concurrent_log_handler._files import Access
-from concurrent_log_handler._record._livefile import LiveFile
-from concurrent_log_handler._record._text import TextFormat
-from handler_support import Recording, Strict, a_record, contents, run_program, write
+from handler_support import Recording, Strict, a_live_file, a_record, contents, run_program, write
 
 A_DAY = 86_400
 posix = pytest.mark.skipif(os.name == "nt", reason="not on Windows")
@@ -60,7 +58,7 @@ def test_torn_tail_is_sealed_while_time_is_frozen(
 ) -> None:
     """Whoever logs waits for a torn tail to be completed, for some hundredths of a second."""
     (tmp_path / "app.log").write_text("left by some other program")
-    live = LiveFile(str(tmp_path / "app.log"), Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    live = a_live_file(tmp_path)
 
     live.append(b"one\n", live.look())
     with open(tmp_path / "app.log", "a") as other:

@@ -16,9 +16,9 @@ from concurrent_log_handler import _files
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._record import _livefile
 from concurrent_log_handler._record._livefile import LiveFile
-from concurrent_log_handler._record._text import TextFormat
 from handler_support import (
     Strict,
+    a_live_file,
     a_record,
     contents,
     files_at_most,
@@ -30,11 +30,6 @@ from handler_support import (
 )
 
 posix = pytest.mark.skipif(os.name == "nt", reason="not on Windows")
-
-
-def a_live_file(directory: Path, encoding: str = "utf-8", terminator: str = "\n", **access: Any) -> LiveFile:
-    text = TextFormat(encoding, "backslashreplace", "\n", terminator)
-    return LiveFile(str(directory / "app.log"), Access(**access), text)
 
 
 def append(live: LiveFile, text: str) -> None:
@@ -103,13 +98,11 @@ def test_file_that_another_process_replaced_is_left_also_while_the_interpreter_e
         """
         import os
         from pathlib import Path
-        from concurrent_log_handler._files import Access
-        from concurrent_log_handler._record._livefile import LiveFile
-        from concurrent_log_handler._record._text import TextFormat
+        from handler_support import a_live_file
 
         class Session:
             def __init__(self):
-                self.live = LiveFile(os.path.abspath("app.log"), Access(), TextFormat("utf-8", "strict", "\\n", "\\n"))
+                self.live = a_live_file(Path.cwd())
                 self.myself = self
 
             def log(self, data):
@@ -485,7 +478,7 @@ def test_append_apart_to_a_file_without_a_name_ends(tmp_path: Path) -> None:
         pytest.skip("looks into /proc")
     fd = os.open(tmp_path / "deleted", os.O_RDWR | os.O_CREAT)
     os.unlink(tmp_path / "deleted")
-    live = LiveFile(f"/proc/self/fd/{fd}", Access(), TextFormat("utf-8", "strict", "\n", "\n"))
+    live = a_live_file(Path("/proc/self/fd"), name=str(fd))
 
     def once() -> None:
         with files_at_most(100):

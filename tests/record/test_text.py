@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concurrent_log_handler._record._text import TextFormat
+from concurrent_log_handler._record._format import TextFormat
 
 ORDER = "le" if sys.byteorder == "little" else "be"
 

@@ -33,15 +33,13 @@ class Disk:
 
     def soon(self, fd: int) -> None:
         """Have what *fd* has open on the disk after the locks are released."""
-        held = -1
-        # By a descriptor of its own: the file may be closed or rotated meanwhile.
-        with contextlib.suppress(OSError):
-            held = os.dup(fd) if RENAMES_OPEN else -1
-        if held == -1:
-            self.now(fd)
-        else:
-            self._held.add(held)
-            self._afterwards.later(partial(self._sync_held, held))
+        if RENAMES_OPEN:
+            with contextlib.suppress(OSError):
+                held = os.dup(fd)  # the file may be closed or rotated meanwhile
+                self._held.add(held)
+                self._afterwards.later(partial(self._sync_held, held))
+                return
+        self.now(fd)
 
     def now(self, fd: int) -> None:
         """Have what *fd* has open on the disk at once."""

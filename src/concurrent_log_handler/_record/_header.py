@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Iterator, Optional
 
-from concurrent_log_handler._afterwards import Streak
+from concurrent_log_handler._afterwards import Report, Streak
 from concurrent_log_handler._files import open_to_read, read_at
 
 
@@ -18,13 +18,7 @@ class Header:
     if *fixed*, the same each time, without asking the user's callable.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], bytes],
-        bare: bytes = b"",
-        fixed: bool = True,
-        report: Callable[[BaseException], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, make: Callable[[], bytes], bare: bytes, fixed: bool, report: Report) -> None:
         self._make = make
         self._bare = bare
         self._fixed = fixed
@@ -85,13 +79,11 @@ class Header:
 
     def is_all_of(self, path: str, size: int) -> bool:
         """Tell whether the file of *size* bytes at *path* has no record: it is empty, or has the header alone."""
-        if not size:
-            return True
         known = self._known()
-        if size == len(known):
+        if size and size == len(known):
             with contextlib.suppress(OSError), open(open_to_read(path), "rb") as file:
                 return file.read(size + 1) == known
-        return False
+        return not size
 
     def _known(self) -> bytes:
         """Return the header as far as it is known without asking: the one that this process wrote last."""

@@ -35,8 +35,8 @@ from concurrent_log_handler._files import (
 )
 
 from ._disk import Disk
+from ._format import TextFormat
 from ._header import Header
-from ._text import TextFormat
 
 try:
     import fcntl
@@ -54,7 +54,7 @@ class LiveFile:
     The file at *path*, kept open for append.
 
     Args:
-        header: What each new file begins with; None is the encoding's byte order mark.
+        header: What each new file begins with.
         disk: Told of each write to a regular file; None leaves to the system when it is on the disk.
 
     Attributes:
@@ -68,17 +68,12 @@ class LiveFile:
     needs_lock = False
 
     def __init__(
-        self,
-        path: str,
-        access: Access,
-        text: TextFormat,
-        header: Optional[Header] = None,
-        disk: Optional[Disk] = None,
+        self, path: str, access: Access, text: TextFormat, header: Header, disk: Optional[Disk] = None
     ) -> None:
         self.path = path
         self._encoded_path = os.fsencode(path)  # once, not with each record
         self.text = text
-        self.header = header or Header(lambda: text.opening(""))
+        self.header = header
         self._disk = disk
         self.fd = -1
         self.end = -1
@@ -283,7 +278,7 @@ class LiveFile:
         return self._access.open_log(self.path, self._root)
 
     def _look_again(self) -> int:
-        there: Optional[os.stat_result] = None
+        there: Optional[os.stat_result]
         try:
             there = os.stat(self.path)
         except OSError as error:
@@ -310,7 +305,7 @@ class LiveFile:
         fd = self._open()
         with closed_if_it_fails(fd):
             there = os.fstat(fd)
-            if self.outdated is not None and self.outdated == _state(there):
+            if self.outdated == _state(there):
                 truncate(fd, 0)
                 there = os.fstat(fd)
         self.outdated = None

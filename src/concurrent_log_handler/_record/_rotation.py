@@ -18,7 +18,7 @@ from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._calendar import Schedule
 from concurrent_log_handler._backups._chains import Move
 from concurrent_log_handler._backups._retention import Retention
-from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, remove
+from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, identity, remove
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._settings import Settings
 
@@ -193,21 +193,16 @@ class Rotation:
         self._afterwards.say("%s -> %s", self._live.path, target)
         self.newest = target
         if RENAMES_OPEN:
-            self._begin_new_file(target, before)
+            try:
+                self._live.look()
+            except OSError:  # for want of inodes, say: go on with the old file
+                if identity(target) == before and not os.path.lexists(self._live.path):
+                    with contextlib.suppress(OSError):
+                        os.rename(target, self._live.path)
+                raise
         self._announcer.moved(before[1], target)
         if self._disk is not None:
             self._disk.renamed(target)
-
-    def _begin_new_file(self, target: str, before: Tuple[int, int]) -> None:
-        """Create the live file; if that fails, for want of inodes say, go on with the old one."""
-        try:
-            self._live.look()
-        except OSError:
-            with contextlib.suppress(OSError):
-                there = os.stat(target)
-                if (there.st_dev, there.st_ino) == before and not os.path.lexists(self._live.path):
-                    os.rename(target, self._live.path)
-            raise
 
 
 def nearly_full(max_bytes: int) -> int:
