@@ -140,7 +140,6 @@ class TextFormat:
 
     def __init__(self, encoding: str, errors: str, newline: str, terminator: str) -> None:
         name = codecs.lookup(encoding).name
-        self.encoding = encoding
         self.codec = _WITHOUT_BOM.get(name, name)
         self.errors = errors
         self.newline = newline

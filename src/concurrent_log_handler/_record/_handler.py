@@ -103,7 +103,7 @@ class ConcurrentHandler(BaseRotatingHandler):
             self._settings.access.create(self.baseFilename)
         if not self.delay:
             # The first record will tell why there was no lock.
-            self._locks.exclusive(lambda held: (self._live.look if held else self._live.create)())
+            self._locks.exclusive(lambda held: self._live.look() if held else self._live.create())
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Take a `terminator` that a subclass sets as a class attribute; warn of what is never called."""

@@ -285,7 +285,7 @@ class LiveFile:
             there = self._out_of_reach(error)
             if there is None and isinstance(error, PermissionError):
                 raise
-        if there is None or not self._is_same(self.fd, there):
+        if there is None or (there.st_dev, there.st_ino) != self.identity() or not self._is_same(self.fd):
             self.close()
             there = self._open_anew()
             if there.st_dev != self._device:
@@ -315,14 +315,14 @@ class LiveFile:
         self.fd = fd
         return there
 
-    def _is_same(self, fd: int, there: Optional[os.stat_result] = None) -> bool:
-        """Tell by `fstat` whether *fd* is our file, opened by us (and, if given, the file *there*)."""
+    def _is_same(self, fd: int) -> bool:
+        """Tell by `fstat` whether *fd* is our file, opened by us."""
         try:
             here = os.fstat(fd)
             ours = fcntl is None or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND != 0
         except OSError:
             return False
-        return ours and all((each.st_dev, each.st_ino) == self.identity() for each in (here, there or here))
+        return ours and (here.st_dev, here.st_ino) == self.identity()
 
     def _mend(self, size: int) -> int:
         """End the file of *size* bytes with a whole record, since somebody else wrote to it, and return its size."""

@@ -108,7 +108,10 @@ class Rotation:
         if not self._begun:
             self._begun = True
             self.adjust(hooks)
-            self._begin(hooks)
+            if self.retention.limits().need_status():
+                with contextlib.suppress(OSError):
+                    self._locks.chain(lambda held: self.retention.enforce(hooks._surplus) if held else None)
+            self._tell(hooks)
         self._incoming = (record, length)
         try:
             if hooks.shouldRollover(record) and not self.trouble.waits() and not self.rolling:
@@ -122,13 +125,6 @@ class Rotation:
         if self.schedule is not None:
             self.schedule.settled()
         return size
-
-    def _begin(self, hooks: Any) -> None:
-        if self.retention.limits().need_status():
-            with contextlib.suppress(OSError), self._locks.directory() as state:
-                if state is not False:
-                    self.retention.enforce(hooks._surplus)
-        self._tell(hooks)
 
     def _tell(self, hooks: Any) -> None:
         if self._settings.on_rotated is not None:
