@@ -221,11 +221,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         self._schedule.begin(self._calendar())
 
     def finalize_handler_configuration(self) -> None:
-        """
-        Set `suffix`, `namer` and the like in a subclass; called at the end of construction.
-
-        CLH's hook.  No rollover can come before it.
-        """
+        """CLH's hook at the end of construction: a subclass sets `suffix`, `namer` and such before any rollover."""
 
     @property
     def clh(self) -> ConcurrentTimedRotatingFileHandler:

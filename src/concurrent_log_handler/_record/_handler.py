@@ -51,8 +51,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     """
     A rotating file handler whose every record is written whole, once, under a lock that processes share.
 
-    A subclass says when a rotation is due, how it is done, and which backups there are.  *given*: its constructor's
-    arguments by name.
+    *given*: the constructor's arguments by name.
     """
 
     _class_terminator = "\n"

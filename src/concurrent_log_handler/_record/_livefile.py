@@ -293,9 +293,7 @@ class LiveFile:
                 if self.on_other_disk is not None and self.on_other_disk(self):
                     return self.look()
         self._put_mark()
-        if there.st_size == self.end:
-            return self.end
-        return self._mend(there.st_size)
+        return self.end if there.st_size == self.end else self._mend(there.st_size)
 
     def _put_mark(self) -> None:
         if OFFSET_IS_OURS:
