@@ -17,7 +17,7 @@ import freezegun
 import portalocker
 import pytest
 
-from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _clock
+from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _patience
 from concurrent_log_handler._backups._compressor import Worker
 from concurrent_log_handler._backups._jobs import Jobs
 from concurrent_log_handler._files import Access
@@ -48,10 +48,10 @@ def _somebody_else(tmp_path: Path) -> Iterator[None]:
 
 
 def test_clock_for_waits_goes_on_while_time_is_frozen(frozen: freezegun.api.FrozenDateTimeFactory) -> None:
-    before, fixed = _clock.monotonic(), time.monotonic()
+    before, fixed = _patience.monotonic(), time.monotonic()
     threading.Event().wait(0.001)
 
-    assert _clock.monotonic() > before
+    assert _patience.monotonic() > before
     assert time.monotonic() == fixed
 
 
@@ -79,7 +79,7 @@ def test_job_ripens_in_real_time_also_where_time_is_frozen_or_freed_meanwhile(
     jobs = Jobs(str(tmp_path / "app.log"), Access())
     freezer = freezegun.freeze_time(LATER)
 
-    before = _clock.monotonic()
+    before = _patience.monotonic()
     if frozen_at_first:
         with freezer:
             job = jobs.claim([str(tmp_path / "app.log.1")])
@@ -88,7 +88,7 @@ def test_job_ripens_in_real_time_also_where_time_is_frozen_or_freed_meanwhile(
         job = jobs.claim([str(tmp_path / "app.log.1")])
         with freezer:
             job.ripen()
-    waited = _clock.monotonic() - before
+    waited = _patience.monotonic() - before
     job.close()
 
     assert 0.001 < waited < 20
@@ -176,8 +176,8 @@ def test_rotation_that_failed_is_tried_again_after_time_was_freed(tmp_path: Path
         assert len(handler.failures) == 1
     (tmp_path / "app.log.1").rmdir()
 
-    until = _clock.monotonic() + 20
-    while not (tmp_path / "app.log.1").exists() and _clock.monotonic() < until:
+    until = _patience.monotonic() + 20
+    while not (tmp_path / "app.log.1").exists() and _patience.monotonic() < until:
         write(handler, "three")
 
     assert contents(tmp_path)["app.log.1"].startswith("one\ntwo two\n")

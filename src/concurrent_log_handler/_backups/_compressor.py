@@ -7,10 +7,11 @@ import threading
 from functools import partial
 from typing import Callable, Optional
 
-from concurrent_log_handler._afterwards import Afterwards, Report, Streak
+from concurrent_log_handler._afterwards import Afterwards, Report
 from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import threads_work
 from concurrent_log_handler._locks import Locks
+from concurrent_log_handler._patience import Streak
 from concurrent_log_handler._settings import Settings
 
 from . import Look

@@ -12,7 +12,6 @@ import os
 import time
 from typing import Iterable, List, Optional, Set, Tuple
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
     RENAMES_OPEN,
     WINDOWS,
@@ -27,6 +26,7 @@ from concurrent_log_handler._files import (
 )
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
+from concurrent_log_handler._patience import monotonic
 
 from ._gzip import CHUNK, GZ, pack, settle
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import stat
 from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._files import look_at, remove
+from concurrent_log_handler._patience import Streak
 from concurrent_log_handler._settings import Settings
 
 from . import Chain

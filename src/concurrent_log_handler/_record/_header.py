@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Iterator, Optional
 
-from concurrent_log_handler._afterwards import Streak
 from concurrent_log_handler._files import open_to_read, read_at
+from concurrent_log_handler._patience import Streak
 
 
 class Header:

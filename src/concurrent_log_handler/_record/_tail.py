@@ -6,8 +6,8 @@ import os
 import time
 from typing import Tuple
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import read_at
+from concurrent_log_handler._patience import monotonic
 
 from ._text import TextFormat
 
