@@ -70,28 +70,20 @@ class Compressor:
         self._worker = Worker()
 
     def _in_background(self, look: Look, number: int, report: Report) -> None:
-        self._compress_more(look, number, report)
+        self._compress_all(look, None, number, report)
         self._announcer.tell(look, report)
 
-    def _compress_all(self, look: Look, job: Job, number: int, report: Report) -> None:
-        self._compress(look, job, report)
-        self._compress_more(look, number - 1, report)
-
-    def _compress_more(self, look: Look, number: int, report: Report) -> None:
-        """Compress up to *number* backups; others may go on rotating."""
-        while number > 0 and self._compress_next(look, report):
-            number -= 1
-
-    def _compress_next(self, look: Look, report: Report) -> bool:
-        """Compress one more backup; returns whether there was any."""
-        try:
-            job = self._locks.chain(lambda held: self._jobs.claim(look().plain()) if held else None)
-        except Exception as error:
-            self._trouble.note(error, report)
-            return False
-        if job is not None:
+    def _compress_all(self, look: Look, job: Optional[Job], number: int, report: Report) -> None:
+        """Compress up to *number* backups, first that of *job*, if any; others may go on rotating."""
+        for _ in range(number):
+            try:
+                job = job or self._locks.chain(lambda held: self._jobs.claim(look().plain()) if held else None)
+            except Exception as error:
+                self._trouble.note(error, report)
+            if job is None:
+                return
             self._compress(look, job, report)
-        return job is not None
+            job = None
 
     def _compress(self, look: Look, job: Job, report: Report) -> None:
         try:
