@@ -36,12 +36,12 @@ def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Mov
     number first.  *names* are the plain ones from number 1 on, up to the first that is free or, if none is, all that
     may stay.  *taken* are the forms of those that are not free; both move together.
     """
-    moves: List[Move] = []
-    if taken and len(taken) == len(names):
-        moves += [Move(names[-1] + suffix, None) for suffix in taken[-1]]
-    for source, target, suffixes in reversed(list(zip(names, names[1:], taken))):
-        moves += [Move(source + suffix, target + suffix) for suffix in suffixes]
-    return moves
+    full = bool(taken) and len(taken) == len(names)
+    expired = [Move(names[-1] + form, None) for form in (taken[-1] if full else ())]
+    shifted = reversed(list(zip(names, names[1:], taken)))
+    return expired + [
+        Move(source + form, target + form) for source, target, forms in shifted for form in forms
+    ]
 
 
 class NumberedChain(Chain):
@@ -64,9 +64,10 @@ class NumberedChain(Chain):
         self._beyond = beyond
         self._newest = newest
         self._is_long = not 0 < limit <= _SHORT
-        self._listed: Dict[
-            str, Dict[str, bool]
-        ] = {}  # of each directory the names, and which are directories
+        self._listed: Set[str] = set()
+        self._there: Dict[
+            str, bool
+        ] = {}  # what lies in directories that are listed, and is a directory itself
 
     def make_room(self) -> Tuple[str, List[Move]]:
         """Return the path for one more backup, and the moves that free it; raises if a name cannot be one's."""
@@ -111,21 +112,23 @@ class NumberedChain(Chain):
 
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
-        folder, base = os.path.split(name)
-        if self._is_long and folder not in self._listed:
-            self._listed[folder] = {}
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                self._listed[folder] = {each.name: each.is_dir(follow_symlinks=False) for each in entries}
-        there = self._listed.get(folder, {})
+        there, gz = self._there, name + GZ
+        if self._is_long and name not in there and gz not in there:
+            self._list(name[: len(name) - len(os.path.basename(name))])
         # The file system may make no difference between two spellings, or the directory not be ours to read.
-        if not there or (movable and there.keys().isdisjoint((base, base + GZ))):
-            asked = {base + form: look_at(name + form) for form in ("", GZ)}
-            there = {each: stat.S_ISDIR(found.st_mode) for each, found in asked.items() if found is not None}
-        forms = tuple(form for form in ("", GZ) if base + form in there)
-        for form in forms:
-            if movable and there[base + form]:
-                raise IsADirectoryError(21, "a directory stands where a backup belongs", name + form)
-        return forms
+        if not there or (movable and name not in there and gz not in there):
+            asked = {path: look_at(path) for path in (name, gz)}
+            there = {path: stat.S_ISDIR(found.st_mode) for path, found in asked.items() if found is not None}
+        if movable and (there.get(name) or there.get(gz)):
+            directory = name if there.get(name) else gz
+            raise IsADirectoryError(21, "a directory stands where a backup belongs", directory)
+        return ("",) * (name in there) + (GZ,) * (gz in there)
+
+    def _list(self, folder: str) -> None:
+        if folder not in self._listed:
+            self._listed.add(folder)
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                self._there.update({each.path: each.is_dir(follow_symlinks=False) for each in entries})
 
 
 class DatedChain(Chain):

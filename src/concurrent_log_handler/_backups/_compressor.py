@@ -77,7 +77,9 @@ class Compressor:
         """Compress up to *number* backups, first that of *job*, if any; others may go on rotating."""
         for _ in range(number):
             try:
-                job = job or self._locks.chain(lambda held: self._jobs.claim(look().plain()) if held else None)
+                job = job or self._locks.chain(
+                    lambda held: self._jobs.claim(look().plain()) if held else None
+                )
             except Exception as error:
                 self._trouble.note(error, report)
             if job is None:
