@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
-import re
 import time
 from typing import Any, Callable, Dict, NamedTuple, Optional, Pattern, Tuple
 
@@ -33,9 +31,8 @@ _UNITS: Dict[str, Tuple[int, str]] = {
     "MIDNIGHT": (DAY, SUFFIXES["D"]),
     **{f"W{day}": (WEEK, SUFFIXES["D"]) for day in range(7)},
 }
+_LONGEST_TEXT = 64  # of a rollover time in the sidecar, with room around it
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
-_AT_ONCE = 1.0  # any time long past
-_ROLLOVER_TEXT = re.compile(rb"\s*([0-9]{1,20})\s*")
 
 
 Inode = Tuple[int, int]  # with its device
@@ -88,11 +85,9 @@ class Calendar(NamedTuple):
         None for anything but a decimal number, for a time before 2000, and for one later than the next boundary from
         *now* (and `SLACK`).  A time in the past is good: a boundary went by while nobody wrote.
         """
-        match = _ROLLOVER_TEXT.fullmatch(content)
-        if match is None:
-            return None
-        at, latest = int(match[1]), self.following(now) + (SLACK if self.step else 0)
-        return at if MIN_VALID_TIME <= at <= latest else None
+        at = int(content) if len(content) <= _LONGEST_TEXT and content.strip().isdigit() else 0
+        slack = SLACK if self.step else 0
+        return at if MIN_VALID_TIME <= at <= self.following(now) + slack else None
 
     def period_text(self, at: int) -> str:
         """
@@ -195,26 +190,18 @@ class Schedule:
     The sidecar is read only when the time that this process knows has come: between two boundaries a record costs
     one look at the clock.
 
-    Contract: `agree` and `share` are called with the sidecar's lock held.  *filled* returns the status of the live
-    file, or None if there is no record in it; *identity* tells it from others.  *rolling*: it is being moved.
+    Contract: `agree` and `share` are called with the lock on the *sidecar* held.  *live* is the live file.
     """
 
-    def __init__(
-        self,
-        filled: Callable[[], Optional[os.stat_result]],
-        identity: Callable[[], Inode],
-        sidecar: Any,
-        afterwards: Afterwards,
-    ) -> None:
-        self._filled = filled
-        self._identity = identity
+    def __init__(self, live: Any, sidecar: Any, afterwards: Afterwards) -> None:
+        self._live = live
         self._sidecar = sidecar
         self._afterwards = afterwards
         self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
         self.at = 0.0  # the next rollover time that this process knows
-        self._wake_at = _AT_ONCE  # from then on the sidecar is asked; the first record asks
+        self._wake_at = 0.0  # from then on the sidecar is asked; the first record asks
         self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
-        self._file_then: Optional[Inode] = None  # the live file that `at` is about
+        self._file_then: Optional[Inode] = None  # the live file that `at` is about, when nobody rolls over
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:
@@ -226,43 +213,42 @@ class Schedule:
         if not self._own:
             content = b""
             with contextlib.suppress(OSError), open(self._sidecar.path, "rb") as sidecar:
-                content = sidecar.read(64)
-            self.at = self._agreed(content, calendar, self.clock(), False)
+                content = sidecar.read(_LONGEST_TEXT)
+            self.at = self._agreed(content, calendar, self.clock(), in_trouble=False)
 
-    def set(self, at: float, rolling: bool) -> None:
+    def set(self, at: float) -> None:
         """Take *at* for this process, until it has come."""
-        self._know(at, 0.0, rolling)
+        self._know(at, 0.0)
         self._own = True
 
-    def share(self, at: int, now: float, rolling: bool) -> None:
+    def share(self, at: int, now: float) -> None:
         """Make *at* everybody's rollover time."""
         self._own = False
-        self._know(at, now, rolling)
+        self._know(at, now)
         try:
             self._sidecar.write(format_rollover(at))
         except OSError as error:
             self._afterwards.report(error)
 
-    def agree(self, calendar: Calendar, now: float, rolling: bool, in_trouble: bool) -> float:
+    def agree(self, calendar: Calendar, now: float, in_trouble: bool) -> float:
         """Return the time that everybody goes by, and write it down; *in_trouble*: the last rollover failed."""
         if self._own:
             return self.at
         content = self._sidecar.read()
         at = self._agreed(content, calendar, now, in_trouble)
         if content == format_rollover(at) or not self._sidecar.writable:
-            self._know(at, now, rolling)
+            self._know(at, now)
         else:
-            self.share(at, now, rolling)
+            self.share(at, now)
         return at
 
     def settled(self) -> None:
-        """Note that the rollover is done, and the live file another one."""
-        if self._file_then is None:
-            self._file_then = self._identity()
+        """Note that `at` is about the live file that is there now, after a rollover if one was due."""
+        self._file_then = self._live.identity()
 
     def last_write(self) -> Optional[float]:
         """Return when the live file was last written to; None if there is nothing in it."""
-        found = self._filled()
+        found = self._live.filled()
         return None if found is None else found.st_mtime
 
     def period(self, calendar: Calendar, at: float, now: float) -> str:
@@ -271,11 +257,10 @@ class Schedule:
             at = calendar.first_boundary(now, self.last_write())
         return calendar.period_text(int(at))
 
-    def _know(self, at: float, now: float, rolling: bool) -> None:
+    def _know(self, at: float, now: float) -> None:
         self.at = at
         self._asked_at = now
-        self._wake_at = max(at, _AT_ONCE)
-        self._file_then = None if rolling else self._identity()
+        self._wake_at = at
 
     def _agreed(self, content: bytes, calendar: Calendar, now: float, in_trouble: bool) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
@@ -284,9 +269,12 @@ class Schedule:
         # What this process and the others agreed on, if it may still be believed.
         known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at else None
         # Whether the live file is the one from before that, with nothing in it from after.
-        before = 0.0 if known is None else known - _TICK
-        old = modified is not None and modified < before and self._identity() == self._file_then
-        if at is None or (old and known is not None and known <= now < at):
+        old = (
+            modified is not None
+            and modified < (known or 0) - _TICK
+            and self._live.identity() == self._file_then
+        )
+        if known is not None and (at is None or (old and known <= now < at)):
             # Lost, or written for another log of the same name that shares this sidecar.
             at = known
         if at is None:

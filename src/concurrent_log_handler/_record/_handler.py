@@ -129,7 +129,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()
         if isinstance(self, TimedRotatingFileHandler):
-            self._schedule = Schedule(self._live.filled, self._live.identity, self._lock, self._afterwards)
+            self._schedule = Schedule(self._live, self._lock, self._afterwards)
         both = self._locks, self._afterwards
         self._apart = Apart(self._live, *both)
         announcer = Announcer(log, settings, *both)
