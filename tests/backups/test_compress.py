@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 import pytest
 
-from concurrent_log_handler._backups._jobs import Jobs
+from concurrent_log_handler._backups._compressor import Jobs
 from concurrent_log_handler._files import Access
 from handler_support import (
     Recording,

@@ -18,8 +18,7 @@ import portalocker
 import pytest
 
 from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _patience
-from concurrent_log_handler._backups._compressor import Worker
-from concurrent_log_handler._backups._jobs import Jobs
+from concurrent_log_handler._backups._compressor import Jobs, Worker
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._record._text import TextFormat
