@@ -18,7 +18,7 @@ import portalocker
 import pytest
 
 from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _patience
-from concurrent_log_handler._backups._compressor import Jobs, Worker
+from concurrent_log_handler._backups._compressor import Worker
 from concurrent_log_handler._files import Access
 from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._record._text import TextFormat
@@ -75,16 +75,16 @@ def test_job_ripens_in_real_time_also_where_time_is_frozen_or_freed_meanwhile(
 ) -> None:
     """The two clocks are decades apart: the wait must be neither that long nor left out."""
     (tmp_path / "app.log.1").write_text("one\n")
-    jobs = Jobs(str(tmp_path / "app.log"), Access())
+    compressor = Strict(tmp_path / "app.log")._compressor
     freezer = freezegun.freeze_time(LATER)
 
     before = _patience.monotonic()
     if frozen_at_first:
         with freezer:
-            job = jobs.claim([str(tmp_path / "app.log.1")])
+            job = compressor.next_job([str(tmp_path / "app.log.1")])
         job.ripen()
     else:
-        job = jobs.claim([str(tmp_path / "app.log.1")])
+        job = compressor.next_job([str(tmp_path / "app.log.1")])
         with freezer:
             job.ripen()
     waited = _patience.monotonic() - before

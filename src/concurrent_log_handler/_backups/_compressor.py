@@ -18,7 +18,6 @@ from concurrent_log_handler._afterwards import Afterwards, Report
 from concurrent_log_handler._files import (
     RENAMES_OPEN,
     WINDOWS,
-    Access,
     files_like,
     hidden_prefix,
     identity,
@@ -157,80 +156,6 @@ class Job:
             pass  # when the interpreter ends, the modules' names may be None already, `contextlib` too
 
 
-class Jobs:
-    """
-    Finds what is to be compressed for the log at *log*.
-
-    Contract: everything but `part_files` is called with the chain's locks held.  A part file is named for the backup's
-    inode, so that a retry replaces it; its maker holds a lock on it, so that a dead maker's is recognised.
-    """
-
-    def __init__(self, log: str, access: Access) -> None:
-        self._folders = {os.path.dirname(log)}
-        self._prefix = hidden_prefix(log)
-        self._access = access
-        self._claimed: Set[Inode] = set()  # since the last rotation: what failed is not tried at once again
-
-    def clean_up(self) -> None:
-        """Begin anew with a rotation; part files whose makers are dead go, and what could not be deleted before."""
-        self._claimed.clear()
-        for path in self._left(r"(.*)\.gone"):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        for path in self.part_files():
-            with contextlib.suppress(OSError):
-                if _is_abandoned(path):
-                    remove(path)
-
-    def part_files(self) -> List[str]:
-        return self._left(r"([0-9a-f]+)\.part")
-
-    def _left(self, rest: str) -> List[str]:
-        return [path for folder in self._folders for path in files_like(folder, self._prefix, rest).values()]
-
-    def claim(self, names: Iterable[str]) -> Optional[Job]:
-        """Return a job for the first of *names* that is plain and nobody's; raises `OSError` if no part file can be."""
-        return next(filter(None, map(self._claim_one, names)), None)
-
-    def _claim_one(self, name: str) -> Optional[Job]:
-        try:
-            source = open_to_lock(name)
-        except OSError:
-            return None
-        with contextlib.ExitStack() as locked:
-            locked.callback(unlock_file, source)
-            found = os.fstat(source)
-            if (found.st_dev, found.st_ino) in self._claimed:
-                return None
-            if not WINDOWS and lock_file_now(source) is False:
-                return None
-            if os.path.lexists(name + GZ) and GZ in settle(name):
-                return None
-            # Beside the backup, since a rotator may have moved it to another file system.
-            folder = os.path.dirname(name)
-            self._folders.add(folder)
-            path = os.path.join(folder, f"{self._prefix}{found.st_ino:x}.part")
-            # There nobody else can read what is locked, so the lock on the part file has to do.
-            if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
-                return None
-            part = self._access.new(path, like=found)
-            locked.callback(unlock_file, part)
-            lock_file_now(part)
-            job = Job(source, part, path)
-            self._claimed.add(job.inode)
-            locked.pop_all()
-            return job
-
-
-def _is_abandoned(part: str) -> bool:
-    """Tell whether no living process is at the file at *part*; raises `OSError`."""
-    fd = open_to_lock(part)
-    try:
-        return lock_file_now(fd) is not False
-    finally:
-        unlock_file(fd)
-
-
 class Compressor:
     """
     Has the backups of the log at *log* compressed.
@@ -238,7 +163,8 @@ class Compressor:
     Contract: a rotation calls `claim` with the chain's locks held; the work is left for `Afterwards`.  While a
     backup is compressed, no lock is held but the one on the backup itself; for the moment in which
     the `.gz` takes its place, the chain's.  A backup that fails stays as it is, for the next rotation; the
-    error is reported once per streak.
+    error is reported once per streak.  A part file is named for the backup's inode, so that a retry replaces it; its
+    maker holds a lock on it, so that a dead maker's is recognised.
     """
 
     def __init__(
@@ -248,18 +174,19 @@ class Compressor:
         self._locks = locks
         self._afterwards = afterwards
         self._announcer = announcer
-        self._jobs = Jobs(log, settings.access)
-        self.part_files = self._jobs.part_files
+        self._folders = {os.path.dirname(log)}
+        self._prefix = hidden_prefix(log)
+        self._claimed: Set[Inode] = set()  # since the last rotation: what failed is not tried at once again
         self._trouble = Streak()
         self._worker = Worker()
 
     def claim(self, look: Look) -> None:
         """Take the backup that a rotation has made, while the locks are held, so that no two processes do it."""
-        self._jobs.clean_up()
+        self._clean_up()
         background = self._settings.background_gzip and RENAMES_OPEN
         try:
             names = look().plain()
-            job = None if background else self._jobs.claim(names)
+            job = None if background else self.next_job(names)
         except Exception as error:
             self._trouble.note(error, self._afterwards.report)
             return
@@ -281,6 +208,56 @@ class Compressor:
     def after_fork(self) -> None:
         self._worker = Worker()
 
+    def part_files(self) -> List[str]:
+        return self._left(r"([0-9a-f]+)\.part")
+
+    def _left(self, rest: str) -> List[str]:
+        return [path for folder in self._folders for path in files_like(folder, self._prefix, rest).values()]
+
+    def _clean_up(self) -> None:
+        """Begin anew with a rotation; part files whose makers are dead go, and what could not be deleted before."""
+        self._claimed.clear()
+        for path in self._left(r"(.*)\.gone"):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        for path in self.part_files():
+            with contextlib.suppress(OSError):
+                if _is_abandoned(path):
+                    remove(path)
+
+    def next_job(self, names: Iterable[str]) -> Optional[Job]:
+        """Return a job for the first of *names* that is plain and nobody's, with the chain's locks held."""
+        return next(filter(None, map(self._job_for, names)), None)
+
+    def _job_for(self, name: str) -> Optional[Job]:
+        try:
+            source = open_to_lock(name)
+        except OSError:
+            return None
+        with contextlib.ExitStack() as locked:
+            locked.callback(unlock_file, source)
+            found = os.fstat(source)
+            if (found.st_dev, found.st_ino) in self._claimed:
+                return None
+            if not WINDOWS and lock_file_now(source) is False:
+                return None
+            if os.path.lexists(name + GZ) and GZ in settle(name):
+                return None
+            # Beside the backup, since a rotator may have moved it to another file system.
+            folder = os.path.dirname(name)
+            self._folders.add(folder)
+            path = os.path.join(folder, f"{self._prefix}{found.st_ino:x}.part")
+            # There nobody else can read what is locked, so the lock on the part file has to do.
+            if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
+                return None
+            part = self._settings.access.new(path, like=found)
+            locked.callback(unlock_file, part)
+            lock_file_now(part)
+            job = Job(source, part, path)
+            self._claimed.add(job.inode)
+            locked.pop_all()
+            return job
+
     def _in_background(self, look: Look, number: int, report: Report) -> None:
         self._compress_all(look, None, number, report)
         self._announcer.tell(look, report)
@@ -289,9 +266,7 @@ class Compressor:
         """Compress up to *number* backups, first that of *job*, if any; others may go on rotating."""
         for _ in range(number):
             try:
-                job = job or self._locks.chain(
-                    lambda held: self._jobs.claim(look().plain()) if held else None
-                )
+                job = job or self._locks.chain(lambda held: self.next_job(look().plain()) if held else None)
             except Exception as error:
                 self._trouble.note(error, report)
             if job is None:
@@ -322,6 +297,15 @@ class Compressor:
         if path:
             self._announcer.forget(job.inode[1])
         return path
+
+
+def _is_abandoned(part: str) -> bool:
+    """Tell whether no living process is at the file at *part*; raises `OSError`."""
+    fd = open_to_lock(part)
+    try:
+        return lock_file_now(fd) is not False
+    finally:
+        unlock_file(fd)
 
 
 class Worker:
