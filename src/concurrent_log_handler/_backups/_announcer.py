@@ -20,8 +20,7 @@ from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from concurrent_log_handler._settings import OnRotated, Settings
 
-from . import Look
-from ._gzip import GZ
+from . import GZ, Look
 
 _MOST_MORE = 7  # backups told of that come meanwhile: a callback that logs may cause a rotation each time
 

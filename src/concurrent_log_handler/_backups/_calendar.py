@@ -35,9 +35,6 @@ _LONGEST_TEXT = 64  # of a rollover time in the sidecar, with room around it
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
 
 
-Inode = Tuple[int, int]  # with its device
-
-
 class Calendar(NamedTuple):
     """The checked meaning of `when`, `interval`, `utc` and `atTime`.  The clock is an argument."""
 
@@ -201,7 +198,9 @@ class Schedule:
         self.at = 0.0  # the next rollover time that this process knows
         self._wake_at = 0.0  # from then on the sidecar is asked; the first record asks
         self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
-        self._file_then: Optional[Inode] = None  # the live file that `at` is about, when nobody rolls over
+        self._file_then: Optional[Tuple[int, int]] = (
+            None  # the live file that `at` is about, when nobody rolls over
+        )
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:

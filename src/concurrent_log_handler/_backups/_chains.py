@@ -13,8 +13,8 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 
 from concurrent_log_handler._files import look_at
 
-from . import Chain, Forms
-from ._gzip import GZ, settle
+from . import GZ, Chain, Forms
+from ._gzip import settle
 from ._naming import Backup, Naming, next_number, reading_of
 
 _SHORT = 32  # backups that are asked for one by one: there may be many more files of others
@@ -52,17 +52,16 @@ class NumberedChain(Chain):
         name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
         limit: How many may stay; 0 is any number.
         beyond: Also look for those that an earlier, higher limit has left.
-        newest: The path that the last rotation gave away, or nothing.
     """
 
     def __init__(
         self, live: str, name: Callable[[int], str], limit: int, beyond: bool = False, newest: str = ""
     ) -> None:
+        super().__init__(newest)
         self._live = live
         self._name = name
         self._limit = limit
         self._beyond = beyond
-        self._newest = newest
         self._is_long = not 0 < limit <= _SHORT
         self._listed: Set[str] = set()
         self._there: Dict[
@@ -90,7 +89,7 @@ class NumberedChain(Chain):
             taken.append(forms)
         return names[0], plan_shift(names, taken)
 
-    def found(self) -> Iterator[Tuple[str, Forms]]:
+    def listed(self) -> Iterator[Tuple[str, Forms]]:
         """Yield those within the limit, and others that are there."""
         known: Set[str] = set()
         missing = 0
@@ -99,9 +98,6 @@ class NumberedChain(Chain):
             if not within and not (self._beyond and missing < _WIDEST_GAP):
                 return
             name = self._name(number)
-            if number == 1 and self._newest not in ("", name):
-                # The namer counts by the disk, and would give the next name now.
-                yield self._newest, self._forms(self._newest)
             if name in known:
                 return  # a namer that gives one name twice would go on for ever
             known.add(name)
@@ -132,35 +128,20 @@ class NumberedChain(Chain):
 
 
 class DatedChain(Chain):
-    """
-    The dated backups that one timed handler made.
-
-    *newest* is the path that this process gave last; a namer may have put it where the listing does not look,
-    into a directory for each month say.
-    """
+    """The dated backups that one timed handler made."""
 
     def __init__(self, naming: Naming, newest: str) -> None:
+        super().__init__(newest)
         self._naming = naming
-        self._newest = newest
 
-    def found(self) -> Iterator[Tuple[str, Forms]]:
-        """Yield the newest, where it is not listed, and those that are."""
-        listed = dict(self._listed())
-        if self._newest not in ("", *listed):
-            yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
-        yield from listed.items()
-
-    def backups(self) -> List[Tuple[str, ...]]:
-        """As in `Chain`, of those that are listed: how long another one stays is up to the user."""
-        return [tuple(path + form for form in forms) for path, forms in self._listed()]
-
-    def _listed(self) -> Iterator[Tuple[str, Forms]]:
-        for backup in reversed(self.listed()):
+    def listed(self) -> Iterator[Tuple[str, Forms]]:
+        """Yield those in the directory where the namer puts them now."""
+        for backup in reversed(self._dated()):
             path = self._naming.backup_path(backup.text, backup.number)
             length = len(os.path.basename(path))
             yield path, tuple(name[length:] for name in backup.names)
 
-    def listed(self) -> List[Backup]:
+    def _dated(self) -> List[Backup]:
         """Return the backups that this handler made, oldest first."""
         directory = self._naming.backup_directory()
         try:
@@ -175,7 +156,7 @@ class DatedChain(Chain):
 
     def free_name(self, log: str, text: str) -> str:
         """Return a path, which is free, for one more backup of the period *text*."""
-        known = self.listed()
+        known = self._dated()
         if self._newest:  # also if it was uploaded and deleted since
             folder, name = os.path.split(self._newest)
             known += self._naming.list_backups([name], folder)

@@ -25,6 +25,7 @@ from concurrent_log_handler._files import (
     read_at,
     remove,
     sync_directory,
+    write_through,
 )
 from concurrent_log_handler._forks import here, threads_work
 from concurrent_log_handler._locks import Locks
@@ -32,9 +33,9 @@ from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from concurrent_log_handler._patience import Streak, monotonic
 from concurrent_log_handler._settings import Settings
 
-from . import Look
+from . import GZ, Look
 from ._announcer import Announcer
-from ._gzip import CHUNK, GZ, pack, settle
+from ._gzip import CHUNK, pack, settle
 
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`
 
@@ -70,7 +71,9 @@ class Job:
             return
         try:
             for packed in pack(iter(self._next_chunk, b"")):
-                self._write(packed)
+                self._check()
+                write_through(self._part, packed)
+                self._written += len(packed)
             os.fsync(self._part)
         except BaseException:
             if identity(self._part) == self._identities[1]:
@@ -135,14 +138,6 @@ class Job:
         data = read_at(self._source, CHUNK, self._read)
         self._read += len(data)
         return data
-
-    def _write(self, data: bytes) -> None:
-        self._check()
-        rest = memoryview(data)
-        while rest:
-            written = os.write(self._part, rest)
-            self._written += written
-            rest = rest[written:]
 
     def _close_descriptors(self) -> None:
         unlock_file(self._source)

@@ -11,7 +11,8 @@ from typing import BinaryIO, Iterable, Iterator, Tuple
 
 from concurrent_log_handler._files import open_to_read, remove
 
-GZ = ".gz"
+from . import GZ
+
 CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
 _LEVEL = 6
 # No time and no name in the header, which other programs leave out, too; but in the place that RFC 1952

@@ -95,7 +95,7 @@ class Retention:
         return [path for backup in surplus(kept, limits, now, besides) for path in backup.paths]
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:
-        errors: List[Exception] = []
+        trouble: Optional[Exception] = None
         try:
             for path in going():
                 try:
@@ -104,10 +104,10 @@ class Retention:
                 except FileNotFoundError:
                     pass
                 except OSError as error:
-                    errors.append(error)
+                    trouble = error
         except Exception as error:
-            errors.append(error)
-        if errors:
-            self._trouble.note(errors[-1], self._afterwards.report)
-        else:
+            trouble = error
+        if trouble is None:
             self._trouble.end()
+        else:
+            self._trouble.note(trouble, self._afterwards.report)

@@ -8,8 +8,8 @@ from logging import LogRecord
 from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
-from concurrent_log_handler._backups import Look
-from concurrent_log_handler._backups._gzip import GZ, has_read
+from concurrent_log_handler._backups import GZ, Look
+from concurrent_log_handler._backups._gzip import has_read
 from concurrent_log_handler._files import ends_with
 from concurrent_log_handler._locks import Locks
 
