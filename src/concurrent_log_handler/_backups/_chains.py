@@ -15,7 +15,7 @@ from concurrent_log_handler._files import look_at
 
 from . import GZ, Chain, Forms
 from ._gzip import settle
-from ._naming import Backup, Naming, next_number, reading_of
+from ._naming import Backup, Naming, next_number, reader_of
 
 _SHORT = 32  # backups that are asked for one by one: there may be many more files of others
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
@@ -149,7 +149,7 @@ class DatedChain(Chain):
         except (FileNotFoundError, PermissionError):  # a directory may be written and not read
             return []
         backups = self._naming.list_backups(names, directory)
-        if reading_of(self._naming.suffix) is None:  # the names show no order
+        if reader_of(self._naming.suffix) is None:  # the names show no order
             found = {each: look_at(os.path.join(directory, each.names[0])) for each in backups}
             backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups

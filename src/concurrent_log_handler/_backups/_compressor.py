@@ -39,13 +39,11 @@ from ._gzip import CHUNK, pack, settle
 
 _RIPE = 0.003  # seconds after which nobody writes to a backup without noticing: more than `_livefile.LATE`
 
-Inode = Tuple[int, int]  # with its device
-
 
 class Job:
     def __init__(self, source: int, part: int, part_path: str) -> None:
         found = os.fstat(source)
-        self.inode: Inode = (found.st_dev, found.st_ino)
+        self.inode = (found.st_dev, found.st_ino)
         self.part_inode = os.fstat(part).st_ino
         self._source = source
         self._part = part
@@ -171,7 +169,7 @@ class Compressor:
         self._announcer = announcer
         self._folders = {os.path.dirname(log)}
         self._prefix = hidden_prefix(log)
-        self._claimed: Set[Inode] = set()  # since the last rotation: what failed is not tried at once again
+        self._tried: Set[Tuple[int, int]] = set()  # since the last rotation; what failed waits for the next
         self._trouble = Streak()
         self._worker = Worker()
 
@@ -211,7 +209,7 @@ class Compressor:
 
     def _clean_up(self) -> None:
         """Begin anew with a rotation; part files whose makers are dead go, and what could not be deleted before."""
-        self._claimed.clear()
+        self._tried.clear()
         for path in self._left(r"(.*)\.gone"):
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -232,7 +230,7 @@ class Compressor:
         with contextlib.ExitStack() as locked:
             locked.callback(unlock_file, source)
             found = os.fstat(source)
-            if (found.st_dev, found.st_ino) in self._claimed:
+            if (found.st_dev, found.st_ino) in self._tried:
                 return None
             if not WINDOWS and lock_file_now(source) is False:
                 return None
@@ -249,7 +247,7 @@ class Compressor:
             locked.callback(unlock_file, part)
             lock_file_now(part)
             job = Job(source, part, path)
-            self._claimed.add(job.inode)
+            self._tried.add(job.inode)
             locked.pop_all()
             return job
 

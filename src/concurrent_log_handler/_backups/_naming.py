@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Pattern, Tuple, Union
 
@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
 
 Namer = Callable[[str], str]
 Key = Tuple[int, str, int]  # the first three of a `Backup`
-Reading = Tuple[str, Tuple[str, ...]]  # a format for strptime, and what to add to the text
+Reader = Callable[[str], Optional[int]]
 
 
 class Naming(NamedTuple):
@@ -189,33 +189,30 @@ def _with_and_without_gz(name: str) -> Tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def reading_of(suffix: str) -> Optional[Reading]:
-    """Return how a date is read from what *suffix* produces, None where none can be."""
-    # A format without a year warns in CPython 3.13; and without one there is no order in time.
+def reader_of(suffix: str) -> Optional[Reader]:
+    """Return what makes a `Backup`'s stamp of a text that *suffix* produces; None where no date can be read."""
     if suffix in _STANDARD_SUFFIXES:
-        return suffix, ("",)
+        return partial(_read_standard, suffix)
     spelled_out = _spelled_out(suffix)
+    # A format without a year warns in CPython 3.13; and without one there is no order in time.
     if not re.search(r"%[-#]?[YyG]", spelled_out):
         return None
     plain = re.sub(r"%[-#]", "%", spelled_out)
-    text = time.strftime(suffix, _SAMPLE)
     # Weeks (%W, %V) can be read only together with a day.
-    for reading in ((plain, ("",)), (plain + " %u", tuple("1234567"))):
-        if _read(text, suffix, reading) is not None:
-            return reading
+    for reader in (partial(_read, suffix, plain), partial(_read, suffix, plain + " %u", days="1234567")):
+        if reader(time.strftime(suffix, _SAMPLE)) is not None:
+            return reader
     return None
 
 
 @lru_cache(maxsize=16_384)
 def _stamp(text: str, suffix: str) -> Optional[int]:
     """Return a `Backup`'s stamp, None for a date that no calendar has."""
-    if suffix in _STANDARD_SUFFIXES:
-        return _standard_stamp(text, suffix)
-    reading = reading_of(suffix)
-    return 0 if reading is None else _read(text, suffix, reading)
+    reader = reader_of(suffix)
+    return 0 if reader is None else reader(text)
 
 
-def _standard_stamp(text: str, suffix: str) -> Optional[int]:
+def _read_standard(suffix: str, text: str) -> Optional[int]:
     # A fifth of the time of strptime(), for a process that meets a thousand backups at once.
     if not default_ext_match(suffix).fullmatch(text):
         return None
@@ -231,13 +228,12 @@ def _standard_stamp(text: str, suffix: str) -> Optional[int]:
     return days * 86_400 + hour * 3_600 + minute * 60 + second
 
 
-def _read(text: str, suffix: str, reading: Reading) -> Optional[int]:
-    form, additions = reading
-    for addition in additions:
-        try:
-            parsed = time.strptime(f"{text} {addition}" if addition else text, form)
-        except (ValueError, ImportError):  # it imports, which ends before the interpreter does
-            continue
-        if time.strftime(suffix, parsed) == text:
-            return calendar.timegm(parsed)
+def _read(suffix: str, form: str, text: str, days: str = "") -> Optional[int]:
+    for more in [f" {day}" for day in days] or [""]:
+        with contextlib.suppress(
+            ValueError, ImportError
+        ):  # it imports, which ends before the interpreter does
+            parsed = time.strptime(text + more, form)
+            if time.strftime(suffix, parsed) == text:
+                return calendar.timegm(parsed)
     return None
