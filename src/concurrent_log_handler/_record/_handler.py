@@ -21,8 +21,8 @@ from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
 from concurrent_log_handler._backups import Chain
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._calendar import Schedule
+from concurrent_log_handler._backups._chains import Retention
 from concurrent_log_handler._backups._compressor import Compressor
-from concurrent_log_handler._backups._retention import Retention
 from concurrent_log_handler._files import check_parent
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._locks._log import LogLocks, lock_for, sidecar_path
