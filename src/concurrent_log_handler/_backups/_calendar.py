@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Pattern, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Pattern, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._options import accepted
@@ -23,14 +23,7 @@ MIN_VALID_TIME = 946_684_800  # 2000-01-01T00:00:00Z, the bound that CLH uses to
 SLACK = 7_200  # an older peer may have written a MIDNIGHT or W boundary this far off
 LONGEST = 500 * 366 * DAY  # the platforms' localtime() ends somewhere above the year 3000
 
-_UNITS: Dict[str, Tuple[int, str]] = {
-    "S": (1, SUFFIXES["S"]),
-    "M": (60, SUFFIXES["M"]),
-    "H": (3_600, SUFFIXES["H"]),
-    "D": (DAY, SUFFIXES["D"]),
-    "MIDNIGHT": (DAY, SUFFIXES["D"]),
-    **{f"W{day}": (WEEK, SUFFIXES["D"]) for day in range(7)},
-}
+_UNITS = {"S": 1, "M": 60, "H": 3_600, "D": DAY, "MIDNIGHT": DAY, **{f"W{day}": WEEK for day in range(7)}}
 _LONGEST_TEXT = 64  # of a rollover time in the sidecar, with room around it
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
 
@@ -50,10 +43,10 @@ class Calendar(NamedTuple):
 
     def next_boundary(self, now: float) -> int:
         """
-        The next rollover time after *now*, both in seconds since the epoch; always later than *now*.
+        The next rollover time after *now*, both in seconds since the epoch.
 
-        S, M, H and D count their interval from *now*.  MIDNIGHT and W take the next target of the wall
-        clock and, for an interval above 1, wait that many days or weeks more, as CPython 3.13 does.
+        For an interval above 1, MIDNIGHT and W wait that many days or weeks longer than for the next target of the
+        wall clock, as CPython 3.13 does.
         """
         moment = int(now)
         if not self.step:
@@ -68,19 +61,14 @@ class Calendar(NamedTuple):
         return self.next_boundary(now) if self.compute is None else self.compute(int(now))
 
     def first_boundary(self, now: float, modified: Optional[float]) -> int:
-        """
-        The rollover time where none is known: that of the period in which the live file was last *modified*.
-
-        None, for no file, and what cannot be (before 2000, in the future) count as *now*.
-        """
+        """The rollover time where none is known: that of the period in which the live file was last *modified*."""
         return self.following(now if modified is None or not MIN_VALID_TIME <= modified <= now else modified)
 
     def read_rollover(self, content: bytes, now: float) -> Optional[int]:
         """
         The rollover time in the sidecar, or None where it has to be computed again.
 
-        None for anything but a decimal number, for a time before 2000, and for one later than the next boundary from
-        *now* (and `SLACK`).  A time in the past is good: a boundary went by while nobody wrote.
+        A time in the past is good: a boundary went by while nobody wrote.
         """
         at = int(content) if len(content) <= _LONGEST_TEXT and content.strip().isdigit() else 0
         slack = SLACK if self.step else 0
@@ -146,7 +134,7 @@ def parse_calendar(
         if not isinstance(when, str):
             raise TypeError
         unit = when.upper()
-        seconds, suffix = _UNITS[unit]
+        seconds, suffix = _UNITS[unit], SUFFIXES.get(unit, SUFFIXES["D"])
     with accepted("atTime must be a datetime.time or None", at_time):
         if not isinstance(at_time, (dt.time, type(None))):
             raise TypeError
@@ -183,9 +171,6 @@ def format_rollover(at: float) -> bytes:
 class Schedule:
     """
     The rollover time of a log, by which all processes go: known here, written in the sidecar.
-
-    The sidecar is read only when the time that this process knows has come: between two boundaries a record costs
-    one look at the clock.
 
     Contract: `agree` and `share` are called with the lock on the *sidecar* held.  *live* is the live file.
     """

@@ -55,9 +55,7 @@ class NumberedChain(Chain):
         beyond: Also look for those that an earlier, higher limit has left.
     """
 
-    def __init__(
-        self, live: str, name: Callable[[int], str], limit: int, beyond: bool = False, newest: str = ""
-    ) -> None:
+    def __init__(self, live: str, name: Callable[[int], str], limit: int, beyond: bool, newest: str) -> None:
         super().__init__(newest)
         self._live = live
         self._name = name
@@ -168,7 +166,7 @@ class DatedChain(Chain):
 
 
 class Kept(NamedTuple):
-    """One backup; its plain form and its `.gz`, where both exist, count as one and go together."""
+    """One backup, whose forms go together."""
 
     paths: Tuple[str, ...]
     size: int = 0  # bytes of all its forms
@@ -194,8 +192,7 @@ def surplus(backups: Sequence[Kept], limits: Limits, now: float = 0.0, besides: 
     """
     Return those of *backups*, oldest first, that go, in the order of going.
 
-    What is too old *now* goes wherever it stands; the other limits take from the old end.  *besides* are bytes
-    of files that count but cannot go: the live file, unfinished `.gz`.
+    *besides* are bytes of files that count but cannot go: the live file, unfinished `.gz`.
     """
     going: List[Kept] = []
     staying: List[Kept] = []

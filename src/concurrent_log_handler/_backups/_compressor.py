@@ -1,7 +1,8 @@
 """How a backup becomes a `.gz`, complete or not there; when, and by whom: the rotating call, or a thread of its own.
 
-A job belongs to the living process that holds a lock on the backup itself, so a crash only delays compression: the next
-process that rotates finds the backup unlocked and takes it.  What is in a `.gz` is `_gzip`'s.
+A job belongs to the living process that holds a lock on the backup itself, and one on the part file, which is named for
+the backup's inode.  So a crash only delays compression: the next process that rotates finds the backup unlocked, takes
+it, and replaces the part file.  What is in a `.gz` is `_gzip`'s.
 """
 
 from __future__ import annotations
@@ -154,10 +155,8 @@ class Compressor:
     Has the backups of the log at *log* compressed.
 
     Contract: a rotation calls `claim` with the chain's locks held; the work is left for `Afterwards`.  While a
-    backup is compressed, no lock is held but the one on the backup itself; for the moment in which
-    the `.gz` takes its place, the chain's.  A backup that fails stays as it is, for the next rotation; the
-    error is reported once per streak.  A part file is named for the backup's inode, so that a retry replaces it; its
-    maker holds a lock on it, so that a dead maker's is recognised.
+    backup is compressed, no lock is held but the job's; for the moment in which the `.gz` takes its place, the
+    chain's.  A backup that fails stays as it is, for the next rotation; the error is reported once per streak.
     """
 
     def __init__(
@@ -210,12 +209,11 @@ class Compressor:
     def _clean_up(self) -> None:
         """Begin anew with a rotation; part files whose makers are dead go, and what could not be deleted before."""
         self._tried.clear()
-        for path in self._left(r"(.*)\.gone"):
+        for path in self._left(r"([0-9a-f]+\.part|.*\.gone)"):
             with contextlib.suppress(OSError):
-                os.unlink(path)
-        for path in self.part_files():
-            with contextlib.suppress(OSError):
-                if _is_abandoned(path):
+                if path.endswith(".gone"):
+                    os.unlink(path)
+                elif _is_abandoned(path):
                     remove(path)
 
     def next_job(self, names: Iterable[str]) -> Optional[Job]:

@@ -1,6 +1,6 @@
 """What the backups of the timed handler are called, and which names it made.  No file is touched here.
 
-When a period ends and which text stands for it is `_calendar`'s; the directory is read by `_dated`.
+When a period ends and which text stands for it is `_calendar`'s; the directory is read by `_chains`.
 """
 
 from __future__ import annotations
@@ -55,12 +55,8 @@ class Naming(NamedTuple):
         return f"{named}.{number}"
 
     def free_path(self, text: str, first: int, taken: Callable[[str], bool]) -> str:
-        """
-        Return the path, which is not *taken*, for one more backup of the period *text*.
-
-        What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
-        on the disk.
-        """
+        """Return the path, which is not *taken*, for one more backup of the period *text*."""
+        # As it is, if it is free: a namer may count by what lies on the disk.
         as_it_is = self._named(text, first)
         others = (self.backup_path(text, number) for number in range(first, first + _MOST_TRIES))
         for path in chain([as_it_is], others):
@@ -74,11 +70,7 @@ class Naming(NamedTuple):
         return os.path.abspath(os.path.dirname(self._named(time.strftime(self.suffix, _SAMPLE), 0)))
 
     def list_backups(self, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
-        """
-        What this handler made, among the *names* in *directory* (default: the log's own), oldest first.
-
-        Periods in order, inside a period the numbers in order.  A plain file and its `.gz` are one backup.
-        """
+        """What this handler made, among the *names* in *directory* (default: the log's own), oldest first."""
         where = os.path.abspath(self.directory if directory is None else directory)
         home = where == os.path.abspath(self.directory)
         found: Dict[Key, Tuple[str, ...]] = {}
@@ -120,7 +112,7 @@ class Naming(NamedTuple):
 
 
 class Backup(NamedTuple):
-    """One backup; backups sort oldest first.  *names* holds the plain one and its `.gz`, if both exist."""
+    """One backup, its plain file and its `.gz` where both exist; backups sort oldest first."""
 
     stamp: int  # the wall clock at the period's start, as seconds; 0 where the text is no date
     text: str  # the period as the name has it
@@ -156,14 +148,9 @@ _STANDARD_MATCHES = frozenset(default_ext_match(suffix).pattern for suffix in _S
 def naming_for(
     base_path: str, suffix: str, ext_match: Union[str, Pattern[str]], namer: Optional[Namer] = None
 ) -> Naming:
-    """
-    Return how the backups of the log at *base_path* (absolute) are named.
-
-    Where the user changed only *suffix*, the standard *ext_match* gives way to the one that fits it.
-    *namer* maps a whole path to a whole path; pass `rotation_filename` where a subclass overrides it.
-    """
+    """Return how the backups of the log at *base_path* (absolute) are named; *namer* maps a whole path to one."""
     pattern = re.compile(ext_match)
-    if pattern.pattern in _STANDARD_MATCHES:
+    if pattern.pattern in _STANDARD_MATCHES:  # the user has changed *suffix* at most
         pattern = default_ext_match(suffix)
     return Naming(*os.path.split(base_path), suffix, pattern, namer)
 
