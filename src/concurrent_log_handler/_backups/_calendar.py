@@ -78,9 +78,8 @@ class Calendar(NamedTuple):
         """
         The text that names the period ending at the rollover time *at*: its suffix at the period's start.
 
-        For MIDNIGHT and W that is the start by the wall clock, different for any two boundaries, also
-        around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
-        hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
+        For MIDNIGHT and W it is different for any two boundaries, also around a gap.  For the others, the hour that a
+        clock shows twice gives one text for both, and `next_number` tells them apart.
         """
         if not self.step:
             start = at - self.interval
@@ -131,9 +130,7 @@ def parse_calendar(
     Without it W0 means the midnight that ends Monday, as in CPython.
     """
     with accepted("when must be one of S, M, H, D, MIDNIGHT, W0 to W6 (W0 is Monday)", when):
-        if not isinstance(when, str):
-            raise TypeError
-        unit = when.upper()
+        unit = str.upper(when)
         seconds, suffix = _UNITS[unit], SUFFIXES.get(unit, SUFFIXES["D"])
     with accepted("atTime must be a datetime.time or None", at_time):
         if not isinstance(at_time, (dt.time, type(None))):
@@ -183,9 +180,7 @@ class Schedule:
         self.at = 0.0  # the next rollover time that this process knows
         self._wake_at = 0.0  # from then on the sidecar is asked; the first record asks
         self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
-        self._file_then: Optional[Tuple[int, int]] = (
-            None  # the live file that `at` is about, when nobody rolls over
-        )
+        self._file_then: Optional[Tuple[int, int]] = None  # the live file that `at` is about
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:

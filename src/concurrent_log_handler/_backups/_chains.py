@@ -113,8 +113,8 @@ class NumberedChain(Chain):
             asked = {path: look_at(path) for path in (name, gz)}
             there = {path: stat.S_ISDIR(found.st_mode) for path, found in asked.items() if found is not None}
         if movable and (there.get(name) or there.get(gz)):
-            directory = name if there.get(name) else gz
-            raise IsADirectoryError(21, "a directory stands where a backup belongs", directory)
+            path = name if there.get(name) else gz
+            raise IsADirectoryError(21, "a directory stands where a backup belongs", path)
         return ("",) * (name in there) + (GZ,) * (gz in there)
 
     def _list(self, folder: str) -> None:
@@ -250,10 +250,9 @@ class Retention:
         try:
             for path in going():
                 try:
-                    remove(path)
-                    self._afterwards.say("%s deleted", path)
-                except FileNotFoundError:
-                    pass
+                    with contextlib.suppress(FileNotFoundError):
+                        remove(path)
+                        self._afterwards.say("%s deleted", path)
                 except OSError as error:
                     trouble = error
         except Exception as error:

@@ -270,9 +270,7 @@ class Compressor:
             job.compress()
             job.ripen()
             job.compress()  # what came late, before the locks are taken
-            path = self._locks.chain(partial(self._publish, look, job))
-            if path:
-                self._afterwards.say("compressed %s", path)
+            self._locks.chain(partial(self._publish, look, job))
             self._trouble.end()
         except Exception as error:
             if not job.foreign():
@@ -280,14 +278,14 @@ class Compressor:
         finally:
             job.close()
 
-    def _publish(self, look: Look, job: Job, held: bool) -> str:
+    def _publish(self, look: Look, job: Job, held: bool) -> None:
         if not held:
             raise self._locks.sidecar.take_trouble()
         self._announcer.about_to_move(job.part_inode)
         path = job.publish(look().names(), self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])
-        return path
+            self._afterwards.say("compressed %s", path)
 
 
 def _is_abandoned(part: str) -> bool:
