@@ -37,8 +37,7 @@ Reader = Callable[[str], Optional[int]]
 
 
 class Naming(NamedTuple):
-    directory: str
-    base: str
+    path: str  # the log's, absolute
     suffix: str
     pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
     namer: Optional[Namer]
@@ -50,9 +49,7 @@ class Naming(NamedTuple):
         A namer that drops the number would give one path twice; then the number follows what it returned.
         """
         named = self._named(text, number)
-        if self.namer is None or not number or named != self._named(text, 0):
-            return named
-        return f"{named}.{number}"
+        return named if not number or named != self._named(text, 0) else f"{named}.{number}"
 
     def free_path(self, text: str, first: int, taken: Callable[[str], bool]) -> str:
         """Return the path, which is not *taken*, for one more backup of the period *text*."""
@@ -62,7 +59,7 @@ class Naming(NamedTuple):
         for path in chain([as_it_is], others):
             if not taken(path):
                 return path
-        msg = f"no free name for a backup of {self.base!r}: {as_it_is!r} and those after it are taken"
+        msg = f"no free name for a backup of {os.path.basename(self.path)!r}: {as_it_is!r} and those after it are taken"
         raise FileExistsError(msg)
 
     def backup_directory(self) -> str:
@@ -71,22 +68,23 @@ class Naming(NamedTuple):
 
     def list_backups(self, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
         """What this handler made, among the *names* in *directory* (default: the log's own), oldest first."""
-        where = os.path.abspath(self.directory if directory is None else directory)
-        home = where == os.path.abspath(self.directory)
+        own, base = os.path.split(self.path)
+        where = os.path.abspath(own if directory is None else directory)
+        home = where == os.path.abspath(own)
         found: Dict[Key, Tuple[str, ...]] = {}
         if self.namer is None and not home:
             return []
         for name in names:
             if self.namer is None:
-                key = _parse_plain(self.base, self.suffix, self.pattern, name)
+                key = _parse_plain(base, self.suffix, self.pattern, name)
             else:
                 key = self._parse_named(name, where)
-            if key is not None and not (home and name == self.base):
+            if key is not None and not (home and name == base):
                 found[key] = (*found.get(key, ()), name)
         return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
     def _named(self, text: str, number: int) -> str:
-        path = os.path.join(self.directory, f"{self.base}.{text}") + (f".{number}" if number else "")
+        path = f"{self.path}.{text}.{number}" if number else f"{self.path}.{text}"
         return path if self.namer is None else os.fspath(self.namer(path))
 
     def _parse_named(self, name: str, where: str) -> Optional[Key]:
@@ -152,7 +150,7 @@ def naming_for(
     pattern = re.compile(ext_match)
     if pattern.pattern in _STANDARD_MATCHES:  # the user has changed *suffix* at most
         pattern = default_ext_match(suffix)
-    return Naming(*os.path.split(base_path), suffix, pattern, namer)
+    return Naming(base_path, suffix, pattern, namer)
 
 
 # A rotation lists the directory several times, and most names were there the last time.
