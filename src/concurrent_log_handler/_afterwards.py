@@ -11,14 +11,10 @@ from functools import partial
 from logging import LogRecord
 from typing import Callable, Deque, List, Optional, Sequence
 
-from ._clock import monotonic
-
 # Tells of an error; the record that it comes with was written.
 Report = Callable[[BaseException], None]
 Afterward = Callable[[Report], None]
 
-_FIRST_PAUSE = 0.1
-_LAST_PAUSE = 5.0
 _WRITTEN = "_written_nevertheless"
 
 
@@ -74,28 +70,6 @@ class Afterwards:
         if self._debug and sys.stderr is not None:
             with contextlib.suppress(Exception):
                 sys.stderr.write(f"{os.getpid()} {self._log}: {text % args}\n")
-
-
-class Streak:
-    """Errors of one kind that come again and again: the first is told, and the next try comes later each time."""
-
-    def __init__(self) -> None:
-        self.pause = 0.0
-        self.until = 0.0
-
-    def note(self, error: BaseException, report: Report) -> None:
-        """Note *error*, and report it if it is the first since the last success."""
-        first = not self.pause
-        self.pause = min(2 * self.pause or _FIRST_PAUSE, _LAST_PAUSE)
-        self.until = monotonic() + self.pause
-        if first:
-            report(error)
-
-    def end(self) -> None:
-        self.pause = self.until = 0.0
-
-    def waits(self) -> bool:
-        return bool(self.pause) and monotonic() < self.until
 
 
 def report_to(handle_error: Callable[[LogRecord], None], record: LogRecord, error: BaseException) -> None:

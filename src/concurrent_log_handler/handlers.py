@@ -241,9 +241,9 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
     @rolloverAt.setter
     def rolloverAt(self, value: float) -> None:
         if self._lock.mine() and self._lock.held:
-            self._schedule.share(int(value), self._schedule.clock(), self._rotation.rolling)
+            self._schedule.share(int(value), self._schedule.clock())
         else:
-            self._schedule.set(value, self._rotation.rolling)
+            self._schedule.set(value)
 
     def computeRollover(self, currentTime: float) -> int:
         """Return the first boundary after *currentTime*, both in seconds since the epoch; to be overridden."""
@@ -265,8 +265,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         return held and now >= self._agree(now)
 
     def _agree(self, now: float) -> float:
-        in_trouble = bool(self._rotation.trouble.pause)
-        return self._schedule.agree(self._calendar(), now, self._rotation.rolling, in_trouble)
+        return self._schedule.agree(self._calendar(), now, in_trouble=bool(self._rotation.trouble.pause))
 
     def _rotates(self) -> bool:
         return True
@@ -283,7 +282,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         if due or rotation.by_hand():
             # After the move: a kill in between leaves an empty file and a time gone by, and no
             # data under the name of another period.
-            schedule.share(self.computeRollover(int(now)), now, rolling=True)
+            schedule.share(self.computeRollover(int(now)), now)
         if moved and rotation.retention.limits().any():
             rotation.retention.enforce(self._surplus)
         return moved

@@ -17,8 +17,6 @@ from typing import Any, Callable
 
 import pytest
 
-from concurrent_log_handler._backups._jobs import Jobs
-from concurrent_log_handler._files import Access
 from handler_support import (
     Recording,
     Strict,
@@ -948,7 +946,7 @@ def our_gz(directory: Path, *members: str) -> bytes:
     directory.mkdir()
     backup = directory / "app.log.1"
     backup.touch()
-    job = Jobs(str(directory / "app.log"), Access()).claim([str(backup)])
+    job = Strict(directory / "app.log")._compressor.next_job([str(backup)])
     assert job is not None
     for text in members:
         with open(backup, "a", newline="\n") as late:

@@ -33,6 +33,7 @@ def chain(
     directory: Path, limit: int = 5, name: Optional[Callable[[int], str]] = None, **more: Any
 ) -> NumberedChain:
     log = str(directory / "app.log")
+    more = {"beyond": False, "newest": "", **more}
     return NumberedChain(log, name or (lambda number: f"{log}.{number}"), limit, **more)
 
 

@@ -16,7 +16,7 @@ from concurrent_log_handler import (
     ConcurrentRotatingFileHandler,
     ConcurrentTimedRotatingFileHandler,
 )
-from concurrent_log_handler._backups._retention import Kept, Limits, surplus
+from concurrent_log_handler._backups._chains import Kept, Limits, surplus
 from handler_support import Recording, Strict, a_record, contents, write
 
 LINE = "x" * (100 - len(os.linesep))  # a hundred bytes with its line end

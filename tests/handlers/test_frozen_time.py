@@ -17,10 +17,8 @@ import freezegun
 import portalocker
 import pytest
 
-from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _clock
+from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _patience
 from concurrent_log_handler._backups._compressor import Worker
-from concurrent_log_handler._backups._jobs import Jobs
-from concurrent_log_handler._files import Access
 from handler_support import Recording, Strict, a_live_file, a_record, contents, run_program, write
 
 A_DAY = 86_400
@@ -46,10 +44,10 @@ def _somebody_else(tmp_path: Path) -> Iterator[None]:
 
 
 def test_clock_for_waits_goes_on_while_time_is_frozen(frozen: freezegun.api.FrozenDateTimeFactory) -> None:
-    before, fixed = _clock.monotonic(), time.monotonic()
+    before, fixed = _patience.monotonic(), time.monotonic()
     threading.Event().wait(0.001)
 
-    assert _clock.monotonic() > before
+    assert _patience.monotonic() > before
     assert time.monotonic() == fixed
 
 
@@ -74,19 +72,19 @@ def test_job_ripens_in_real_time_also_where_time_is_frozen_or_freed_meanwhile(
 ) -> None:
     """The two clocks are decades apart: the wait must be neither that long nor left out."""
     (tmp_path / "app.log.1").write_text("one\n")
-    jobs = Jobs(str(tmp_path / "app.log"), Access())
+    compressor = Strict(tmp_path / "app.log")._compressor
     freezer = freezegun.freeze_time(LATER)
 
-    before = _clock.monotonic()
+    before = _patience.monotonic()
     if frozen_at_first:
         with freezer:
-            job = jobs.claim([str(tmp_path / "app.log.1")])
+            job = compressor.next_job([str(tmp_path / "app.log.1")])
         job.ripen()
     else:
-        job = jobs.claim([str(tmp_path / "app.log.1")])
+        job = compressor.next_job([str(tmp_path / "app.log.1")])
         with freezer:
             job.ripen()
-    waited = _clock.monotonic() - before
+    waited = _patience.monotonic() - before
     job.close()
 
     assert 0.001 < waited < 20
@@ -174,8 +172,8 @@ def test_rotation_that_failed_is_tried_again_after_time_was_freed(tmp_path: Path
         assert len(handler.failures) == 1
     (tmp_path / "app.log.1").rmdir()
 
-    until = _clock.monotonic() + 20
-    while not (tmp_path / "app.log.1").exists() and _clock.monotonic() < until:
+    until = _patience.monotonic() + 20
+    while not (tmp_path / "app.log.1").exists() and _patience.monotonic() < until:
         write(handler, "three")
 
     assert contents(tmp_path)["app.log.1"].startswith("one\ntwo two\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
-from concurrent_log_handler._backups._jobs import Job
+from concurrent_log_handler._backups._compressor import Job
 from handler_support import Recording, Strict, a_record, contents, open_paths, run_program, write
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -146,17 +146,17 @@ def test_descriptors_closed_beneath_a_compression(tmp_path: Path) -> None:
         """
         import logging, os, pathlib, threading
         from concurrent_log_handler import ConcurrentRotatingFileHandler
-        from concurrent_log_handler._backups import _jobs
+        from concurrent_log_handler._backups import _compressor
 
         reading, go_on = threading.Event(), threading.Event()
-        read = _jobs.read_at
+        read = _compressor.read_at
         def waiting_read(fd, size, offset):
             data = read(fd, size, offset)
             if threading.current_thread() is not threading.main_thread() and size > 10000:
                 reading.set()
                 assert go_on.wait(20)
             return data
-        _jobs.read_at = waiting_read
+        _compressor.read_at = waiting_read
 
         handler = ConcurrentRotatingFileHandler(
             "app.log", maxBytes=3_000_000, backupCount=3, use_gzip=True, background_gzip=True

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from typing import Callable, Iterable, Iterator, List, Tuple
 
+GZ = ".gz"
 Forms = Tuple[str, ...]  # what stands behind a backup's name: nothing, `.gz`, or each of them once
 
 
 class Chain:
-    """One look at the backups of a log, good for as long as the chain's locks are held."""
+    """
+    One look at the backups of a log, good for as long as the chain's locks are held.
 
-    def found(self) -> Iterable[Tuple[str, Forms]]:
+    *newest* is the path that this process gave last, or nothing.  A namer that goes by the clock or by what lies on
+    the disk may have put it where the chain does not look.
+    """
+
+    def __init__(self, newest: str) -> None:
+        self._newest = newest
+
+    def listed(self) -> Iterable[Tuple[str, Forms]]:
         """Give the names, without `.gz`, that backups may have, newest first, and the forms that are there."""
         raise NotImplementedError
 
+    def found(self) -> Iterator[Tuple[str, Forms]]:
+        """As `listed`, and the newest, wherever it is."""
+        listed = dict(self.listed())
+        if self._newest not in ("", *listed):
+            yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
+        yield from listed.items()
+
     def names(self) -> Iterator[str]:
-        """Yield the names, without `.gz`, that backups may have, newest first."""
         return (name for name, _ in self.found())
 
     def plain(self) -> List[str]:
-        """Return the names of those that are there and not compressed, newest first."""
         return [name for name, forms in self.found() if "" in forms]
 
     def backups(self) -> List[Tuple[str, ...]]:
-        """Return the paths of each backup that is there, in all its forms, newest first."""
-        return [tuple(name + form for form in forms) for name, forms in self.found() if forms]
+        """Return the paths of each that is listed; how long one elsewhere stays is up to the user."""
+        return [tuple(name + form for form in forms) for name, forms in self.listed() if forms]
 
 
 Look = Callable[[], Chain]

@@ -20,8 +20,7 @@ from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
 from concurrent_log_handler._settings import OnRotated, Settings
 
-from . import Look
-from ._gzip import GZ
+from . import GZ, Look
 
 _MOST_MORE = 7  # backups told of that come meanwhile: a callback that logs may cause a rotation each time
 
@@ -45,10 +44,8 @@ class Announcer:
     def about_to_move(self, inode: int) -> None:
         """The live file *inode* becomes a backup, or the `.gz` *inode* takes a backup's place."""
         if self._settings.on_rotated is not None:
+            self.forget(inode)  # another file may have had it, or somebody put a link there
             try:
-                with contextlib.suppress(FileNotFoundError):
-                    # Of another file that had this inode, or a link that somebody has put there.
-                    remove(self._mark(inode))
                 self._settings.access.create(self._mark(inode))
             except OSError as error:
                 self._afterwards.report(error)

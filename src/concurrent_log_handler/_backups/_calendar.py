@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
-import re
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Pattern, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Pattern, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._options import accepted
@@ -25,20 +23,9 @@ MIN_VALID_TIME = 946_684_800  # 2000-01-01T00:00:00Z, the bound that CLH uses to
 SLACK = 7_200  # an older peer may have written a MIDNIGHT or W boundary this far off
 LONGEST = 500 * 366 * DAY  # the platforms' localtime() ends somewhere above the year 3000
 
-_UNITS: Dict[str, Tuple[int, str]] = {
-    "S": (1, SUFFIXES["S"]),
-    "M": (60, SUFFIXES["M"]),
-    "H": (3_600, SUFFIXES["H"]),
-    "D": (DAY, SUFFIXES["D"]),
-    "MIDNIGHT": (DAY, SUFFIXES["D"]),
-    **{f"W{day}": (WEEK, SUFFIXES["D"]) for day in range(7)},
-}
+_UNITS = {"S": 1, "M": 60, "H": 3_600, "D": DAY, "MIDNIGHT": DAY, **{f"W{day}": WEEK for day in range(7)}}
+_LONGEST_TEXT = 64  # of a rollover time in the sidecar, with room around it
 _TICK = 0.02  # the time of a file's last change may lag the clock by this much
-_AT_ONCE = 1.0  # any time long past
-_ROLLOVER_TEXT = re.compile(rb"\s*([0-9]{1,20})\s*")
-
-
-Inode = Tuple[int, int]  # with its device
 
 
 class Calendar(NamedTuple):
@@ -56,10 +43,10 @@ class Calendar(NamedTuple):
 
     def next_boundary(self, now: float) -> int:
         """
-        The next rollover time after *now*, both in seconds since the epoch; always later than *now*.
+        The next rollover time after *now*, both in seconds since the epoch.
 
-        S, M, H and D count their interval from *now*.  MIDNIGHT and W take the next target of the wall
-        clock and, for an interval above 1, wait that many days or weeks more, as CPython 3.13 does.
+        For an interval above 1, MIDNIGHT and W wait that many days or weeks longer than for the next target of the
+        wall clock, as CPython 3.13 does.
         """
         moment = int(now)
         if not self.step:
@@ -74,33 +61,25 @@ class Calendar(NamedTuple):
         return self.next_boundary(now) if self.compute is None else self.compute(int(now))
 
     def first_boundary(self, now: float, modified: Optional[float]) -> int:
-        """
-        The rollover time where none is known: that of the period in which the live file was last *modified*.
-
-        None, for no file, and what cannot be (before 2000, in the future) count as *now*.
-        """
+        """The rollover time where none is known: that of the period in which the live file was last *modified*."""
         return self.following(now if modified is None or not MIN_VALID_TIME <= modified <= now else modified)
 
     def read_rollover(self, content: bytes, now: float) -> Optional[int]:
         """
         The rollover time in the sidecar, or None where it has to be computed again.
 
-        None for anything but a decimal number, for a time before 2000, and for one later than the next boundary from
-        *now* (and `SLACK`).  A time in the past is good: a boundary went by while nobody wrote.
+        A time in the past is good: a boundary went by while nobody wrote.
         """
-        match = _ROLLOVER_TEXT.fullmatch(content)
-        if match is None:
-            return None
-        at, latest = int(match[1]), self.following(now) + (SLACK if self.step else 0)
-        return at if MIN_VALID_TIME <= at <= latest else None
+        at = int(content) if len(content) <= _LONGEST_TEXT and content.strip().isdigit() else 0
+        slack = SLACK if self.step else 0
+        return at if MIN_VALID_TIME <= at <= self.following(now) + slack else None
 
     def period_text(self, at: int) -> str:
         """
         The text that names the period ending at the rollover time *at*: its suffix at the period's start.
 
-        For MIDNIGHT and W that is the start by the wall clock, different for any two boundaries, also
-        around a gap.  For S, M, H and D it is what the clock showed *interval* seconds before *at*; the
-        hour that a clock shows twice gives one text for both, and `next_number` tells them apart.
+        For MIDNIGHT and W it is different for any two boundaries, also around a gap.  For the others, the hour that a
+        clock shows twice gives one text for both, and `next_number` tells them apart.
         """
         if not self.step:
             start = at - self.interval
@@ -151,10 +130,8 @@ def parse_calendar(
     Without it W0 means the midnight that ends Monday, as in CPython.
     """
     with accepted("when must be one of S, M, H, D, MIDNIGHT, W0 to W6 (W0 is Monday)", when):
-        if not isinstance(when, str):
-            raise TypeError
-        unit = when.upper()
-        seconds, suffix = _UNITS[unit]
+        unit = str.upper(when)
+        seconds, suffix = _UNITS[unit], SUFFIXES.get(unit, SUFFIXES["D"])
     with accepted("atTime must be a datetime.time or None", at_time):
         if not isinstance(at_time, (dt.time, type(None))):
             raise TypeError
@@ -192,29 +169,18 @@ class Schedule:
     """
     The rollover time of a log, by which all processes go: known here, written in the sidecar.
 
-    The sidecar is read only when the time that this process knows has come: between two boundaries a record costs
-    one look at the clock.
-
-    Contract: `agree` and `share` are called with the sidecar's lock held.  *filled* returns the status of the live
-    file, or None if there is no record in it; *identity* tells it from others.  *rolling*: it is being moved.
+    Contract: `agree` and `share` are called with the lock on the *sidecar* held.  *live* is the live file.
     """
 
-    def __init__(
-        self,
-        filled: Callable[[], Optional[os.stat_result]],
-        identity: Callable[[], Inode],
-        sidecar: Any,
-        afterwards: Afterwards,
-    ) -> None:
-        self._filled = filled
-        self._identity = identity
+    def __init__(self, live: Any, sidecar: Any, afterwards: Afterwards) -> None:
+        self._live = live
         self._sidecar = sidecar
         self._afterwards = afterwards
         self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
         self.at = 0.0  # the next rollover time that this process knows
-        self._wake_at = _AT_ONCE  # from then on the sidecar is asked; the first record asks
+        self._wake_at = 0.0  # from then on the sidecar is asked; the first record asks
         self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
-        self._file_then: Optional[Inode] = None  # the live file that `at` is about
+        self._file_then: Optional[Tuple[int, int]] = None  # the live file that `at` is about
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:
@@ -226,43 +192,42 @@ class Schedule:
         if not self._own:
             content = b""
             with contextlib.suppress(OSError), open(self._sidecar.path, "rb") as sidecar:
-                content = sidecar.read(64)
-            self.at = self._agreed(content, calendar, self.clock(), False)
+                content = sidecar.read(_LONGEST_TEXT)
+            self.at = self._agreed(content, calendar, self.clock(), in_trouble=False)
 
-    def set(self, at: float, rolling: bool) -> None:
+    def set(self, at: float) -> None:
         """Take *at* for this process, until it has come."""
-        self._know(at, 0.0, rolling)
+        self._know(at, 0.0)
         self._own = True
 
-    def share(self, at: int, now: float, rolling: bool) -> None:
+    def share(self, at: int, now: float) -> None:
         """Make *at* everybody's rollover time."""
         self._own = False
-        self._know(at, now, rolling)
+        self._know(at, now)
         try:
             self._sidecar.write(format_rollover(at))
         except OSError as error:
             self._afterwards.report(error)
 
-    def agree(self, calendar: Calendar, now: float, rolling: bool, in_trouble: bool) -> float:
+    def agree(self, calendar: Calendar, now: float, in_trouble: bool) -> float:
         """Return the time that everybody goes by, and write it down; *in_trouble*: the last rollover failed."""
         if self._own:
             return self.at
         content = self._sidecar.read()
         at = self._agreed(content, calendar, now, in_trouble)
         if content == format_rollover(at) or not self._sidecar.writable:
-            self._know(at, now, rolling)
+            self._know(at, now)
         else:
-            self.share(at, now, rolling)
+            self.share(at, now)
         return at
 
     def settled(self) -> None:
-        """Note that the rollover is done, and the live file another one."""
-        if self._file_then is None:
-            self._file_then = self._identity()
+        """Note that `at` is about the live file that is there now, after a rollover if one was due."""
+        self._file_then = self._live.identity()
 
     def last_write(self) -> Optional[float]:
         """Return when the live file was last written to; None if there is nothing in it."""
-        found = self._filled()
+        found = self._live.filled()
         return None if found is None else found.st_mtime
 
     def period(self, calendar: Calendar, at: float, now: float) -> str:
@@ -271,11 +236,10 @@ class Schedule:
             at = calendar.first_boundary(now, self.last_write())
         return calendar.period_text(int(at))
 
-    def _know(self, at: float, now: float, rolling: bool) -> None:
+    def _know(self, at: float, now: float) -> None:
         self.at = at
         self._asked_at = now
-        self._wake_at = max(at, _AT_ONCE)
-        self._file_then = None if rolling else self._identity()
+        self._wake_at = at
 
     def _agreed(self, content: bytes, calendar: Calendar, now: float, in_trouble: bool) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
@@ -284,9 +248,12 @@ class Schedule:
         # What this process and the others agreed on, if it may still be believed.
         known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at else None
         # Whether the live file is the one from before that, with nothing in it from after.
-        before = 0.0 if known is None else known - _TICK
-        old = modified is not None and modified < before and self._identity() == self._file_then
-        if at is None or (old and known is not None and known <= now < at):
+        old = (
+            modified is not None
+            and modified < (known or 0) - _TICK
+            and self._live.identity() == self._file_then
+        )
+        if known is not None and (at is None or (old and known <= now < at)):
             # Lost, or written for another log of the same name that shares this sidecar.
             at = known
         if at is None:

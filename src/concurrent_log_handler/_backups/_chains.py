@@ -1,6 +1,6 @@
-"""The backups of a log, numbered or dated, as they lie on the disk: which there are, and where one more goes.
+"""The backups of a log, numbered or dated, as they lie on the disk: which there are, where one more goes, which go.
 
-Nothing is moved here, and of two forms of one backup only one that is needless goes: a shift would part the two.
+Nothing is moved here.  Of two forms of one backup one that is needless is deleted: a shift would part the two.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import contextlib
 import os
 import stat
 from itertools import count
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from concurrent_log_handler._files import look_at
+from concurrent_log_handler._afterwards import Afterwards
+from concurrent_log_handler._files import look_at, remove
+from concurrent_log_handler._patience import Streak
+from concurrent_log_handler._settings import Settings
 
-from . import Chain, Forms
-from ._gzip import GZ, settle
-from ._naming import Backup, Naming, next_number, reading_of
+from . import GZ, Chain, Forms
+from ._gzip import settle
+from ._naming import Backup, Naming, next_number, reader_of
 
 _SHORT = 32  # backups that are asked for one by one: there may be many more files of others
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
@@ -36,12 +39,10 @@ def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Mov
     number first.  *names* are the plain ones from number 1 on, up to the first that is free or, if none is, all that
     may stay.  *taken* are the forms of those that are not free; both move together.
     """
-    moves: List[Move] = []
-    if taken and len(taken) == len(names):
-        moves += [Move(names[-1] + suffix, None) for suffix in taken[-1]]
-    for source, target, suffixes in reversed(list(zip(names, names[1:], taken))):
-        moves += [Move(source + suffix, target + suffix) for suffix in suffixes]
-    return moves
+    expired = taken[-1] if taken and len(taken) == len(names) else ()
+    steps = reversed(list(zip(names, names[1:], taken)))
+    moves = [Move(source + form, target + form) for source, target, forms in steps for form in forms]
+    return [Move(names[-1] + form, None) for form in expired] + moves
 
 
 class NumberedChain(Chain):
@@ -52,21 +53,17 @@ class NumberedChain(Chain):
         name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
         limit: How many may stay; 0 is any number.
         beyond: Also look for those that an earlier, higher limit has left.
-        newest: The path that the last rotation gave away, or nothing.
     """
 
-    def __init__(
-        self, live: str, name: Callable[[int], str], limit: int, beyond: bool = False, newest: str = ""
-    ) -> None:
+    def __init__(self, live: str, name: Callable[[int], str], limit: int, beyond: bool, newest: str) -> None:
+        super().__init__(newest)
         self._live = live
         self._name = name
         self._limit = limit
         self._beyond = beyond
-        self._newest = newest
         self._is_long = not 0 < limit <= _SHORT
-        self._listed: Dict[
-            str, Dict[str, bool]
-        ] = {}  # of each directory the names, and which are directories
+        self._listed: Set[str] = set()
+        self._there: Dict[str, bool] = {}  # what lies in directories that are listed; True for a directory
 
     def make_room(self) -> Tuple[str, List[Move]]:
         """Return the path for one more backup, and the moves that free it; raises if a name cannot be one's."""
@@ -89,7 +86,7 @@ class NumberedChain(Chain):
             taken.append(forms)
         return names[0], plan_shift(names, taken)
 
-    def found(self) -> Iterator[Tuple[str, Forms]]:
+    def listed(self) -> Iterator[Tuple[str, Forms]]:
         """Yield those within the limit, and others that are there."""
         known: Set[str] = set()
         missing = 0
@@ -98,9 +95,6 @@ class NumberedChain(Chain):
             if not within and not (self._beyond and missing < _WIDEST_GAP):
                 return
             name = self._name(number)
-            if number == 1 and self._newest not in ("", name):
-                # The namer counts by the disk, and would give the next name now.
-                yield self._newest, self._forms(self._newest)
             if name in known:
                 return  # a namer that gives one name twice would go on for ever
             known.add(name)
@@ -111,53 +105,40 @@ class NumberedChain(Chain):
 
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
-        folder, base = os.path.split(name)
-        if self._is_long and folder not in self._listed:
-            self._listed[folder] = {}
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                self._listed[folder] = {each.name: each.is_dir(follow_symlinks=False) for each in entries}
-        there = self._listed.get(folder, {})
+        there, gz = self._there, name + GZ
+        if self._is_long and name not in there and gz not in there:
+            self._list(name[: len(name) - len(os.path.basename(name))])
         # The file system may make no difference between two spellings, or the directory not be ours to read.
-        if not there or (movable and there.keys().isdisjoint((base, base + GZ))):
-            asked = {base + form: look_at(name + form) for form in ("", GZ)}
-            there = {each: stat.S_ISDIR(found.st_mode) for each, found in asked.items() if found is not None}
-        forms = tuple(form for form in ("", GZ) if base + form in there)
-        for form in forms:
-            if movable and there[base + form]:
-                raise IsADirectoryError(21, "a directory stands where a backup belongs", name + form)
-        return forms
+        if not there or (movable and name not in there and gz not in there):
+            asked = {path: look_at(path) for path in (name, gz)}
+            there = {path: stat.S_ISDIR(found.st_mode) for path, found in asked.items() if found is not None}
+        if movable and (there.get(name) or there.get(gz)):
+            path = name if there.get(name) else gz
+            raise IsADirectoryError(21, "a directory stands where a backup belongs", path)
+        return ("",) * (name in there) + (GZ,) * (gz in there)
+
+    def _list(self, folder: str) -> None:
+        if folder not in self._listed:
+            self._listed.add(folder)
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                self._there.update({each.path: each.is_dir(follow_symlinks=False) for each in entries})
 
 
 class DatedChain(Chain):
-    """
-    The dated backups that one timed handler made.
-
-    *newest* is the path that this process gave last; a namer may have put it where the listing does not look,
-    into a directory for each month say.
-    """
+    """The dated backups that one timed handler made."""
 
     def __init__(self, naming: Naming, newest: str) -> None:
+        super().__init__(newest)
         self._naming = naming
-        self._newest = newest
 
-    def found(self) -> Iterator[Tuple[str, Forms]]:
-        """Yield the newest, where it is not listed, and those that are."""
-        listed = dict(self._listed())
-        if self._newest not in ("", *listed):
-            yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
-        yield from listed.items()
-
-    def backups(self) -> List[Tuple[str, ...]]:
-        """As in `Chain`, of those that are listed: how long another one stays is up to the user."""
-        return [tuple(path + form for form in forms) for path, forms in self._listed()]
-
-    def _listed(self) -> Iterator[Tuple[str, Forms]]:
-        for backup in reversed(self.listed()):
+    def listed(self) -> Iterator[Tuple[str, Forms]]:
+        """Yield those in the directory where the namer puts them now."""
+        for backup in reversed(self._dated()):
             path = self._naming.backup_path(backup.text, backup.number)
             length = len(os.path.basename(path))
             yield path, tuple(name[length:] for name in backup.names)
 
-    def listed(self) -> List[Backup]:
+    def _dated(self) -> List[Backup]:
         """Return the backups that this handler made, oldest first."""
         directory = self._naming.backup_directory()
         try:
@@ -165,14 +146,14 @@ class DatedChain(Chain):
         except (FileNotFoundError, PermissionError):  # a directory may be written and not read
             return []
         backups = self._naming.list_backups(names, directory)
-        if reading_of(self._naming.suffix) is None:  # the names show no order
+        if reader_of(self._naming.suffix) is None:  # the names show no order
             found = {each: look_at(os.path.join(directory, each.names[0])) for each in backups}
             backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
 
     def free_name(self, log: str, text: str) -> str:
         """Return a path, which is free, for one more backup of the period *text*."""
-        known = self.listed()
+        known = self._dated()
         if self._newest:  # also if it was uploaded and deleted since
             folder, name = os.path.split(self._newest)
             known += self._naming.list_backups([name], folder)
@@ -182,3 +163,101 @@ class DatedChain(Chain):
             return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
 
         return self._naming.free_path(text, first, taken)
+
+
+class Kept(NamedTuple):
+    """One backup, whose forms go together."""
+
+    paths: Tuple[str, ...]
+    size: int = 0  # bytes of all its forms
+    modified: float = 0.0  # seconds since the epoch
+
+
+class Limits(NamedTuple):
+    """What may stay.  Each limit holds by itself; 0 and None are no limit."""
+
+    number: int = 0  # of backups
+    total_bytes: Optional[int] = None  # with the live file and what else belongs to the log
+    age: Optional[float] = None  # seconds since the last record
+
+    def any(self) -> bool:
+        return self.number > 0 or self.need_status()
+
+    def need_status(self) -> bool:
+        """Tell whether sizes and times play a part."""
+        return self.total_bytes is not None or self.age is not None
+
+
+def surplus(backups: Sequence[Kept], limits: Limits, now: float = 0.0, besides: int = 0) -> List[Kept]:
+    """
+    Return those of *backups*, oldest first, that go, in the order of going.
+
+    *besides* are bytes of files that count but cannot go: the live file, unfinished `.gz`.
+    """
+    going: List[Kept] = []
+    staying: List[Kept] = []
+    for backup in backups:
+        too_old = limits.age is not None and now - backup.modified > limits.age
+        (going if too_old else staying).append(backup)
+    first = max(len(staying) - limits.number, 0) if limits.number > 0 else 0
+    if limits.total_bytes is not None:
+        total = besides + sum(backup.size for backup in staying[first:])
+        while first < len(staying) and total > limits.total_bytes:
+            total -= staying[first].size
+            first += 1
+    return going + staying[:first]
+
+
+class Retention:
+    """
+    Keeps the backups of the log at *log* within its limits.
+
+    Contract: everything is called with the chain's locks held.  An error is reported once per streak, and
+    costs no record.  *part_files* returns the paths of the unfinished `.gz`, which count for the total.
+    """
+
+    def __init__(
+        self, log: str, settings: Settings, afterwards: Afterwards, part_files: Callable[[], List[str]]
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._afterwards = afterwards
+        self._part_files = part_files
+        self._trouble = Streak()
+
+    def limits(self) -> Limits:
+        return Limits(self._settings.backupCount, self._settings.max_total_bytes, self._settings.max_age)
+
+    def surplus(self, chain: Chain, limits: Limits, now: float) -> List[str]:
+        """Return the paths of the backups in *chain* that go *now*."""
+        kept: List[Kept] = []
+        for paths in reversed(chain.backups()):
+            if not limits.need_status():
+                kept.append(Kept(paths))
+                continue
+            found = [status for status in map(look_at, paths) if status is not None]
+            if found and all(stat.S_ISREG(each.st_mode) for each in found):
+                modified = max(each.st_mtime for each in found)
+                kept.append(Kept(paths, sum(each.st_size for each in found), modified))
+        besides = 0
+        if limits.total_bytes is not None:
+            others = map(look_at, [self._log, *self._part_files()])
+            besides = sum(each.st_size for each in others if each is not None)
+        return [path for backup in surplus(kept, limits, now, besides) for path in backup.paths]
+
+    def enforce(self, going: Callable[[], Iterable[str]]) -> None:
+        trouble: Optional[Exception] = None
+        try:
+            for path in going():
+                try:
+                    with contextlib.suppress(FileNotFoundError):
+                        remove(path)
+                        self._afterwards.say("%s deleted", path)
+                except OSError as error:
+                    trouble = error
+        except Exception as error:
+            trouble = error
+        if trouble is None:
+            self._trouble.end()
+        else:
+            self._trouble.note(trouble, self._afterwards.report)

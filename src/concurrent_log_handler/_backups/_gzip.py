@@ -11,7 +11,8 @@ from typing import BinaryIO, Iterable, Iterator, Tuple
 
 from concurrent_log_handler._files import open_to_read, remove
 
-GZ = ".gz"
+from . import GZ
+
 CHUNK = 1 << 20  # zlib releases the GIL for the whole of it
 _LEVEL = 6
 # No time and no name in the header, which other programs leave out, too; but in the place that RFC 1952
@@ -57,28 +58,20 @@ def has_read(packed: Iterable[str], fd: int, data: bytes, size: int) -> bool:
     """Tell whether one of the `.gz` files *packed* has what *fd* has open, up to *data* somewhere behind *size*."""
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
-        content = file.read()
-    start = content.find(data, size)
-    for path in packed:
-        with contextlib.suppress(OSError, EOFError, zlib.error):
-            with _unpack(path) as unpacked:
-                read = unpacked.read()
-            if read and content.startswith(read):
-                return start != -1 and len(read) >= start + len(data)
+        start = file.read().find(data, size)
+        for path in packed:
+            file.seek(0)
+            read = _packed_size(path, file)
+            if read > 0:
+                return start != -1 and read >= start + len(data)
     return False
-
-
-@contextlib.contextmanager
-def _unpack(path: str) -> Iterator[gzip.GzipFile]:
-    with open(open_to_read(path), "rb") as file, gzip.GzipFile(fileobj=file) as packed:
-        yield packed
 
 
 def _packed_size(path: str, plain: BinaryIO) -> int:
     """Return how many bytes the `.gz` at *path* has, if *plain* begins with them; otherwise -1."""
     size = 0
     try:
-        with _unpack(path) as packed:
+        with open(open_to_read(path), "rb") as file, gzip.GzipFile(fileobj=file) as packed:
             for data in iter(lambda: packed.read(CHUNK), b""):
                 if data != plain.read(len(data)):
                     return -1

@@ -1,6 +1,6 @@
 """What the backups of the timed handler are called, and which names it made.  No file is touched here.
 
-When a period ends and which text stands for it is `_calendar`'s; the directory is read by `_dated`.
+When a period ends and which text stands for it is `_calendar`'s; the directory is read by `_chains`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Pattern, Tuple, Union
 
@@ -33,12 +33,11 @@ _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
 
 Namer = Callable[[str], str]
 Key = Tuple[int, str, int]  # the first three of a `Backup`
-Reading = Tuple[str, Tuple[str, ...]]  # a format for strptime, and what to add to the text
+Reader = Callable[[str], Optional[int]]
 
 
 class Naming(NamedTuple):
-    directory: str
-    base: str
+    path: str  # the log's, absolute
     suffix: str
     pattern: Pattern[str]  # what the text of a period looks like, by the user's word where he gave one
     namer: Optional[Namer]
@@ -50,23 +49,17 @@ class Naming(NamedTuple):
         A namer that drops the number would give one path twice; then the number follows what it returned.
         """
         named = self._named(text, number)
-        if self.namer is None or not number or named != self._named(text, 0):
-            return named
-        return f"{named}.{number}"
+        return named if not number or named != self._named(text, 0) else f"{named}.{number}"
 
     def free_path(self, text: str, first: int, taken: Callable[[str], bool]) -> str:
-        """
-        Return the path, which is not *taken*, for one more backup of the period *text*.
-
-        What the namer gives for the number *first* is taken as it is, if it is free: it may count by what lies
-        on the disk.
-        """
+        """Return the path, which is not *taken*, for one more backup of the period *text*."""
+        # As it is, if it is free: a namer may count by what lies on the disk.
         as_it_is = self._named(text, first)
         others = (self.backup_path(text, number) for number in range(first, first + _MOST_TRIES))
         for path in chain([as_it_is], others):
             if not taken(path):
                 return path
-        msg = f"no free name for a backup of {self.base!r}: {as_it_is!r} and those after it are taken"
+        msg = f"no free name for a backup of {os.path.basename(self.path)!r}: {as_it_is!r} and those after it are taken"
         raise FileExistsError(msg)
 
     def backup_directory(self) -> str:
@@ -74,27 +67,24 @@ class Naming(NamedTuple):
         return os.path.abspath(os.path.dirname(self._named(time.strftime(self.suffix, _SAMPLE), 0)))
 
     def list_backups(self, names: Iterable[str], directory: Optional[str] = None) -> List[Backup]:
-        """
-        What this handler made, among the *names* in *directory* (default: the log's own), oldest first.
-
-        Periods in order, inside a period the numbers in order.  A plain file and its `.gz` are one backup.
-        """
-        where = os.path.abspath(self.directory if directory is None else directory)
-        home = where == os.path.abspath(self.directory)
+        """What this handler made, among the *names* in *directory* (default: the log's own), oldest first."""
+        own, base = os.path.split(self.path)
+        where = os.path.abspath(own if directory is None else directory)
+        home = where == os.path.abspath(own)
         found: Dict[Key, Tuple[str, ...]] = {}
         if self.namer is None and not home:
             return []
         for name in names:
             if self.namer is None:
-                key = _parse_plain(self.base, self.suffix, self.pattern, name)
+                key = _parse_plain(base, self.suffix, self.pattern, name)
             else:
                 key = self._parse_named(name, where)
-            if key is not None and not (home and name == self.base):
+            if key is not None and not (home and name == base):
                 found[key] = (*found.get(key, ()), name)
         return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
     def _named(self, text: str, number: int) -> str:
-        path = os.path.join(self.directory, f"{self.base}.{text}") + (f".{number}" if number else "")
+        path = f"{self.path}.{text}.{number}" if number else f"{self.path}.{text}"
         return path if self.namer is None else os.fspath(self.namer(path))
 
     def _parse_named(self, name: str, where: str) -> Optional[Key]:
@@ -120,7 +110,7 @@ class Naming(NamedTuple):
 
 
 class Backup(NamedTuple):
-    """One backup; backups sort oldest first.  *names* holds the plain one and its `.gz`, if both exist."""
+    """One backup, its plain file and its `.gz` where both exist; backups sort oldest first."""
 
     stamp: int  # the wall clock at the period's start, as seconds; 0 where the text is no date
     text: str  # the period as the name has it
@@ -156,16 +146,11 @@ _STANDARD_MATCHES = frozenset(default_ext_match(suffix).pattern for suffix in _S
 def naming_for(
     base_path: str, suffix: str, ext_match: Union[str, Pattern[str]], namer: Optional[Namer] = None
 ) -> Naming:
-    """
-    Return how the backups of the log at *base_path* (absolute) are named.
-
-    Where the user changed only *suffix*, the standard *ext_match* gives way to the one that fits it.
-    *namer* maps a whole path to a whole path; pass `rotation_filename` where a subclass overrides it.
-    """
+    """Return how the backups of the log at *base_path* (absolute) are named; *namer* maps a whole path to one."""
     pattern = re.compile(ext_match)
-    if pattern.pattern in _STANDARD_MATCHES:
+    if pattern.pattern in _STANDARD_MATCHES:  # the user has changed *suffix* at most
         pattern = default_ext_match(suffix)
-    return Naming(*os.path.split(base_path), suffix, pattern, namer)
+    return Naming(base_path, suffix, pattern, namer)
 
 
 # A rotation lists the directory several times, and most names were there the last time.
@@ -189,33 +174,30 @@ def _with_and_without_gz(name: str) -> Tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def reading_of(suffix: str) -> Optional[Reading]:
-    """Return how a date is read from what *suffix* produces, None where none can be."""
-    # A format without a year warns in CPython 3.13; and without one there is no order in time.
+def reader_of(suffix: str) -> Optional[Reader]:
+    """Return what makes a `Backup`'s stamp of a text that *suffix* produces; None where no date can be read."""
     if suffix in _STANDARD_SUFFIXES:
-        return suffix, ("",)
+        return partial(_read_standard, suffix)
     spelled_out = _spelled_out(suffix)
+    # A format without a year warns in CPython 3.13; and without one there is no order in time.
     if not re.search(r"%[-#]?[YyG]", spelled_out):
         return None
     plain = re.sub(r"%[-#]", "%", spelled_out)
-    text = time.strftime(suffix, _SAMPLE)
     # Weeks (%W, %V) can be read only together with a day.
-    for reading in ((plain, ("",)), (plain + " %u", tuple("1234567"))):
-        if _read(text, suffix, reading) is not None:
-            return reading
+    for reader in (partial(_read, suffix, plain), partial(_read, suffix, plain + " %u", days="1234567")):
+        if reader(time.strftime(suffix, _SAMPLE)) is not None:
+            return reader
     return None
 
 
 @lru_cache(maxsize=16_384)
 def _stamp(text: str, suffix: str) -> Optional[int]:
     """Return a `Backup`'s stamp, None for a date that no calendar has."""
-    if suffix in _STANDARD_SUFFIXES:
-        return _standard_stamp(text, suffix)
-    reading = reading_of(suffix)
-    return 0 if reading is None else _read(text, suffix, reading)
+    reader = reader_of(suffix)
+    return 0 if reader is None else reader(text)
 
 
-def _standard_stamp(text: str, suffix: str) -> Optional[int]:
+def _read_standard(suffix: str, text: str) -> Optional[int]:
     # A fifth of the time of strptime(), for a process that meets a thousand backups at once.
     if not default_ext_match(suffix).fullmatch(text):
         return None
@@ -231,13 +213,12 @@ def _standard_stamp(text: str, suffix: str) -> Optional[int]:
     return days * 86_400 + hour * 3_600 + minute * 60 + second
 
 
-def _read(text: str, suffix: str, reading: Reading) -> Optional[int]:
-    form, additions = reading
-    for addition in additions:
-        try:
-            parsed = time.strptime(f"{text} {addition}" if addition else text, form)
-        except (ValueError, ImportError):  # it imports, which ends before the interpreter does
-            continue
-        if time.strftime(suffix, parsed) == text:
-            return calendar.timegm(parsed)
+def _read(suffix: str, form: str, text: str, days: str = "") -> Optional[int]:
+    for more in [f" {day}" for day in days] or [""]:
+        with contextlib.suppress(
+            ValueError, ImportError
+        ):  # it imports, which ends before the interpreter does
+            parsed = time.strptime(text + more, form)
+            if time.strftime(suffix, parsed) == text:
+                return calendar.timegm(parsed)
     return None

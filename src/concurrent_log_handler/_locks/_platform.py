@@ -13,9 +13,9 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import portalocker
 import portalocker.portalocker
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import WINDOWS, close_quietly, identity
 from concurrent_log_handler._forks import here, home, in_child
+from concurrent_log_handler._patience import monotonic
 
 _NOW = portalocker.LOCK_EX | portalocker.LOCK_NB
 EXCLUSIVE_NOW = int(_NOW)

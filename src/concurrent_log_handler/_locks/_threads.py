@@ -7,8 +7,8 @@ import logging
 from threading import Lock, RLock, get_ident
 from typing import Any, Dict, List, Optional
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
+from concurrent_log_handler._patience import monotonic
 
 # Seconds that closing a handler waits for a thread which may wait for logging's own lock, held by the closing one.
 CONFIG_PATIENCE = 1.0

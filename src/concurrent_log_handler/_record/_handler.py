@@ -19,12 +19,12 @@ from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, T
 
 from concurrent_log_handler import _options, _windows
 from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
-from concurrent_log_handler._backups import Chain
+from concurrent_log_handler._backups import GZ, Chain
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._calendar import Schedule
+from concurrent_log_handler._backups._chains import Retention
 from concurrent_log_handler._backups._compressor import Compressor
-from concurrent_log_handler._backups._gzip import GZ, has_read
-from concurrent_log_handler._backups._retention import Retention
+from concurrent_log_handler._backups._gzip import has_read
 from concurrent_log_handler._files import check_parent
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._locks._log import LogLocks, lock_for, sidecar_path
@@ -128,7 +128,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()
         if isinstance(self, TimedRotatingFileHandler):
-            self._schedule = Schedule(self._live.filled, self._live.identity, self._lock, self._afterwards)
+            self._schedule = Schedule(self._live, self._lock, self._afterwards)
         both = self._locks, self._afterwards
         announcer = Announcer(log, settings, *both)
         self._compressor = Compressor(log, settings, *both, announcer)

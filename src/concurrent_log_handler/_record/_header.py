@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, Iterator, Optional
 
-from concurrent_log_handler._afterwards import Report, Streak
+from concurrent_log_handler._afterwards import Report
 from concurrent_log_handler._files import open_to_read, read_at
+from concurrent_log_handler._patience import Streak
 
 
 class Header:

@@ -17,7 +17,6 @@ from os import stat as os_stat
 from typing import Callable, Optional, Tuple, Type
 
 from concurrent_log_handler import _windows
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     Access,
@@ -33,6 +32,7 @@ from concurrent_log_handler._files import (
     write_rest,
     write_through,
 )
+from concurrent_log_handler._patience import monotonic
 
 from ._disk import Disk
 from ._format import TextFormat

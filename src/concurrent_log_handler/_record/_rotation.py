@@ -12,14 +12,14 @@ from functools import partial
 from logging import LogRecord
 from typing import Any, Callable, Iterable, Optional, Tuple
 
-from concurrent_log_handler._afterwards import Afterwards, Streak
+from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._calendar import Schedule
-from concurrent_log_handler._backups._chains import Move
-from concurrent_log_handler._backups._retention import Retention
+from concurrent_log_handler._backups._chains import Move, Retention
 from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, identity, remove
 from concurrent_log_handler._locks import Locks, LockTimeoutError
+from concurrent_log_handler._patience import Streak
 from concurrent_log_handler._settings import Settings
 
 from ._disk import Disk

@@ -16,7 +16,6 @@ from time import sleep
 from typing import Callable, Iterator, Optional
 from weakref import proxy
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import is_ours, truncate
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._locks._platform import (
@@ -29,6 +28,7 @@ from concurrent_log_handler._locks._platform import (
     wait_for,
 )
 from concurrent_log_handler._network import file_system_type, is_shared
+from concurrent_log_handler._patience import monotonic
 
 from ._livefile import LiveFile
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler._patience import monotonic
 
 from ._queue import RecordQueue, all_queues, queue_of
 from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until

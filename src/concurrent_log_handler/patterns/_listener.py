@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
+from concurrent_log_handler._patience import monotonic
 
 from ._exit import given_up, hook_exit_of_children, running
 from ._worker import NEVER, Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from itertools import repeat, starmap
 from typing import Any
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home, notice_fork
+from concurrent_log_handler._patience import monotonic
 
 from ._worker import GREEN, NEVER, TELL_EVERY, Counter, Streak, patiently
 

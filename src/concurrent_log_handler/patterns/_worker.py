@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home
+from concurrent_log_handler._patience import monotonic
 
 #: Seconds between two lines about dropped records, or about one and the same trouble.
 TELL_EVERY = 1.0

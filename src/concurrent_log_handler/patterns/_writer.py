@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from concurrent_log_handler._clock import monotonic
+from concurrent_log_handler._patience import monotonic
 
 from ._queue import queue_of
 from ._worker import NEVER, TELL_EVERY, Streak, complain, threads_are_greenlets, wait_until
