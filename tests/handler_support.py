@@ -21,7 +21,7 @@ import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler, _windows
 
-on_wine = _windows.AVAILABLE and not _windows._NAME_FOLLOWS
+on_wine = os.name == "nt" and not _windows._NAME_FOLLOWS
 # The longest that any test waits for something that should happen at once; Wine takes its time to start programs.
 SECONDS = 55.0 if os.name == "posix" else 200.0
 

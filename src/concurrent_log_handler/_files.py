@@ -16,12 +16,9 @@ from . import _windows
 
 WINDOWS = os.name == "nt"
 
-# Whether a file can be renamed and deleted while it is open.
-RENAMES_OPEN = not WINDOWS or _windows.AVAILABLE
-
 # A description opened O_APPEND gets what pwrite() brings at its end and keeps its
 # offset, on Linux (pwrite(2), "BUGS").  That leaves the offset free for a mark.
-OFFSET_IS_OURS = sys.platform.startswith("linux") or _windows.AVAILABLE
+OFFSET_IS_OURS = WINDOWS or sys.platform.startswith("linux")
 
 _QUIET = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOCTTY", "O_NOINHERIT", "O_BINARY"))
 _LONGEST_NAME = 255  # bytes, on nearly every file system
@@ -71,36 +68,26 @@ class closed_if_it_fails:  # noqa: N801 - reads as `contextlib.closing` does
             os.close(self._fd)
 
 
-def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.write(fd, data)
-
-
 def remove(path: str) -> None:
     """Delete *path*, whose name is free at once, also where somebody has the file open."""
-    if _windows.AVAILABLE:
+    if WINDOWS:
         _windows.remove(path, os.path.join(os.path.dirname(path), hidden_prefix(path)))
     else:
         os.unlink(path)
 
 
-# Where there is no pwrite(), the offset moves.
+# By which a file of ours is opened, read, written and cut back, while others have it open.
 read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _windows.read_at)
-write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
-# By which a file of ours is opened, appended to and cut back, while others have it open.
-open_fd: Callable[..., int] = os.open
-append_to: Callable[[int, bytes, int], int] = (
-    write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
-)
-truncate: Callable[[int, int], None] = os.ftruncate
-if _windows.AVAILABLE:
-    open_fd, append_to, truncate = _windows.open_shared, _windows.append, _windows.truncate
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _windows.write_at)
+append_to = write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
+open_fd: Callable[..., int] = _windows.open_shared if WINDOWS else os.open
+truncate: Callable[[int, int], None] = _windows.truncate if WINDOWS else os.ftruncate
 
 
 def identity(file: Union[int, str]) -> Optional[Tuple[int, int]]:
     """Return what tells the file that a descriptor has open, or a path leads to, from others; None if there is none."""
     # There fstat() is slow, and knows no device of a file without a name.
-    if _windows.AVAILABLE and isinstance(file, int):
+    if WINDOWS and isinstance(file, int):
         number = _windows.number(file)
         return None if number is None else (0, number)
     try:
@@ -348,7 +335,7 @@ class Access:
 
 def _open(path: str, flags: int, mode: int = 0o777) -> int:
     """Open a live file such that others may rename it; the sidecar such that nobody deletes it, where that can be."""
-    if _windows.AVAILABLE and flags & os.O_APPEND:
+    if WINDOWS and flags & os.O_APPEND:
         return _windows.open_shared(path, flags, mode, append_only=True)
     return os.open(path, flags, mode)
 

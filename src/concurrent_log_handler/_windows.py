@@ -6,8 +6,6 @@ No lock is needed or taken; a descriptor belongs to the caller as soon as it is 
 Python opens files so that nobody can rename or delete them meanwhile.  What is opened here shares that, too;
 a program of somebody else's that does not (an editor, a scanner) still makes a rename or a removal fail with
 `PermissionError`: `winerror` 32, or 5 for what would be replaced.
-
-Without `ctypes`, or elsewhere than on Windows, `AVAILABLE` is False, and nothing here but `read_at` may be used.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ import importlib
 import itertools
 import os
 from typing import Any, Optional
-
-AVAILABLE = False
 
 _GENERIC_READ = 0x80000000
 _GENERIC_WRITE = 0x40000000
@@ -37,30 +33,25 @@ _LONGEST_PLAIN_PATH = 247  # of a directory; a file's may have 12 more
 _gone = itertools.count()
 
 if os.name == "nt":
-    try:
-        # Some of what is in them mypy knows on Windows only.
-        ctypes: Any = importlib.import_module("ctypes")
-        _runtime: Any = importlib.import_module("msvcrt")
-        _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-        _ntdll = ctypes.WinDLL("ntdll")
-    except (ImportError, OSError, AttributeError):
-        pass
-    else:
-        _HANDLE = _POINTER = ctypes.c_void_p
-        _TEXT, _NUMBER = ctypes.c_wchar_p, ctypes.c_uint32
-        _kernel32.CreateFileW.argtypes = [_TEXT, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER, _HANDLE]
-        _kernel32.CreateFileW.restype = _HANDLE
-        _kernel32.ReOpenFile.argtypes = [_HANDLE, _NUMBER, _NUMBER, _NUMBER]
-        _kernel32.ReOpenFile.restype = _HANDLE
-        _kernel32.CloseHandle.argtypes = [_HANDLE]
-        _kernel32.GetFileInformationByHandleEx.argtypes = [_HANDLE, ctypes.c_int, _POINTER, _NUMBER]
-        _kernel32.GetFinalPathNameByHandleW.argtypes = [_HANDLE, _POINTER, _NUMBER, _NUMBER]
-        _ntdll.NtQueryInformationFile.argtypes = [_HANDLE, _POINTER, _POINTER, _NUMBER, ctypes.c_int]
-        _ntdll.NtQueryInformationFile.restype = ctypes.c_int32
-        _NO_HANDLE = ctypes.c_void_p(-1).value
-        # Wine gives the path under which the handle was opened, whoever renames the file later.
-        _NAME_FOLLOWS = not hasattr(_ntdll, "wine_get_version")
-        AVAILABLE = True
+    # Some of what is in them mypy knows on Windows only.
+    ctypes: Any = importlib.import_module("ctypes")
+    _runtime: Any = importlib.import_module("msvcrt")
+    _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    _ntdll = ctypes.WinDLL("ntdll")
+    _HANDLE = _POINTER = ctypes.c_void_p
+    _TEXT, _NUMBER = ctypes.c_wchar_p, ctypes.c_uint32
+    _kernel32.CreateFileW.argtypes = [_TEXT, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER, _HANDLE]
+    _kernel32.CreateFileW.restype = _HANDLE
+    _kernel32.ReOpenFile.argtypes = [_HANDLE, _NUMBER, _NUMBER, _NUMBER]
+    _kernel32.ReOpenFile.restype = _HANDLE
+    _kernel32.CloseHandle.argtypes = [_HANDLE]
+    _kernel32.GetFileInformationByHandleEx.argtypes = [_HANDLE, ctypes.c_int, _POINTER, _NUMBER]
+    _kernel32.GetFinalPathNameByHandleW.argtypes = [_HANDLE, _POINTER, _NUMBER, _NUMBER]
+    _ntdll.NtQueryInformationFile.argtypes = [_HANDLE, _POINTER, _POINTER, _NUMBER, ctypes.c_int]
+    _ntdll.NtQueryInformationFile.restype = ctypes.c_int32
+    _NO_HANDLE = ctypes.c_void_p(-1).value
+    # Wine gives the path under which the handle was opened, whoever renames the file later.
+    _NAME_FOLLOWS = not hasattr(_ntdll, "wine_get_version")
 
 
 def open_shared(path: str, flags: int, _mode: int = 0o666, append_only: bool = False) -> int:
@@ -89,7 +80,7 @@ def open_shared(path: str, flags: int, _mode: int = 0o666, append_only: bool = F
 
 def extended(path: str) -> str:
     r"""Return *path*, absolute and with the prefix `\\?\` if it is too long for Windows otherwise."""
-    if not AVAILABLE:
+    if os.name != "nt":
         return path
     absolute = os.path.abspath(path)
     if len(path) <= _LONGEST_PLAIN_PATH and len(absolute) <= _LONGEST_PLAIN_PATH:
@@ -167,17 +158,18 @@ def number(fd: int) -> Optional[int]:
     return int.from_bytes(found, "little") if found else None
 
 
-def append(fd: int, data: bytes, offset: int = 0) -> int:  # noqa: ARG001 - pwrite()'s signature
-    """Write *data* to the end of what was opened with `append_only`; the descriptor's offset stays as it is."""
+def write_at(fd: int, data: bytes, offset: int) -> int:
+    """Write as `os.pwrite` does, what was opened with `append_only` at its end; the descriptor's offset stays."""
     before = os.lseek(fd, 0, os.SEEK_CUR)
     try:
+        os.lseek(fd, offset, os.SEEK_SET)
         return os.write(fd, data)
     finally:
         os.lseek(fd, before, os.SEEK_SET)
 
 
 def read_at(fd: int, length: int, offset: int) -> bytes:
-    """Read as `os.pread` does where there is one; the descriptor's offset stays as it is."""
+    """Read as `os.pread` does; the descriptor's offset stays as it is."""
     before = os.lseek(fd, 0, os.SEEK_CUR)
     try:
         os.lseek(fd, offset, os.SEEK_SET)

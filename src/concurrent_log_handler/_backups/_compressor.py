@@ -8,7 +8,6 @@ from functools import partial
 from typing import Callable, Optional
 
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
-from concurrent_log_handler._files import RENAMES_OPEN
 from concurrent_log_handler._forks import threads_work
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._settings import Settings
@@ -43,7 +42,7 @@ class Compressor:
     def claim(self, look: Look) -> None:
         """Take the backup that a rotation has made, while the locks are held, so that no two processes do it."""
         self._jobs.clean_up()
-        background = self._settings.background_gzip and RENAMES_OPEN
+        background = self._settings.background_gzip
         try:
             names = look().plain()
             job = None if background else self._jobs.claim(names)
@@ -54,11 +53,7 @@ class Compressor:
             step = partial(self._in_background, look, len(names))
             self._afterwards.later(lambda report: self._worker.poke(partial(step, report)))
         elif job is not None:
-            work = partial(self._compress_all, look, job, len(names))
-            if RENAMES_OPEN:
-                self._afterwards.later(work)
-            else:  # what is open cannot be renamed there, so nobody may come in between
-                work(self._afterwards.report)
+            self._afterwards.later(partial(self._compress_all, look, job, len(names)))
 
     def wait(self, timeout: Optional[float]) -> None:
         """Wait at most *timeout* seconds for what is compressed in the background; what comes now is another's."""

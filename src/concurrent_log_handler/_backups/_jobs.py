@@ -14,7 +14,6 @@ from typing import Iterable, List, Optional, Set, Tuple
 
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
-    RENAMES_OPEN,
     WINDOWS,
     Access,
     files_like,
@@ -94,8 +93,6 @@ class Job:
         if not os.path.samestat(whole, os.fstat(self._part)) or whole.st_size != self._written:
             msg = "somebody else changed the part file of a compression"
             raise OSError(errno.ESTALE, msg, self._part_path)
-        if not RENAMES_OPEN:
-            self._close_descriptors()
         os.replace(self._part_path, name + GZ)
         self._part_path = None
         try:

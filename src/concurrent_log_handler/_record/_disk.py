@@ -11,7 +11,7 @@ from functools import partial
 from typing import Callable, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, close_quietly, identity, sync_directory
+from concurrent_log_handler._files import WINDOWS, close_quietly, identity, sync_directory
 
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
@@ -36,7 +36,7 @@ class Disk:
         held = -1
         # By a descriptor of its own: the file may be closed or rotated meanwhile.
         with contextlib.suppress(OSError):
-            held = os.dup(fd) if RENAMES_OPEN else -1
+            held = os.dup(fd)
         if held == -1:
             self.now(fd)
         else:

@@ -18,6 +18,7 @@ from typing import Callable, Optional, Tuple, Type
 from concurrent_log_handler import _windows
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
+    WINDOWS,
     Access,
     append_to,
     close_quietly,
@@ -396,4 +397,4 @@ class WindowsFile(LiveFile):
         return there
 
 
-live_file: Type[LiveFile] = WindowsFile if _windows.AVAILABLE else LiveFile
+live_file: Type[LiveFile] = WindowsFile if WINDOWS else LiveFile

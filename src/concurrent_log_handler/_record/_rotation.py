@@ -18,7 +18,7 @@ from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._calendar import Schedule
 from concurrent_log_handler._backups._chains import Move
 from concurrent_log_handler._backups._retention import Retention
-from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, remove
+from concurrent_log_handler._files import WINDOWS, remove
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._settings import Settings
 
@@ -197,8 +197,7 @@ class Rotation:
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
         self._afterwards.say("%s -> %s", self._log, target)
         self.newest = target
-        if RENAMES_OPEN:
-            self._begin_new_file(target, before)
+        self._begin_new_file(target, before)
         self._announcer.moved(before[1], target)
         if self._disk is not None:
             self._disk.renamed(target)
