@@ -17,8 +17,8 @@ from typing import Any, Callable
 
 import pytest
 
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._backups._jobs import Jobs
-from concurrent_log_handler._files import Access
 from handler_support import (
     Recording,
     Strict,

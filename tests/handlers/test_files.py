@@ -14,7 +14,8 @@ from typing import Any, Callable, Optional
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
-from concurrent_log_handler._files import Access, is_ours, mark
+from concurrent_log_handler._access import Access
+from concurrent_log_handler._files import is_ours, mark
 from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._record._text import TextFormat
 from handler_support import Recording, Strict, a_record, after_every_call, contents, in_a_fork, write

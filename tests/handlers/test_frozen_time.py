@@ -18,9 +18,9 @@ import portalocker
 import pytest
 
 from concurrent_log_handler import ConcurrentTimedRotatingFileHandler, _clock
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._backups._compressor import Worker
 from concurrent_log_handler._backups._jobs import Jobs
-from concurrent_log_handler._files import Access
 from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._record._text import TextFormat
 from handler_support import Recording, Strict, a_record, contents, run_program, write

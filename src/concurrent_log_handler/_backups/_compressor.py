@@ -7,6 +7,7 @@ import threading
 from functools import partial
 from typing import Callable, Optional
 
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._afterwards import Afterwards, Report, Streak
 from concurrent_log_handler._forks import threads_work
 from concurrent_log_handler._locks import Locks
@@ -28,13 +29,19 @@ class Compressor:
     """
 
     def __init__(
-        self, log: str, settings: Settings, locks: Locks, afterwards: Afterwards, announcer: Announcer
+        self,
+        log: str,
+        settings: Settings,
+        access: Access,
+        locks: Locks,
+        afterwards: Afterwards,
+        announcer: Announcer,
     ) -> None:
         self._settings = settings
         self._locks = locks
         self._afterwards = afterwards
         self._announcer = announcer
-        self._jobs = Jobs(log, settings.access)
+        self._jobs = Jobs(log, access)
         self.part_files = self._jobs.part_files
         self._trouble = Streak()
         self._worker = Worker()

@@ -12,10 +12,10 @@ import os
 import time
 from typing import Iterable, List, Optional, Set, Tuple
 
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._files import (
     WINDOWS,
-    Access,
     files_like,
     hidden_prefix,
     identity,

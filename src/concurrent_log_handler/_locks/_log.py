@@ -12,8 +12,8 @@ import weakref
 from threading import RLock, get_ident
 from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
 
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._clock import monotonic
-from concurrent_log_handler._files import Access
 from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler._record._livefile import LiveFile
 from concurrent_log_handler._settings import Settings

@@ -17,14 +17,13 @@ from os import lseek
 from time import sleep
 from typing import Any, Callable, Optional, TypeVar
 
+from concurrent_log_handler._access import Access, open_in_directory
 from concurrent_log_handler._files import (
     WINDOWS,
-    Access,
     close_quietly,
     closed_if_it_fails,
     is_ours,
     mark,
-    open_in_directory,
     read_at,
     root,
     write_at,

@@ -10,10 +10,10 @@ from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._gzip import GZ, has_read
-from concurrent_log_handler._files import ends_with
 from concurrent_log_handler._locks import Locks
 
 from ._livefile import LiveFile
+from ._tail import ends_with
 
 _Line = Tuple[LogRecord, bytes]
 

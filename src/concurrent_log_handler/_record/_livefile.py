@@ -15,27 +15,27 @@ from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple, Type
 
-from concurrent_log_handler import _windows
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     WINDOWS,
-    Access,
+    Place,
     append_to,
     close_quietly,
     closed_if_it_fails,
     identity,
+    is_deleted,
     is_ours,
     mark,
     read_at,
     root,
     truncate,
-    write_rest,
     write_through,
 )
 
 from ._disk import Disk
 from ._header import Header
-from ._tail import torn_end
+from ._tail import torn_end, write_rest
 from ._text import TextFormat
 
 try:
@@ -378,7 +378,7 @@ class WindowsFile(LiveFile):
     `stat` and `fstat` open the file there, and cost more than all else that a record needs.
     """
 
-    _place: Optional[_windows.Place] = None
+    _place: Optional[Place] = None
 
     def look(self) -> int:
         with contextlib.suppress(OSError):
@@ -389,11 +389,11 @@ class WindowsFile(LiveFile):
         return self._look_again()
 
     def _has_name(self, fd: int) -> bool:
-        return not _windows.is_deleted(fd) if self.regular else super()._has_name(fd)
+        return not is_deleted(fd) if self.regular else super()._has_name(fd)
 
     def _open_anew(self) -> os.stat_result:
         there = super()._open_anew()
-        self._place = _windows.Place(self.fd, self.path) if self.regular else None
+        self._place = Place(self.fd, self.path) if self.regular else None
         return there
 
 
