@@ -19,13 +19,13 @@ from typing import Any, Callable
 
 import pytest
 
-from concurrent_log_handler import ConcurrentRotatingFileHandler, _windows
-from concurrent_log_handler._files import Access
+from concurrent_log_handler import ConcurrentRotatingFileHandler, _files
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._record._format import TextFormat
 from concurrent_log_handler._record._header import Header
 from concurrent_log_handler._record._livefile import LiveFile
 
-on_wine = _windows.AVAILABLE and not _windows._NAME_FOLLOWS
+on_wine = os.name == "nt" and not _files._NAME_FOLLOWS
 # The longest that any test waits for something that should happen at once; Wine takes its time to start programs.
 SECONDS = 55.0 if os.name == "posix" else 200.0
 

@@ -360,7 +360,7 @@ class Steps:
         else:
             import msvcrt
 
-            from concurrent_log_handler._windows import _kernel32
+            from concurrent_log_handler._files import _kernel32
 
             msvcrt.locking = self._wrap(msvcrt.locking, "locking")  # type: ignore[attr-defined]
             _kernel32.CreateFileW = self._wrap(_kernel32.CreateFileW, "CreateFileW")

@@ -1,31 +1,33 @@
-"""Files: opened with the right owner and mode from the first moment, known again later, written whole or not at all."""
+r"""Files by the calls of the system: opened, known again, read, written and cut back while others have them open.
+
+On Windows these are made of its own calls.  Python opens files there so that nobody can rename or delete them
+meanwhile.  What is opened here shares that, too; a program of somebody else's that does not (an editor, a
+scanner) still makes a rename or a removal fail with `PermissionError`: `winerror` 32, or 5 for what would be
+replaced.  Every failure is an `OSError` with the `errno`, the `winerror` and the path that Python's own calls would
+give it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import itertools
 import os
 import re
 import stat
 import sys
 import zlib
-from typing import Callable, Dict, Optional, Tuple, Union
-
-from . import _windows
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 WINDOWS = os.name == "nt"
 
-# Whether a file can be renamed and deleted while it is open.
-RENAMES_OPEN = not WINDOWS or _windows.AVAILABLE
-
 # A description opened O_APPEND gets what pwrite() brings at its end and keeps its
 # offset, on Linux (pwrite(2), "BUGS").  That leaves the offset free for a mark.
-OFFSET_IS_OURS = sys.platform.startswith("linux") or _windows.AVAILABLE
+OFFSET_IS_OURS = WINDOWS or sys.platform.startswith("linux")
 
-_QUIET = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOCTTY", "O_NOINHERIT", "O_BINARY"))
+QUIET = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOCTTY", "O_NOINHERIT", "O_BINARY"))
 _LONGEST_NAME = 255  # bytes, on nearly every file system
-_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
 # Below 4 GiB, since no offset may lie beyond what the file system can store (FAT).
 _marks = itertools.count(2**31 + int.from_bytes(os.urandom(3), "big") * 64)
@@ -71,39 +73,248 @@ class closed_if_it_fails:  # noqa: N801 - reads as `contextlib.closing` does
             os.close(self._fd)
 
 
-def _seek_and_write(fd: int, data: bytes, offset: int) -> int:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.write(fd, data)
+# -- Windows ------------------------------------------------------------------
+
+_GENERIC_READ = 0x80000000
+_GENERIC_WRITE = 0x40000000
+_APPEND_DATA = 0x4
+_READ_ATTRIBUTES = 0x80
+_WRITE_ATTRIBUTES = 0x100
+_SYNCHRONIZE = 0x100000
+_SHARE_ALL = 0x7
+_CREATE_NEW, _OPEN_EXISTING, _OPEN_ALWAYS = 1, 3, 4
+_NORMAL = 0x80
+_STANDARD_INFO = 1  # sizes, links, and whether it goes when it is closed
+_INTERNAL_INFORMATION = 6  # the file's number on its volume
+_NAME_AS_OPENED, _NO_VOLUME_NAME = 0x8, 0x4
+_LONGEST_PLAIN_PATH = 247  # of a directory; a file's may have 12 more
+
+_gone = itertools.count()
+
+if WINDOWS:
+    # Some of what is in them mypy knows on Windows only.
+    ctypes: Any = importlib.import_module("ctypes")
+    _runtime: Any = importlib.import_module("msvcrt")
+    _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    _ntdll = ctypes.WinDLL("ntdll")
+    _HANDLE = _POINTER = ctypes.c_void_p
+    _TEXT, _NUMBER = ctypes.c_wchar_p, ctypes.c_uint32
+    _kernel32.CreateFileW.argtypes = [_TEXT, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER, _HANDLE]
+    _kernel32.CreateFileW.restype = _HANDLE
+    _kernel32.ReOpenFile.argtypes = [_HANDLE, _NUMBER, _NUMBER, _NUMBER]
+    _kernel32.ReOpenFile.restype = _HANDLE
+    _kernel32.CloseHandle.argtypes = [_HANDLE]
+    _kernel32.GetFileInformationByHandleEx.argtypes = [_HANDLE, ctypes.c_int, _POINTER, _NUMBER]
+    _kernel32.GetFinalPathNameByHandleW.argtypes = [_HANDLE, _POINTER, _NUMBER, _NUMBER]
+    _ntdll.NtQueryInformationFile.argtypes = [_HANDLE, _POINTER, _POINTER, _NUMBER, ctypes.c_int]
+    _ntdll.NtQueryInformationFile.restype = ctypes.c_int32
+    _NO_HANDLE = ctypes.c_void_p(-1).value
+    # Wine gives the path under which the handle was opened, whoever renames the file later.
+    _NAME_FOLLOWS = not hasattr(_ntdll, "wine_get_version")
+
+
+def open_shared(path: str, flags: int, _mode: int = 0o666, append_only: bool = False) -> int:
+    """
+    Open *path* as `os.open` does, in binary, not inherited, such that anybody may rename or delete it meanwhile.
+
+    *path* may be of any length, or a device's.  *flags*: how to read and write, with `O_CREAT` and `O_EXCL`.
+    *append_only*: what is written goes to the end of the file, in one step with finding it, whoever else appends so;
+    the descriptor can neither write elsewhere nor truncate (see `truncate`).
+    """
+    access = _SYNCHRONIZE | _READ_ATTRIBUTES
+    if not flags & os.O_WRONLY:
+        access |= _GENERIC_READ
+    if append_only:
+        access |= _APPEND_DATA | _WRITE_ATTRIBUTES
+    elif flags & (os.O_WRONLY | os.O_RDWR):
+        access |= _GENERIC_WRITE
+    how = _OPEN_EXISTING
+    if flags & os.O_CREAT:
+        how = _CREATE_NEW if flags & os.O_EXCL else _OPEN_ALWAYS
+    handle = _kernel32.CreateFileW(extended(path), access, _SHARE_ALL, None, how, _NORMAL, None)
+    if handle == _NO_HANDLE:
+        raise _error(path)
+    return _descriptor(handle)  # with O_APPEND the C runtime would look for the end in a step of its own
+
+
+def extended(path: str) -> str:
+    r"""Return *path*, absolute and with the prefix `\\?\` if it is too long for Windows otherwise."""
+    if not WINDOWS:
+        return path
+    absolute = os.path.abspath(path)
+    if len(path) <= _LONGEST_PLAIN_PATH and len(absolute) <= _LONGEST_PLAIN_PATH:
+        return path
+    if absolute.startswith(("\\\\?\\", "\\\\.\\")):
+        return absolute
+    if absolute.startswith("\\\\"):
+        return "\\\\?\\UNC" + absolute[1:]
+    return "\\\\?\\" + absolute
+
+
+def is_device(path: str) -> bool:
+    r"""Tell whether the absolute *path* is a device's, `\\.\NUL` say, which lies in no directory."""
+    return path.startswith("\\\\.\\")
+
+
+class Place:
+    """Where an open file lies: taken while it is at *path*, it tells later, to one thread, whether it still is."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        handle = _runtime.get_osfhandle(fd)
+        self._path = extended(path)
+        self._number = _number(handle)
+        self._name = ctypes.create_unicode_buffer(32768)
+        length = self._read_name(handle)
+        # Renamed since it was opened: then no name is its place.
+        self._known = self._name[:length] if self._number_at_path() == self._number else ""
+        self._name = ctypes.create_unicode_buffer(length + 2)
+
+    def size(self, fd: int) -> int:
+        """
+        Return the size of the file that *fd* has open, or -1 if it is not that at the path, or not for long.
+
+        Neither opens the file nor asks for all that `os.fstat` tells.  Raises `OSError` for a closed descriptor.
+        """
+        handle = _runtime.get_osfhandle(fd)
+        raw = _standard_info(handle)
+        if raw[20]:  # deleted, and still listed until everybody has closed it
+            return -1
+        if _NAME_FOLLOWS:
+            length = self._read_name(handle)
+            if not length or length != len(self._known) or self._name[:length] != self._known:
+                return -1
+        elif self._number != _number(handle) or self._number != self._number_at_path():
+            return -1
+        return int.from_bytes(raw[8:16], "little")
+
+    def _read_name(self, handle: int) -> int:
+        """Read the name of *handle* into the buffer and return its length, or another one if it is too long."""
+        name = self._name
+        how = _NAME_AS_OPENED | _NO_VOLUME_NAME
+        return int(_kernel32.GetFinalPathNameByHandleW(handle, name, len(name), how))
+
+    def _number_at_path(self) -> bytes:
+        handle = _kernel32.CreateFileW(self._path, 0, _SHARE_ALL, None, _OPEN_EXISTING, _NORMAL, None)
+        if handle == _NO_HANDLE:
+            return b""
+        number = _number(handle)
+        _kernel32.CloseHandle(handle)
+        return number
+
+
+def is_deleted(fd: int) -> bool:
+    """Tell whether the open file has no name any more, or none that outlasts it; Wine never says so."""
+    raw = _standard_info(_runtime.get_osfhandle(fd))
+    return bool(raw[20]) or not any(raw[16:20])
+
+
+def _write_at(fd: int, data: bytes, offset: int) -> int:
+    """Write as `os.pwrite` does, what was opened with `append_only` at its end; the descriptor's offset stays."""
+    before = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
+    finally:
+        os.lseek(fd, before, os.SEEK_SET)
+
+
+def _read_at(fd: int, length: int, offset: int) -> bytes:
+    """Read as `os.pread` does; the descriptor's offset stays as it is."""
+    before = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, length)
+    finally:
+        os.lseek(fd, before, os.SEEK_SET)
+
+
+def _truncate(fd: int, length: int) -> None:
+    """Cut the open file down to *length* bytes, by whatever name it has now, also where *fd* may only append."""
+    handle = _runtime.get_osfhandle(fd)
+    again = _kernel32.ReOpenFile(handle, _GENERIC_WRITE | _SYNCHRONIZE, _SHARE_ALL, 0)
+    if again == _NO_HANDLE:
+        raise _error(None)
+    writable = _descriptor(again)
+    try:
+        if _number(again) != _number(handle):  # Wine goes by the name under which *fd* was opened
+            raise OSError(errno.ESTALE, "the file was renamed, and cannot be cut back under its new name")
+        os.ftruncate(writable, length)
+    finally:
+        os.close(writable)
+
+
+def _remove(path: str) -> None:
+    """
+    Delete *path*, such that its name is free at once, whoever of us has the file open.
+
+    It gets a hidden name first: older Windows lists a deleted file, and gives its
+    name to nobody else, until everybody has closed it.  What a kill leaves there is to be deleted some time.
+    """
+    path = extended(path)
+    name = f"{hidden_prefix(path)}{os.getpid():x}-{next(_gone):x}.gone"
+    hidden = extended(os.path.join(os.path.dirname(path), name))
+    os.rename(path, hidden)
+    try:
+        os.unlink(hidden)
+    except FileNotFoundError:
+        pass  # somebody has cleaned up
+    except OSError:
+        os.rename(hidden, path)  # somebody has opened it just now
+        raise
+
+
+def _descriptor(handle: int) -> int:
+    try:
+        return int(_runtime.open_osfhandle(handle, os.O_NOINHERIT))  # type: ignore[attr-defined,unused-ignore]
+    except OSError:  # too many
+        _kernel32.CloseHandle(handle)
+        raise
+
+
+def _number(handle: int) -> bytes:
+    """Return the number that the file has on its volume, or nothing if there is no such handle."""
+    number = ctypes.create_string_buffer(8)
+    status = ctypes.create_string_buffer(16)
+    failed = _ntdll.NtQueryInformationFile(handle, status, number, 8, _INTERNAL_INFORMATION)
+    return b"" if failed else number.raw
+
+
+def _standard_info(handle: int) -> bytes:
+    standard = ctypes.create_string_buffer(24)
+    if not _kernel32.GetFileInformationByHandleEx(handle, _STANDARD_INFO, standard, 24):
+        raise _error(None)
+    return bytes(standard)
+
+
+def _error(path: Optional[str]) -> OSError:
+    code = ctypes.get_last_error()
+    error = OSError(None, ctypes.FormatError(code).strip(), path, code)
+    # What os.open() says of a directory, too: Windows has no other word for it.
+    return error if error.errno else OSError(errno.EIO, str(error), path)
+
+
+# -- any system ---------------------------------------------------------------
+
+# By which a file of ours is opened, read, written and cut back, while others have it open.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _read_at)
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _write_at)
+append_to = write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
+open_fd: Callable[..., int] = open_shared if WINDOWS else os.open
+truncate: Callable[[int, int], None] = _truncate if WINDOWS else os.ftruncate
 
 
 def remove(path: str) -> None:
     """Delete *path*, whose name is free at once, also where somebody has the file open."""
-    if _windows.AVAILABLE:
-        _windows.remove(path, os.path.join(os.path.dirname(path), hidden_prefix(path)))
-    else:
-        os.unlink(path)
-
-
-# Where there is no pwrite(), the offset moves.
-read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _windows.read_at)
-write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _seek_and_write)
-# By which a file of ours is opened, appended to and cut back, while others have it open.
-open_fd: Callable[..., int] = os.open
-append_to: Callable[[int, bytes, int], int] = (
-    write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
-)
-truncate: Callable[[int, int], None] = os.ftruncate
-if _windows.AVAILABLE:
-    open_fd, append_to, truncate = _windows.open_shared, _windows.append, _windows.truncate
+    (_remove if WINDOWS else os.unlink)(path)
 
 
 def identity(file: Union[int, str]) -> Optional[Tuple[int, int]]:
     """Return what tells the file that a descriptor has open, or a path leads to, from others; None if there is none."""
-    # There fstat() is slow, and knows no device of a file without a name.
-    if _windows.AVAILABLE and isinstance(file, int):
-        number = _windows.number(file)
-        return None if number is None else (0, number)
     try:
+        if WINDOWS and isinstance(file, int):
+            # There fstat() is slow, and knows no device of a file without a name.
+            number = _number(_runtime.get_osfhandle(file))
+            return (0, int.from_bytes(number, "little")) if number else None
         found = os.stat(file)
     except OSError:
         return None
@@ -141,23 +352,6 @@ def root() -> Optional[Tuple[int, int]]:
     return None if WINDOWS else identity("/")
 
 
-def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]] = None) -> int:
-    """
-    Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile.
-
-    None is made if `root` is not *within* any more, where that is given: it would be one in a jail.
-    """
-    for _ in range(10):
-        try:
-            return opener()
-        except FileNotFoundError:
-            if within is not None and within != root():
-                raise
-            with contextlib.suppress(FileNotFoundError, FileExistsError):
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-    return opener()
-
-
 def open_to_lock(path: str, flags: int = 0) -> int:
     """As `open_to_read`; for writing where we may, since NFSv4 locks nothing else."""
     try:
@@ -168,7 +362,7 @@ def open_to_lock(path: str, flags: int = 0) -> int:
 
 def open_to_read(path: str, flags: int = 0) -> int:
     """Open the regular file at *path*; anything else there, a pipe that would block us say, is an `OSError`."""
-    fd = open_fd(path, flags | _QUIET | getattr(os, "O_NONBLOCK", 0))
+    fd = open_fd(path, flags | QUIET | getattr(os, "O_NONBLOCK", 0))
     with closed_if_it_fails(fd):
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -179,7 +373,7 @@ def sync_directory(path: str) -> None:
     """Have the names in the directory at *path* on the disk; Windows has no call for that, and no need."""
     if WINDOWS:
         return
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _QUIET)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | QUIET)
     try:
         os.fsync(fd)
     finally:
@@ -191,195 +385,3 @@ def write_through(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def write_rest(fd: int, data: bytes, written: int, path: str) -> None:
-    """
-    Write what is left of *data* behind its first *written* bytes, since only a write that fails tells why.
-
-    Then all of it is taken back, and the file system's own error raised.
-    """
-    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    try:
-        # Not behind what somebody else wrote there without the lock.
-        while written < len(data) and ends_with(fd, data[:written]) is not False:
-            more = append_to(fd, data[written:], written)
-            if not more:
-                break
-            written += more
-    except OSError as error:
-        reason = error
-    if written < len(data):
-        fate = "they stay"
-        with contextlib.suppress(OSError):
-            if ends_with(fd, data[:written]):  # unless something stands behind them
-                truncate(fd, os.fstat(fd).st_size - written)
-                fate = "they were taken back"
-        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
-        raise OSError(reason.errno, msg, path)
-
-
-def ends_with(fd: int, data: bytes, behind: int = 0) -> Optional[bool]:
-    """Tell whether the file ends with *data*, *behind* so many bytes or more; None if we may not read it."""
-    try:
-        size = os.fstat(fd).st_size
-        return size >= behind + len(data) and read_at(fd, len(data), size - len(data)) == data
-    except OSError:
-        return None
-
-
-class Access:
-    """
-    Owner and mode that our files shall have: -1 leaves one as it is (`os.chown`).
-
-    *chmod* is for new files, and for existing ones where we may set it; *umask* for new ones alone.
-    """
-
-    def __init__(
-        self, uid: int = -1, gid: int = -1, chmod: Optional[int] = None, umask: Optional[int] = None
-    ) -> None:
-        self._uid = uid
-        self._gid = gid
-        self._chmod = chmod
-        self._new_mode = chmod if chmod is not None or umask is None else 0o666 & ~umask
-        self._asked = not WINDOWS and (self._new_mode is not None or uid != -1 or gid != -1)
-
-    def open(self, path: str, flags: int, create: bool = True) -> int:
-        """
-        Open *path* with *flags* and return the descriptor, not inherited by exec.
-
-        A new file appears at its path with its owner and mode already set.  On an existing one they are corrected where
-        the process is allowed to: somebody who may write a shared log, but does not own it, still logs.
-        """
-        flags |= _QUIET
-        for _ in range(3):
-            # O_CREAT only where it is needed: in a sticky directory the kernel refuses it for
-            # somebody else's file, whatever its mode (proc(5), "protected_regular").
-            try:
-                fd = _open(path, flags)
-            except FileNotFoundError:
-                if not create:
-                    raise
-            else:
-                return self._corrected(fd, self._chmod)
-            with contextlib.suppress(FileExistsError):
-                return self._create(path, flags)
-        # A symbolic link to a file that does not exist: neither there nor to be created here.
-        fd = _open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
-        return self._corrected(fd, self._new_mode)
-
-    def open_log(self, path: str, within: Optional[Tuple[int, int]]) -> int:
-        """Open the log at *path*, or create it, to append, and to read where that may be; `open_in_directory`."""
-        return open_in_directory(path, lambda: self._open_log(path), within)
-
-    def _open_log(self, path: str) -> int:
-        with contextlib.suppress(PermissionError):
-            fd = self.open(path, os.O_RDWR | os.O_APPEND)
-            with closed_if_it_fails(fd):
-                if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-                    return fd
-            os.close(fd)  # a pipe that we could read ourselves would never tell that its reader has gone
-        # A pipe without a reader is an error then, in place of waiting for one.
-        fd = self.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0))
-        with closed_if_it_fails(fd):
-            if not WINDOWS:
-                os.set_blocking(fd, True)
-        return fd
-
-    def create(self, path: str) -> None:
-        """Create *path*; raises `FileExistsError` if it is there."""
-        os.close(self._create(path, os.O_RDWR | os.O_APPEND | _QUIET))
-
-    def new(self, path: str, like: os.stat_result) -> int:
-        """Create *path* for writing (replacing a leftover), for a copy of the file that *like* describes."""
-        with contextlib.suppress(FileNotFoundError):
-            remove(path)
-        fd = open_fd(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _QUIET | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        if not WINDOWS:
-            _give(fd, like.st_uid, like.st_gid)
-            with contextlib.suppress(OSError):
-                mode = stat.S_IMODE(like.st_mode)
-                if os.fstat(fd).st_gid != like.st_gid:
-                    mode &= ~stat.S_IRWXG  # what one group may do is not another one's
-                os.fchmod(fd, mode)
-        return fd
-
-    def _create(self, path: str, flags: int) -> int:
-        """Create *path* whole: a file without a name gets owner and mode, then the name."""
-        if not self._asked:
-            return _open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-        mode = 0o666 & ~_umask_of_process() if self._new_mode is None else self._new_mode
-        if hasattr(os, "O_TMPFILE"):
-            try:
-                fd = os.open(os.path.dirname(path), (flags & ~os.O_NOFOLLOW) | os.O_TMPFILE, 0o600)
-                with closed_if_it_fails(fd):
-                    os.fchmod(fd, mode)  # first: whoever has given a file away may not change it any more
-                    _give(fd, self._uid, self._gid)
-                    # link() alone would name the symbolic link in /proc; with a directory
-                    # descriptor Python calls linkat(AT_SYMLINK_FOLLOW).
-                    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
-                return fd
-            except OSError as error:
-                if error.errno not in _NO_TMPFILE:
-                    raise
-        # Until its mode is set, such a file allows less than was asked for, never more.
-        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode & 0o600)
-        with closed_if_it_fails(fd):
-            _give(fd, self._uid, self._gid)
-            with contextlib.suppress(PermissionError):
-                os.fchmod(fd, mode)
-        return fd
-
-    def _corrected(self, fd: int, mode: Optional[int]) -> int:
-        """Give the open file our owner, and *mode* if any, as far as we may; return *fd*."""
-        if not self._asked:
-            return fd
-        with closed_if_it_fails(fd):
-            now = os.fstat(fd)
-        if not stat.S_ISREG(now.st_mode) or now.st_nlink > 1:  # by its other name it is another file, perhaps
-            return fd
-        if self._uid not in (-1, now.st_uid) or self._gid not in (-1, now.st_gid):
-            _give(fd, self._uid, self._gid)
-        if mode is not None and stat.S_IMODE(now.st_mode) != mode:
-            with contextlib.suppress(OSError):
-                os.fchmod(fd, mode)
-        return fd
-
-
-def _open(path: str, flags: int, mode: int = 0o777) -> int:
-    """Open a live file such that others may rename it; the sidecar such that nobody deletes it, where that can be."""
-    if _windows.AVAILABLE and flags & os.O_APPEND:
-        return _windows.open_shared(path, flags, mode, append_only=True)
-    return os.open(path, flags, mode)
-
-
-def _give(fd: int, uid: int, gid: int) -> None:
-    """Give *fd* to *uid* and *gid*, as far as we may: only root gives files away, a member of *gid* to the group."""
-    if (uid, gid) == (-1, -1):
-        return
-    for user in (uid, -1):  # the log matters more than its owner
-        with contextlib.suppress(OSError):
-            os.fchown(fd, user, gid)
-            return
-
-
-def _umask_of_process() -> int:
-    """Read the umask without setting it, where the kernel shows it."""
-    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"Umask:"):
-                return int(line.split()[1], 8)
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
-
-
-def check_parent(path: str) -> None:
-    """Raise `OSError` if there can be no log at *path*."""
-    folder = os.path.dirname(path)
-    if _windows.is_device(path):
-        return
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "the log's directory does not exist", folder)
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "the log is a directory", path)

@@ -6,7 +6,6 @@ import os
 from typing import Any, Callable, Dict, Generic, Mapping, Optional, TypeVar, Union
 
 from . import _options
-from ._files import Access
 from ._record._format import TextFormat
 
 LogFilenameType = Union[str, "os.PathLike[str]"]
@@ -43,7 +42,7 @@ class Settings:
             _options.newline(given["newline"]),
             _options.terminator(given["terminator"]),
         )
-        self.access = Access(
+        self.access = (
             *_options.owner(given["owner"]),
             _options.bits(given["chmod"], "chmod"),
             _options.bits(given["umask"], "umask"),

@@ -14,7 +14,8 @@ from typing import Any, Callable, Optional
 import pytest
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler
-from concurrent_log_handler._files import Access, is_ours, mark
+from concurrent_log_handler._access import Access
+from concurrent_log_handler._files import is_ours, mark
 from handler_support import (
     Recording,
     Strict,

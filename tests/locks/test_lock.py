@@ -20,7 +20,7 @@ from typing import Any
 import portalocker
 import pytest
 
-from concurrent_log_handler._files import Access
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._locks import LockTimeoutError, _platform
 from concurrent_log_handler._locks._log import lock_for, sidecar_path
 from concurrent_log_handler._locks._platform import directory_lock, lock_file_now, unlock_file, wait_for

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from concurrent_log_handler import _files
-from concurrent_log_handler._files import Access
-from concurrent_log_handler._record import _livefile
+from concurrent_log_handler._access import Access
+from concurrent_log_handler._record import _disk, _livefile
 from concurrent_log_handler._record._livefile import LiveFile
 from handler_support import (
     Strict,
@@ -312,7 +311,7 @@ def test_rest_of_a_write_that_finds_room_is_written(tmp_path: Path, monkeypatch:
     fd, put = live.fd, _livefile.append_to
     cut = [2, 1, 100]
 
-    for room in (_livefile, _files):
+    for room in (_livefile, _disk):
         monkeypatch.setattr(
             room, "append_to", lambda fd, data, offset: put(fd, data[: cut.pop(0) if cut else 100], offset)
         )

@@ -133,7 +133,7 @@ def calls_of(log: Any) -> str:
             seen[name] += 1
             return getattr(self._library, name)
 
-    room = sys.modules.get("concurrent_log_handler._windows")
+    room = sys.modules.get("concurrent_log_handler._files")
     for library in ("_kernel32", "_ntdll"):
         if hasattr(room, library):
             setattr(room, library, Counting(getattr(room, library)))

@@ -71,7 +71,6 @@ FILES = (
     "windows/test_windows_room.py",
     "windows/test_windows_lock.py",
     "windows/test_windows_handler.py",
-    "windows/test_windows_without_ctypes.py",
     "windows/test_windows_kills.py",
     "record/test_text.py",
     "record/test_format.py",

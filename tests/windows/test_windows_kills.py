@@ -16,9 +16,7 @@ from typing import Optional
 
 import pytest
 
-from concurrent_log_handler import _windows
-
-if not _windows.AVAILABLE:
+if os.name != "nt":
     pytest.skip("files of Windows", allow_module_level=True)
 
 from handler_support import Strict

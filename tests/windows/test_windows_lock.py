@@ -20,10 +20,14 @@ SOURCE = Path(concurrent_log_handler.__file__).parents[1]
 SECONDS = 200
 PRELUDE = """\
 import errno, os, subprocess, sys
-from concurrent_log_handler import _windows
+from concurrent_log_handler import _files
 from concurrent_log_handler._locks import _platform
-from concurrent_log_handler._locks._platform import lock_now, unlock
-fd = _windows.open_shared("app.lock", os.O_RDWR | os.O_CREAT)
+from concurrent_log_handler._locks._platform import EXCLUSIVE_NOW, UNLOCK, flock
+def lock_now(fd):
+    flock(fd, EXCLUSIVE_NOW)
+def unlock(fd):
+    flock(fd, UNLOCK)
+fd = _files.open_shared("app.lock", os.O_RDWR | os.O_CREAT)
 def refused(call, *arguments):
     try:
         call(*arguments)

@@ -12,15 +12,15 @@ from typing import Any, Callable
 
 import pytest
 
-from concurrent_log_handler import _windows
+from concurrent_log_handler import _files
 from handler_support import on_wine
 from windows_support import Program
 
-if not _windows.AVAILABLE:
+if os.name != "nt":
     pytest.skip("files of Windows", allow_module_level=True)
 
 PRELUDE = """\
-from concurrent_log_handler import _windows
+from concurrent_log_handler import _files
 APPEND = os.O_RDWR | os.O_CREAT
 """
 
@@ -43,7 +43,7 @@ def opened() -> Iterator[Callable[..., int]]:
     fds: list[int] = []
 
     def open_(path: Path, flags: int = os.O_RDWR | os.O_CREAT, **keywords: Any) -> int:
-        fds.append(_windows.open_shared(str(path), flags, **keywords))
+        fds.append(_files.open_shared(str(path), flags, **keywords))
         return fds[-1]
 
     yield open_
@@ -65,14 +65,14 @@ def test_file_that_another_process_renames_is_known_to_be_elsewhere(
     path = tmp_path / "app.log"
     fd = opened(path, append_only=append_only)
     os.write(fd, b"one\n")
-    place = _windows.Place(fd, str(path))
+    place = _files.Place(fd, str(path))
     assert place.size(fd) == 4
     child = other(
         """
-        fd = _windows.open_shared("app.log", APPEND, append_only=True)
+        fd = _files.open_shared("app.log", APPEND, append_only=True)
         meet()
         os.rename("app.log", "app.log.1")
-        new = _windows.open_shared("app.log", APPEND, append_only=True)
+        new = _files.open_shared("app.log", APPEND, append_only=True)
         os.write(new, b"new\\n")
         meet()
         """
@@ -86,7 +86,7 @@ def test_file_that_another_process_renames_is_known_to_be_elsewhere(
 
     assert (tmp_path / "app.log.1").read_bytes() == b"one\nlate\n"
     assert path.read_bytes() == b"new\n"
-    assert _windows.Place(opened(path), str(path)).size(opened(path)) == 4
+    assert _files.Place(opened(path), str(path)).size(opened(path)) == 4
     child.end()
 
 
@@ -97,7 +97,7 @@ def test_file_of_the_same_size_at_the_path_is_not_taken_for_ours(
     path = tmp_path / "app.log"
     fd = opened(path, append_only=True)
     os.write(fd, b"one\n")
-    place = _windows.Place(fd, str(path))
+    place = _files.Place(fd, str(path))
     os.rename(path, tmp_path / "app.log.1")
     os.write(opened(path), b"two\n")
 
@@ -107,7 +107,7 @@ def test_file_of_the_same_size_at_the_path_is_not_taken_for_ours(
 def test_file_renamed_away_and_back_is_ours_again(tmp_path: Path, opened: Callable[..., int]) -> None:
     path = tmp_path / "app.log"
     fd = opened(path)
-    place = _windows.Place(fd, str(path))
+    place = _files.Place(fd, str(path))
     os.rename(path, tmp_path / "elsewhere")
     assert place.size(fd) == -1
 
@@ -121,10 +121,10 @@ def test_growth_by_another_process_is_seen(
 ) -> None:
     path = tmp_path / "app.log"
     fd = opened(path, append_only=True)
-    place = _windows.Place(fd, str(path))
+    place = _files.Place(fd, str(path))
     child = other(
         """
-        os.write(_windows.open_shared("app.log", APPEND, append_only=True), b"12345")
+        os.write(_files.open_shared("app.log", APPEND, append_only=True), b"12345")
         meet()
         """
     )
@@ -138,7 +138,7 @@ def test_descriptor_that_was_closed_or_is_somebody_elses_is_not_at_the_place(
 ) -> None:
     path = tmp_path / "app.log"
     fd = opened(path)
-    place = _windows.Place(fd, str(path))
+    place = _files.Place(fd, str(path))
     os.close(fd)
     with pytest.raises(OSError):
         place.size(fd)
@@ -157,9 +157,9 @@ def test_removed_file_gives_up_its_name_at_once_whoever_has_it_open(
     """An idle process may hold a backup for days; the next one needs the name."""
     path = tmp_path / "app.log.3"
     path.write_bytes(b"old")
-    child = other('fd = _windows.open_shared("app.log.3", os.O_RDWR)\nmeet()')
+    child = other('fd = _files.open_shared("app.log.3", os.O_RDWR)\nmeet()')
 
-    _windows.remove(str(path), str(tmp_path / ".__app.gone."))
+    _files.remove(str(path))
 
     assert not path.exists()
     (tmp_path / "app.log.2").write_bytes(b"newer")
@@ -176,14 +176,14 @@ def test_file_that_a_foreign_program_holds_stays_until_it_lets_go(
     path = tmp_path / "app.log"
     fd = opened(path, append_only=True)
     os.write(fd, b"one\n")
-    place = _windows.Place(fd, str(path))
+    place = _files.Place(fd, str(path))
     child = other('viewer = open("app.log")\nmeet()')
 
     with pytest.raises(PermissionError) as caught:
         os.rename(path, tmp_path / "app.log.1")
     assert caught.value.winerror == 32
     with pytest.raises(PermissionError) as caught:
-        _windows.remove(str(path), str(tmp_path / ".__app.gone."))
+        _files.remove(str(path))
     assert caught.value.winerror == 32
     os.write(fd, b"two\n")
     os.close(opened(path, append_only=True))
@@ -230,11 +230,11 @@ def test_append_only_writes_go_to_the_end_wherever_the_offset_is(
     os.lseek(second, 1_000_000, os.SEEK_SET)
 
     for number in range(3):
-        assert _windows.append(first, b"a%d " % number) == 3
-        assert _windows.append(second, b"b%d " % number) == 3
+        assert _files.write_at(first, b"a%d " % number, 0) == 3
+        assert _files.write_at(second, b"b%d " % number, 0) == 3
 
     assert path.read_bytes() == b"a0 b0 a1 b1 a2 b2 "
-    assert _windows.read_at(first, 3, 6) == b"a1 "
+    assert _files.read_at(first, 3, 6) == b"a1 "
     assert os.lseek(first, 0, os.SEEK_CUR) == 1
     assert os.lseek(second, 0, os.SEEK_CUR) == 1_000_000
 
@@ -245,7 +245,7 @@ def test_append_only_writes_of_several_processes_lose_nothing(
 ) -> None:
     """Without any lock: whoever could not wait for it must not overwrite anybody."""
     program = """
-        fd = _windows.open_shared("app.log", APPEND, append_only=True)
+        fd = _files.open_shared("app.log", APPEND, append_only=True)
         meet()
         for number in range(2000):
             os.write(fd, f"{sys.argv[1]} {number:05d}\\n".encode())
@@ -266,7 +266,7 @@ def test_what_may_only_append_is_cut_back(tmp_path: Path, opened: Callable[..., 
     fd = opened(tmp_path / "app.log", append_only=True)
     os.write(fd, b"whole\nhal")
 
-    _windows.truncate(fd, 6)
+    _files.truncate(fd, 6)
 
     assert os.fstat(fd).st_size == 6
     os.write(fd, b"more\n")
@@ -283,9 +283,9 @@ def test_file_renamed_meanwhile_is_cut_back_and_no_other_one(
 
     if on_wine:
         with pytest.raises(OSError, match="renamed"):
-            _windows.truncate(fd, 6)
+            _files.truncate(fd, 6)
     else:
-        _windows.truncate(fd, 6)
+        _files.truncate(fd, 6)
         assert (tmp_path / "app.log.1").read_bytes() == b"whole\n"
 
     assert (tmp_path / "app.log").read_bytes() == b"another"
@@ -297,7 +297,7 @@ def test_line_ends_and_control_characters_pass_unchanged(tmp_path: Path, opened:
 
     os.write(fd, b"a\nb\r\n\x1ac")
 
-    assert _windows.read_at(fd, 99, 0) == b"a\nb\r\n\x1ac"
+    assert _files.read_at(fd, 99, 0) == b"a\nb\r\n\x1ac"
 
 
 # -- opening ---------------------------------------------------------------------
@@ -330,19 +330,19 @@ def test_path_longer_than_windows_admits(tmp_path: Path, opened: Callable[..., i
     folder = tmp_path
     while len(str(folder)) < 400:
         folder /= "x" * 90
-        os.mkdir(_windows.extended(str(folder)))
+        os.mkdir(_files.extended(str(folder)))
     path = folder / "app.log"
     fd = opened(path, append_only=True)
     os.write(fd, b"deep")
-    place = _windows.Place(fd, str(path))
+    place = _files.Place(fd, str(path))
     assert place.size(fd) == 4
 
-    os.rename(_windows.extended(str(path)), _windows.extended(f"{path}.1"))
+    os.rename(_files.extended(str(path)), _files.extended(f"{path}.1"))
 
     assert place.size(fd) == -1
-    _windows.remove(f"{path}.1", f"{folder}\\.__app.gone.")
+    _files.remove(f"{path}.1")
     os.close(fd)
-    assert os.listdir(_windows.extended(str(folder))) == []
+    assert os.listdir(_files.extended(str(folder))) == []
 
 
 def test_devices(opened: Callable[..., int]) -> None:
@@ -350,23 +350,23 @@ def test_devices(opened: Callable[..., int]) -> None:
 
     assert os.write(fd, b"nothing") == 7
 
-    assert _windows.is_device(os.path.abspath("NUL"))
-    assert not _windows.is_device(os.path.abspath("app.log"))
+    assert _files.is_device(os.path.abspath("NUL"))
+    assert not _files.is_device(os.path.abspath("app.log"))
 
 
 def test_extended_paths() -> None:
     deep = "\\".join(["x" * 100] * 3)
     here = os.getcwd()
 
-    assert _windows.extended("C:\\app.log") == "C:\\app.log"
-    assert _windows.extended("app.log") == "app.log"
-    assert _windows.extended(f"C:\\{deep}\\app.log") == f"\\\\?\\C:\\{deep}\\app.log"
-    assert _windows.extended(f"C:/{deep}/y/../app.log") == f"\\\\?\\C:\\{deep}\\app.log"
-    assert _windows.extended(f"\\\\server\\share\\{deep}") == f"\\\\?\\UNC\\server\\share\\{deep}"
-    assert _windows.extended(f"//server/share/{deep}") == f"\\\\?\\UNC\\server\\share\\{deep}"
-    assert _windows.extended(f"\\\\?\\C:\\{deep}") == f"\\\\?\\C:\\{deep}"
-    assert _windows.extended(deep) == f"\\\\?\\{here}\\{deep}"
-    assert _windows.extended(f"{here[:2]}{deep}") == f"\\\\?\\{here}\\{deep}", (
+    assert _files.extended("C:\\app.log") == "C:\\app.log"
+    assert _files.extended("app.log") == "app.log"
+    assert _files.extended(f"C:\\{deep}\\app.log") == f"\\\\?\\C:\\{deep}\\app.log"
+    assert _files.extended(f"C:/{deep}/y/../app.log") == f"\\\\?\\C:\\{deep}\\app.log"
+    assert _files.extended(f"\\\\server\\share\\{deep}") == f"\\\\?\\UNC\\server\\share\\{deep}"
+    assert _files.extended(f"//server/share/{deep}") == f"\\\\?\\UNC\\server\\share\\{deep}"
+    assert _files.extended(f"\\\\?\\C:\\{deep}") == f"\\\\?\\C:\\{deep}"
+    assert _files.extended(deep) == f"\\\\?\\{here}\\{deep}"
+    assert _files.extended(f"{here[:2]}{deep}") == f"\\\\?\\{here}\\{deep}", (
         "relative to the drive's directory"
     )
 
@@ -377,9 +377,9 @@ def test_deleted_file_is_known_to_be_so(
 ) -> None:
     """Whatever is written to it goes with it."""
     fd = opened(tmp_path / "app.log")
-    place = _windows.Place(fd, str(tmp_path / "app.log"))
-    assert not _windows.is_deleted(fd)
+    place = _files.Place(fd, str(tmp_path / "app.log"))
+    assert not _files.is_deleted(fd)
     other('os.unlink("app.log")\nmeet()').end()
 
-    assert _windows.is_deleted(fd)
+    assert _files.is_deleted(fd)
     assert place.size(fd) == -1

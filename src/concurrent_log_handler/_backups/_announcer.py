@@ -13,6 +13,7 @@ from functools import partial
 from threading import get_ident
 from typing import Dict, List, Optional, Set, Tuple
 
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._afterwards import Afterwards, Report
 from concurrent_log_handler._files import files_like, hidden_prefix, look_at, open_to_lock, remove
 from concurrent_log_handler._forks import here
@@ -33,10 +34,13 @@ class Announcer:
     rotates or compresses; without `on_rotated` they do nothing.  `tell` is called without any lock.
     """
 
-    def __init__(self, log: str, settings: Settings, locks: Locks, afterwards: Afterwards) -> None:
+    def __init__(
+        self, log: str, settings: Settings, access: Access, locks: Locks, afterwards: Afterwards
+    ) -> None:
         self._folder = os.path.dirname(log)
         self._prefix = hidden_prefix(log)
         self._settings = settings
+        self._access = access
         self._locks = locks
         self._afterwards = afterwards
         self._tellers: Set[object] = set()  # threads of this process, or of the one that it was forked from
@@ -46,7 +50,7 @@ class Announcer:
         if self._settings.on_rotated is not None:
             self.forget(inode)  # another file may have had it, or somebody put a link there
             try:
-                self._settings.access.create(self._mark(inode))
+                self._access.create(self._mark(inode))
             except OSError as error:
                 self._afterwards.report(error)
 

@@ -15,9 +15,9 @@ import time
 from functools import partial
 from typing import Callable, Iterable, List, Optional, Set, Tuple
 
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._afterwards import Afterwards, Report
 from concurrent_log_handler._files import (
-    RENAMES_OPEN,
     WINDOWS,
     files_like,
     hidden_prefix,
@@ -102,8 +102,6 @@ class Job:
         if not os.path.samestat(whole, os.fstat(self._part)) or whole.st_size != self._written:
             msg = "somebody else changed the part file of a compression"
             raise OSError(errno.ESTALE, msg, self._part_path)
-        if not RENAMES_OPEN:
-            self._close_descriptors()
         os.replace(self._part_path, name + GZ)
         self._part_path = None
         try:
@@ -160,9 +158,16 @@ class Compressor:
     """
 
     def __init__(
-        self, log: str, settings: Settings, locks: Locks, afterwards: Afterwards, announcer: Announcer
+        self,
+        log: str,
+        settings: Settings,
+        access: Access,
+        locks: Locks,
+        afterwards: Afterwards,
+        announcer: Announcer,
     ) -> None:
         self._settings = settings
+        self._access = access
         self._locks = locks
         self._afterwards = afterwards
         self._announcer = announcer
@@ -175,7 +180,7 @@ class Compressor:
     def claim(self, look: Look) -> None:
         """Take the backup that a rotation has made, while the locks are held, so that no two processes do it."""
         self._clean_up()
-        background = self._settings.background_gzip and RENAMES_OPEN
+        background = self._settings.background_gzip
         try:
             names = look().plain()
             job = None if background else self.next_job(names)
@@ -186,11 +191,7 @@ class Compressor:
             step = partial(self._in_background, look, len(names))
             self._afterwards.later(lambda report: self._worker.poke(partial(step, report)))
         elif job is not None:
-            work = partial(self._compress_all, look, job, len(names))
-            if RENAMES_OPEN:
-                self._afterwards.later(work)
-            else:  # what is open cannot be renamed there, so nobody may come in between
-                work(self._afterwards.report)
+            self._afterwards.later(partial(self._compress_all, look, job, len(names)))
 
     def wait(self, timeout: Optional[float]) -> None:
         """Wait at most *timeout* seconds for what is compressed in the background; what comes now is another's."""
@@ -241,7 +242,7 @@ class Compressor:
             # There nobody else can read what is locked, so the lock on the part file has to do.
             if WINDOWS and os.path.lexists(path) and not _is_abandoned(path):
                 return None
-            part = self._settings.access.new(path, like=found)
+            part = self._access.new(path, like=found)
             locked.callback(unlock_file, part)
             lock_file_now(part)
             job = Job(source, part, path)

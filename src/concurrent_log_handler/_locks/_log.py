@@ -12,7 +12,7 @@ import weakref
 from threading import RLock, get_ident
 from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
 
-from concurrent_log_handler._files import RENAMES_OPEN, Access
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler._patience import monotonic
 from concurrent_log_handler._record._livefile import LiveFile
@@ -38,7 +38,7 @@ class LogLocks:
 
     def __init__(self, sidecar: SidecarLock, live: LiveFile, settings: Settings) -> None:
         self.sidecar = sidecar
-        self.close_each_time = not settings.keep_file_open or not RENAMES_OPEN
+        self.close_each_time = not settings.keep_file_open
         self._live = live
         self._settings = settings
         self._folder = os.path.dirname(live.path)
@@ -100,9 +100,9 @@ class LogLocks:
 
     def close_files(self) -> None:
         """Close the files between two records, with the lock held, and release it."""
-        self._live.close()  # before unlocking: Windows renames nothing that is open
+        self._live.close()  # before unlocking: on a network disk it has a lock of its own
         self.sidecar.release()
-        if RENAMES_OPEN and not self._settings.keep_file_open:
+        if not self._settings.keep_file_open:
             self.sidecar.close()
 
     def close(self, finish: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ import io
 import os
 from functools import cache
 from time import sleep
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import portalocker
 import portalocker.portalocker
@@ -87,19 +87,12 @@ def _file(fd: int) -> io.FileIO:
     return io.FileIO(fd, "r+", closefd=False)
 
 
-def lock_now(fd: int) -> None:
-    """Lock what *fd* has open; raises `BlockingIOError` if somebody has it, another `OSError` if nobody can."""
-    _call(portalocker.lock, fd, _NOW)
-
-
-def unlock(fd: int) -> None:
-    """Release what `lock_now` locked; raises `OSError`."""
-    _call(portalocker.unlock, fd)
-
-
-def _call(function: Callable[..., None], fd: int, *flags: portalocker.LockFlags) -> None:
+def _flock(fd: int, operation: int) -> None:
     try:
-        function(_file(fd), *flags)
+        if operation == UNLOCK:
+            portalocker.unlock(_file(fd))
+        else:
+            portalocker.lock(_file(fd), _NOW)
     except portalocker.exceptions.AlreadyLocked as error:
         raise BlockingIOError(errno.EAGAIN, "locked by somebody else") from error
     except OSError:
@@ -109,19 +102,12 @@ def _call(function: Callable[..., None], fd: int, *flags: portalocker.LockFlags)
         raise OSError(errno.ENOLCK, f"cannot lock: {error}") from error
 
 
-def _bind_locker() -> Callable[[int, int], object]:
-    """Return the call that locks or unlocks a descriptor; it raises if the lock is held elsewhere."""
-    locker: object = getattr(portalocker.portalocker, "LOCKER", None)
-    if not WINDOWS and callable(locker) and not isinstance(locker, type):
-        return locker  # portalocker.lock() does the same after 10 times as much enum arithmetic
-
-    def flock(fd: int, operation: int) -> None:
-        (unlock if operation == UNLOCK else lock_now)(fd)
-
-    return flock
-
-
-flock = _bind_locker()
+# Locks or unlocks a descriptor; raises `BlockingIOError` if somebody has the lock, another `OSError` if nobody can.
+# Where portalocker has a function for that, its lock() does the same after 10 times as much enum arithmetic.
+_locker: Any = getattr(portalocker.portalocker, "LOCKER", None)
+flock: Callable[[int, int], object] = (
+    _flock if WINDOWS or not callable(_locker) or isinstance(_locker, type) else _locker
+)
 
 
 def contended(error: OSError) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 import weakref
 from functools import partial
@@ -16,11 +17,20 @@ from os import lseek
 from time import sleep
 from typing import Any, Callable, Optional, TypeVar
 
-from concurrent_log_handler._files import WINDOWS, Access, close_quietly, is_ours, read_at, root, write_at
+from concurrent_log_handler._access import Access, open_in_directory
+from concurrent_log_handler._files import (
+    WINDOWS,
+    close_quietly,
+    closed_if_it_fails,
+    is_ours,
+    mark,
+    read_at,
+    root,
+    write_at,
+)
 from concurrent_log_handler._forks import home
 
 from . import LockTimeoutError
-from ._lockfile import open_lock_file, require_regular
 from ._platform import EXCLUSIVE_NOW, NEAR, UNLOCK, burst, flock, wait_for
 from ._threads import ThreadLock
 
@@ -214,9 +224,7 @@ class SidecarLock:
 
     def read(self) -> bytes:
         """Return the sidecar's content.  Call it with the lock held."""
-        content = read_at(self.fd, 64, 0)
-        lseek(self.fd, self._mark, os.SEEK_SET)  # where pread() is not to be had
-        return content
+        return read_at(self.fd, 64, 0)
 
     def write(self, content: bytes) -> None:
         """Replace the sidecar's content, or raise `OSError`.  Call it with the lock held."""
@@ -224,7 +232,6 @@ class SidecarLock:
             msg = "the next rollover time cannot be written into the lock file, for other processes to see"
             raise PermissionError(errno.EACCES, msg, self.path)
         write_at(self.fd, content, 0)
-        lseek(self.fd, self._mark, os.SEEK_SET)
         os.ftruncate(self.fd, len(content))
         self.manner.written(self.fd)
 
@@ -242,7 +249,7 @@ class SidecarLock:
     def check_path(self) -> None:
         """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
         with contextlib.suppress(FileNotFoundError):
-            require_regular(os.lstat(self.path), self.path)
+            _require_regular(os.lstat(self.path), self.path)
 
     def _acquire_slowly(self, timeout: Optional[float]) -> bool:
         if self.stuck and timeout is not None:
@@ -294,10 +301,33 @@ class SidecarLock:
         return (there.st_dev, there.st_ino) == self._identity
 
     def _open(self) -> None:
+        """Open the lock file, or create it: a regular file of ours, and no other one that somebody has us lock."""
         self.fd = -1
-        self._identity, self._mark, self.writable, self.fd = open_lock_file(
-            self.path, self._access, self._root, self.manner.opened
-        )
+        # A symbolic link here may be somebody's try to have us lock, or create, another file.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            fd = open_in_directory(
+                self.path, lambda: self._access.open(self.path, os.O_RDWR | flags), self._root
+            )
+            writable = True
+        except PermissionError as error:
+            try:
+                fd = self._access.open(self.path, os.O_RDONLY | flags, create=False)
+                writable = False
+            except FileNotFoundError:
+                raise error from None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise _not_regular(self.path, error.errno) from error
+            raise
+        fd = self.manner.opened(fd)
+        with closed_if_it_fails(fd):
+            found = os.fstat(fd)
+            _require_regular(found, self.path)
+            self._identity, self._mark = (found.st_dev, found.st_ino), mark(fd)
+            # Another name for it may be somebody's try to have us write into another file.
+            self.writable = writable and found.st_nlink <= 1
+            self.fd = fd
 
     def __del__(self) -> None:
         try:
@@ -322,3 +352,13 @@ class SidecarLock:
             if user is not None:
                 user.after_fork()
         self._generation = generation
+
+
+def _require_regular(found: os.stat_result, path: str) -> None:
+    """Raise `OSError` if *found* at *path* is something other than a regular file."""
+    if not stat.S_ISREG(found.st_mode):
+        raise _not_regular(path, errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL)
+
+
+def _not_regular(path: str, number: int) -> OSError:
+    return OSError(number, "the lock file must be a regular file, and something else lies there", path)

@@ -6,8 +6,7 @@ from collections import deque
 from logging import LogRecord
 from typing import Callable, Deque, Iterable, List, Optional, Tuple
 
-from concurrent_log_handler._files import ends_with
-
+from ._disk import ends_with
 from ._livefile import LiveFile
 
 _Line = Tuple[LogRecord, bytes]

@@ -1,17 +1,26 @@
-"""What was written is on the disk when the logging call returns, where `fsync` asks for that.
+"""What was written is whole or taken back, and on the disk when the logging call returns where `fsync` asks for that.
 
-The data of a file, and the names in its directory: that of a new file, and those that a rotation gave.
+On the disk are the data of a file, and the names in its directory: that of a new file, and those that a rotation gave.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from functools import partial
 from typing import Callable, Optional, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, close_quietly, identity, sync_directory
+from concurrent_log_handler._files import (
+    WINDOWS,
+    append_to,
+    close_quietly,
+    identity,
+    read_at,
+    sync_directory,
+    truncate,
+)
 
 _sync_data: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
@@ -33,13 +42,13 @@ class Disk:
 
     def soon(self, fd: int) -> None:
         """Have what *fd* has open on the disk after the locks are released."""
-        if RENAMES_OPEN:
-            with contextlib.suppress(OSError):
-                held = os.dup(fd)  # the file may be closed or rotated meanwhile
-                self._held.add(held)
-                self._afterwards.later(partial(self._sync_held, held))
-                return
-        self.now(fd)
+        try:
+            held = os.dup(fd)  # the file may be closed or rotated meanwhile
+        except OSError:
+            self.now(fd)
+        else:
+            self._held.add(held)
+            self._afterwards.later(partial(self._sync_held, held))
 
     def now(self, fd: int) -> None:
         """Have what *fd* has open on the disk at once."""
@@ -76,3 +85,38 @@ class Disk:
         for folder in sorted(set(map(os.path.dirname, paths))):
             sync_directory(folder)
         self._named = named
+
+
+def write_rest(fd: int, data: bytes, written: int, path: str) -> None:
+    """
+    Write what is left of *data* behind its first *written* bytes, since only a write that fails tells why.
+
+    Then all of it is taken back, and the file system's own error raised.
+    """
+    reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        # Not behind what somebody else wrote there without the lock.
+        while written < len(data) and ends_with(fd, data[:written]) is not False:
+            more = append_to(fd, data[written:], written)
+            if not more:
+                break
+            written += more
+    except OSError as error:
+        reason = error
+    if written < len(data):
+        fate = "they stay"
+        with contextlib.suppress(OSError):
+            if ends_with(fd, data[:written]):  # unless something stands behind them
+                truncate(fd, os.fstat(fd).st_size - written)
+                fate = "they were taken back"
+        msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
+        raise OSError(reason.errno, msg, path)
+
+
+def ends_with(fd: int, data: bytes, behind: int = 0) -> Optional[bool]:
+    """Tell whether the file ends with *data*, *behind* so many bytes or more; None if we may not read it."""
+    try:
+        size = os.fstat(fd).st_size
+        return size >= behind + len(data) and read_at(fd, len(data), size - len(data)) == data
+    except OSError:
+        return None

@@ -17,7 +17,8 @@ from logging.handlers import BaseRotatingHandler, TimedRotatingFileHandler
 from time import monotonic
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
-from concurrent_log_handler import _options, _windows
+from concurrent_log_handler import _options
+from concurrent_log_handler._access import Access, check_parent
 from concurrent_log_handler._afterwards import Afterward, Afterwards, report_to
 from concurrent_log_handler._backups import GZ, Chain
 from concurrent_log_handler._backups._announcer import Announcer
@@ -25,7 +26,7 @@ from concurrent_log_handler._backups._calendar import Schedule
 from concurrent_log_handler._backups._chains import Retention
 from concurrent_log_handler._backups._compressor import Compressor
 from concurrent_log_handler._backups._gzip import has_read
-from concurrent_log_handler._files import check_parent
+from concurrent_log_handler._files import extended
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._locks._log import LogLocks, lock_for, sidecar_path
 from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
@@ -85,7 +86,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._settings = Settings(given)
         self.num_rollovers = 0
-        self.baseFilename = _windows.extended(os.path.abspath(os.fsdecode(given["filename"])))
+        self.baseFilename = extended(os.path.abspath(os.fsdecode(given["filename"])))
         self.lockFilename = self.getLockFilename(given["lock_file_directory"])
         check_parent(self.baseFilename)
         self._set_up()
@@ -99,7 +100,7 @@ class ConcurrentHandler(BaseRotatingHandler):
         if mode == "w":
             self._live.empty_when_opened()
         if mode == "x":
-            self._settings.access.create(self.baseFilename)
+            Access(*self._settings.access).create(self.baseFilename)
         if not self.delay:
             # The first record will tell why there was no lock.
             self._locks.exclusive(lambda held: self._live.look() if held else self._live.create())
@@ -118,20 +119,21 @@ class ConcurrentHandler(BaseRotatingHandler):
         """Make the parts, which belong to this process and are neither copied nor pickled."""
         log, settings = self.baseFilename, self._settings
         self._text = settings.text
-        self._lock = lock_for(self.lockFilename, settings.access)
+        access = Access(*settings.access)
+        self._lock = lock_for(self.lockFilename, access)
         self._afterwards = Afterwards(log, settings.debug)
         fixed = not callable(settings.header)
         header = Header(settings.opening, settings.text.opening(""), fixed, self._afterwards.report)
         self._disk = Disk(log, self._afterwards) if settings.fsync else None
-        self._live = live_file(log, settings.access, settings.text, header, self._disk)
+        self._live = live_file(log, access, settings.text, header, self._disk)
         self._locks = LogLocks(self._lock, self._live, settings)
         choose(self._live, self._locks, settings.shared_between_machines)
         self._quick_format = QuickFormat()
         if isinstance(self, TimedRotatingFileHandler):
             self._schedule = Schedule(self._live, self._lock, self._afterwards)
         both = self._locks, self._afterwards
-        announcer = Announcer(log, settings, *both)
-        self._compressor = Compressor(log, settings, *both, announcer)
+        announcer = Announcer(log, settings, access, *both)
+        self._compressor = Compressor(log, settings, access, *both, announcer)
         retention = Retention(log, settings, self._afterwards, self._compressor.part_files)
         compress = self._compressor.claim
         self._rotation = Rotation(

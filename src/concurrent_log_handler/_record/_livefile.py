@@ -16,25 +16,26 @@ from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple, Type
 
-from concurrent_log_handler import _windows
+from concurrent_log_handler._access import Access
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
-    Access,
+    WINDOWS,
+    Place,
     append_to,
     close_quietly,
     closed_if_it_fails,
     identity,
+    is_deleted,
     is_ours,
     mark,
     read_at,
     root,
     truncate,
-    write_rest,
     write_through,
 )
 from concurrent_log_handler._patience import monotonic
 
-from ._disk import Disk
+from ._disk import Disk, write_rest
 from ._format import TextFormat
 from ._header import Header
 
@@ -366,7 +367,7 @@ class WindowsFile(LiveFile):
     `stat` and `fstat` open the file there, and cost more than all else that a record needs.
     """
 
-    _place: Optional[_windows.Place] = None
+    _place: Optional[Place] = None
 
     def look(self) -> int:
         with contextlib.suppress(OSError):
@@ -377,12 +378,12 @@ class WindowsFile(LiveFile):
         return self._look_again()
 
     def has_name(self, fd: int) -> bool:
-        return not _windows.is_deleted(fd) if self.regular else super().has_name(fd)
+        return not is_deleted(fd) if self.regular else super().has_name(fd)
 
     def _open_anew(self) -> os.stat_result:
         there = super()._open_anew()
-        self._place = _windows.Place(self.fd, self.path) if self.regular else None
+        self._place = Place(self.fd, self.path) if self.regular else None
         return there
 
 
-live_file: Type[LiveFile] = WindowsFile if _windows.AVAILABLE else LiveFile
+live_file: Type[LiveFile] = WindowsFile if WINDOWS else LiveFile

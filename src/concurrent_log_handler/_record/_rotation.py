@@ -17,7 +17,7 @@ from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._announcer import Announcer
 from concurrent_log_handler._backups._calendar import Schedule
 from concurrent_log_handler._backups._chains import Move, Retention
-from concurrent_log_handler._files import RENAMES_OPEN, WINDOWS, identity, remove
+from concurrent_log_handler._files import WINDOWS, identity, remove
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._patience import Streak
 from concurrent_log_handler._settings import Settings
@@ -188,14 +188,13 @@ class Rotation:
             return  # somebody else took the live file away meanwhile: nothing is left to rotate
         self._afterwards.say("%s -> %s", self._live.path, target)
         self.newest = target
-        if RENAMES_OPEN:
-            try:
-                self._live.look()
-            except OSError:  # for want of inodes, say: go on with the old file
-                if identity(target) == before and not os.path.lexists(self._live.path):
-                    with contextlib.suppress(OSError):
-                        os.rename(target, self._live.path)
-                raise
+        try:
+            self._live.look()
+        except OSError:  # for want of inodes, say: go on with the old file
+            if identity(target) == before and not os.path.lexists(self._live.path):
+                with contextlib.suppress(OSError):
+                    os.rename(target, self._live.path)
+            raise
         self._announcer.moved(before[1], target)
         if self._disk is not None:
             self._disk.renamed(target)
