@@ -21,8 +21,8 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import in_child, notice_fork
 
+from ._common import complain, end_of, patiently, threads_are_greenlets, wait_until
 from ._queue import RecordQueue, all_queues, queue_of
-from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until
 
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
 _STALLED = 1.0

@@ -20,9 +20,9 @@ from typing import Any
 from concurrent_log_handler._afterwards import is_written
 from concurrent_log_handler._forks import home, notice_fork, threads_work
 
+from ._common import Counter, Trouble, WakeableThread, counted, patiently
 from ._exit import hook_exit_of_children, owing, tell_reader
 from ._queue import LOGGER_NAME, queue_of
-from ._worker import Counter, Streak, Worker, counted, patiently
 from ._writer import errors_noted, report
 
 _new = object.__new__
@@ -51,7 +51,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             hook_exit_of_children()
         self._filters_itself = type(self).filter is not logging.Filterer.filter
         self._dropped = Counter()
-        self._failing = Streak()
+        self._failing = Trouble()
 
     dropped_count: int = counted("_dropped", "Records of this handler that nobody wrote.  May be set.")
 
@@ -312,7 +312,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self.max_depth_seen = 0
         self._total = Counter()
         self._monitored = False
-        self._monitors: dict[int, Worker] = {}  # by the process in which they live
+        self._monitors: dict[int, WakeableThread] = {}  # by the process in which they live
         if monitor:
             self.start_monitoring()
 
@@ -341,7 +341,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         if not threads_work():
             return  # a later record does
         handler_ref = weakref.ref(self, lambda _: monitor.ring())
-        monitor = Worker(partial(_watch, handler_ref, self.interval), "log queue monitor")
+        monitor = WakeableThread(partial(_watch, handler_ref, self.interval), "log queue monitor")
         if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
             self._monitors.clear()
 
@@ -357,8 +357,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         super().close()
 
 
-def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, monitor: Worker) -> None:
-    trouble = Streak()
+def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, monitor: WakeableThread) -> None:
+    trouble = Trouble()
     while not monitor.wait(interval):
         handler = handler_ref()
         if handler is None:

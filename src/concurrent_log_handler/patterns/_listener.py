@@ -18,8 +18,17 @@ from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 
+from ._common import (
+    NEVER,
+    Counter,
+    Trouble,
+    WakeableThread,
+    counted,
+    end_of,
+    threads_are_greenlets,
+    wait_until,
+)
 from ._exit import given_up, hook_exit_of_children, running
-from ._worker import NEVER, Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
 from ._writer import QueueWriter, errors_noted
 
 ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
@@ -56,7 +65,7 @@ class BatchingQueueListener(QueueWriter):
     def _begin_afresh(self) -> None:
         super()._begin_afresh()
         #: Its thread, if there is one: `setdefault` takes the place in one step.
-        self._place: dict[str, Worker] = {}
+        self._place: dict[str, WakeableThread] = {}
         self._starts_here: int | None = None  # a thread that is inside `Thread.start()`
 
     def after_fork(self) -> None:
@@ -210,7 +219,7 @@ class BatchingQueueListener(QueueWriter):
                 return True
         if not threads_work():
             return False
-        worker = Worker(self._run, "log listener")
+        worker = WakeableThread(self._run, "log listener")
         if known is not None:
             # gevent or eventlet has come since then: the old thread sees that it is replaced, and leaves.
             self._place["thread"] = worker
@@ -226,11 +235,11 @@ class BatchingQueueListener(QueueWriter):
             hook_exit_of_children()
         return self.has_thread
 
-    def _vacate(self, worker: Worker) -> None:
+    def _vacate(self, worker: WakeableThread) -> None:
         if self._place.get("thread") is worker:
             self._place.pop("thread", None)
 
-    def _run(self, worker: Worker) -> None:
+    def _run(self, worker: WakeableThread) -> None:
         # Looked up each time: gevent's fork() copies its greenlets, and this one may find itself in the child.
         while self._place.setdefault("thread", worker) is worker:
             try:
@@ -244,7 +253,7 @@ class BatchingQueueListener(QueueWriter):
                 self._complain_of(error)
                 worker.wait(0.1)  # what only fails must not take the whole processor
 
-    def _run_until_stopped(self, worker: Worker) -> bool:
+    def _run_until_stopped(self, worker: WakeableThread) -> bool:
         """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
         queue, lingering = self._queue, False
         while self._place.get("thread") is worker:
@@ -294,7 +303,7 @@ class RobustQueueListener(BatchingQueueListener):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self.error_handler: ErrorHandler = error_handler or self.default_error_handler
         self._errors = Counter()
-        self._lines = Streak()
+        self._lines = Trouble()
 
     error_count: int = counted("_errors", "Errors, counted before the error handler is called.  May be set.")
 

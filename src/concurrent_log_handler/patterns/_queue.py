@@ -19,7 +19,7 @@ from typing import Any
 from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home, notice_fork
 
-from ._worker import GREEN, NEVER, TELL_EVERY, Counter, Streak, patiently
+from ._common import GREEN, NEVER, TELL_EVERY, Counter, Trouble, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
 # How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
@@ -174,7 +174,7 @@ class CallersQueue(RecordQueue):
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
         self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
-        self._unreadable, self._failing = 0, Streak()
+        self._unreadable, self._failing = 0, Trouble()
 
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:
         """Return `step(*args)`, a call of the queue's; `_OCCUPIED` if this thread cannot have it now."""

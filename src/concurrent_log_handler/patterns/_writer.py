@@ -18,8 +18,8 @@ from typing import Any
 
 from concurrent_log_handler._clock import monotonic
 
+from ._common import NEVER, TELL_EVERY, Trouble, complain, threads_are_greenlets, wait_until
 from ._queue import queue_of
-from ._worker import NEVER, TELL_EVERY, Streak, complain, threads_are_greenlets, wait_until
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
 Note = Callable[[logging.LogRecord], bool]
@@ -44,8 +44,8 @@ class QueueWriter(logging.handlers.QueueListener):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._queue = queue_of(queue)
         self._tasks: list[Task] = []
-        self._failing = Streak()  # of handlers
-        self._worse = Streak()  # of what fails to report, or is no handler's
+        self._failing = Trouble()  # of handlers
+        self._worse = Trouble()  # of what fails to report, or is no handler's
         self._begin_afresh()
 
     def _begin_afresh(self) -> None:
@@ -238,7 +238,7 @@ class QueueWriter(logging.handlers.QueueListener):
             complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
-def report(handler: logging.Handler, record: logging.LogRecord, streak: Streak) -> None:
+def report(handler: logging.Handler, record: logging.LogRecord, streak: Trouble) -> None:
     """Have *handler* report its error: each, if it has its own way of doing so, else the first of a *streak*."""
     reports = getattr(handler.handleError, "original", handler.handleError)  # behind a tap
     own = getattr(reports, "__func__", None) is not logging.Handler.handleError
