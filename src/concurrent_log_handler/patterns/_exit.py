@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,28 +23,22 @@ from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import in_child, notice_fork
 
 from ._common import complain, end_of, patiently, threads_are_greenlets, wait_until
-from ._queue import RecordQueue, all_queues, queue_of
+from ._queue import all_queues, owing, queue_of
 
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
 _STALLED = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-#: Listeners that run, kept alive though nobody else may know them.
-running: set[Any] = set()
-#: Queues that another process reads, into which records were dropped here: no handler may be left at the end.
-owing: set[RecordQueue] = set()
-#: Listeners for which the exit has waited long enough.
-given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
-def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> None:
-    """Stop every listener of this process, though it was never started, or only those *between_processes*."""
+def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
+    """Stop every listener of this process, though it was never started; tell other processes what was dropped here."""
     notice_fork()
-    readers = {each.reader for each in all_queues() if each.crosses_processes >= between_processes}
+    readers = {known.reader for known in all_queues()} - {None}
     # A thread, too, must end: the interpreter would catch it with whatever lock it has, logging's own perhaps.
-    readers -= given_up | {None}
     to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
+    to_stop = {each for each in to_stop if not each.given_up}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -51,11 +46,14 @@ def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> Non
         behind = listener.stop(max(0.0, deadline - monotonic()) / (len(to_stop) + 1))
         if behind:
             left += behind
-            given_up.add(listener)
+            listener.given_up = True
             for handler in listener.handlers:
                 _let_exit_pass(handler)
     if left:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
+    for queued in [each for each in owing if each.crosses_processes and each.reader is None]:
+        with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
+            queued.report_drops(partial(queued.put, timeout=1.0))
 
 
 def _let_exit_pass(handler: logging.Handler) -> None:
@@ -68,61 +66,34 @@ def _let_exit_pass(handler: logging.Handler) -> None:
 
 
 def hook_exit_of_children() -> None:
-    """A child of multiprocessing ends by `os._exit`, without atexit; only its own finalizers run."""
-    for util in _utils():
-        _hook(util)
-
-
-def _utils() -> list[Any]:
-    return [sys.modules[name] for name in ("multiprocessing.util", "billiard.util") if name in sys.modules]
+    """A child of multiprocessing, or of billiard, ends by `os._exit`, without atexit; only its own finalizers run."""
+    for name in ("multiprocessing.util", "billiard.util"):
+        if name in sys.modules:
+            _hook(sys.modules[name])
+    # A child of Celery's pool that is replaced tells only those who listen to Celery.
+    shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if shutdown is not None:
+        shutdown.connect(finish_all, weak=False, dispatch_uid=__name__)
 
 
 def _hook(util: Any) -> None:
     known = _hooks.get(util.__name__)
     if known is None or not known.still_active():
         # Before multiprocessing closes its queues, whose finalizers have 10 and -5, with all that is on its way.
-        util.Finalize(None, _finish_between_processes, exitpriority=20)
-        # The lowest priority runs last, after whatever still logs.
-        _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=-100)
-
-
-def _end_child(**_: Any) -> None:
-    _finish_between_processes()
-    finish_all()
-
-
-def _finish_between_processes() -> None:
-    """Write what came from other processes, and tell those that read here of what was dropped since the last report."""
-    finish_all(between_processes=True)
-    for owed in list(owing):
-        if owed.reader is None:
-            with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-                tell_reader(owed, patience=1.0)
-
-
-def tell_reader(queued: RecordQueue, patience: float) -> None:
-    """Send what tells of dropped records to the process that reads *queued*, within *patience* seconds."""
-    queued.report_drops(lambda told: patiently(lambda: queued.put_nowait(told), queue.Full, patience))
+        _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=20)
+        # A child drops all finalizers when it begins, also one that was made in a fork hook.
+        util.register_after_fork(util, _hook)
 
 
 @in_child
 def _begin_anew() -> None:
-    """Each queue, and each listener, by itself: one that cannot begin afresh costs the others nothing."""
-    given_up.clear()
     owing.clear()
     for inherited in all_queues():
         reader = inherited.reader
-        for step in [inherited.reset] if reader is None else [inherited.reset, reader.after_fork]:
-            with contextlib.suppress(Exception):
-                step()
-    with contextlib.suppress(Exception):
-        for util in _utils():
-            # Such a child drops all finalizers when it begins, also one made in a hook like this.
-            util.register_after_fork(util, _hook)
-        # A child of Celery's pool that is replaced ends by os._exit, and tells only those who listen to Celery.
-        shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
-        if shutdown is not None:
-            shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
+        inherited.reset()
+        if reader is not None:
+            reader.after_fork()
+    hook_exit_of_children()
 
 
 # Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.
@@ -178,13 +149,11 @@ class GracefulLoggingShutdown:
         mine = [number for number in self.previous if signal.getsignal(number) == self.signal_handler]
         for number in mine:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        drained = _Drain(self.listener, self.timeout, None if callable(before) else signum).run()
+        _Drain(self.listener, self.timeout, None if callable(before) else signum).run()
         if callable(before):
             for number in mine:
                 signal.signal(number, self.previous.get(number, signal.SIG_DFL))
             before(signum, frame)
-        elif drained:
-            _die_by(signum)
 
 
 class _Drain:
@@ -204,23 +173,23 @@ class _Drain:
         # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
         self.first: dict[str, str] = {}
 
-    def run(self) -> bool:
-        """Wait for the end; False if that cannot come before the interrupted code goes on."""
-        alone = threads_are_greenlets()
-        if alone and self.ours and self.listener.stop_without_waiting(self._time_left()):
-            return True
-        waits = not alone and not (self.ours and self.listener.busy_here())
+    def run(self) -> None:
+        """Wait for the end, unless that cannot come before the interrupted code goes on."""
+        greenlets = threads_are_greenlets()
+        if greenlets and self.ours and self.listener.stop_without_waiting(self._time_left()):
+            self._end()
+            return
+        waits = not greenlets and not (self.ours and self.listener.busy_here())
         try:
             # threading.Thread.start() takes locks that the interrupted code may have.
             _thread.start_new_thread(self._stop, ())
         except RuntimeError:  # the interpreter is shutting down, or has no threads
-            if waits:
-                self._stop()
-            return True
-        if waits and wait_until(lambda: self.first or self._time_left() == 0, _STALLED, self._fewest, 0.01):
-            self._complain()
-            return True
-        return self.first.setdefault("is", "handler") == "thread"
+            self._stop()
+        over = waits and wait_until(
+            lambda: self.first or self._time_left() == 0, _STALLED, self._fewest, 0.01
+        )
+        if over or self.first.setdefault("is", "handler") == "thread":
+            self._end()
 
     def _fewest(self) -> int:
         self.fewest = min(self.fewest, self._left())
@@ -241,20 +210,18 @@ class _Drain:
                 patiently(self.listener.stop, queue.Full, self._time_left())
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
-        if self.first.setdefault("is", "thread") == "handler" and self.kill_by is not None:
-            self._complain()
-            _die_by(self.kill_by)
+        if self.first.setdefault("is", "thread") == "handler":
+            self._end()
 
-    def _complain(self) -> None:
+    def _end(self) -> None:
+        if self.kill_by is None:
+            return
         left = self._left() if self._time_left() == 0 else 0
         if left:
             complain(f"log queue not written within {self.timeout:g} s: {left} records are left")
-
-
-def _die_by(signum: int) -> None:
-    os.kill(os.getpid(), signum)
-    # Still here: process 1 of a container, which the kernel lets no default disposition end.
-    try:
-        time.sleep(0.1)
-    finally:
-        os._exit(128 + signum)
+        os.kill(os.getpid(), self.kill_by)
+        # Still here: process 1 of a container, which the kernel lets no default disposition end.
+        try:
+            time.sleep(0.1)
+        finally:
+            os._exit(128 + self.kill_by)

@@ -18,10 +18,11 @@ from functools import partial
 from typing import Any
 
 from concurrent_log_handler._afterwards import is_written
+from concurrent_log_handler._clock import monotonic
 from concurrent_log_handler._forks import home, notice_fork, threads_work
 
 from ._common import Counter, Trouble, WakeableThread, counted, patiently
-from ._exit import hook_exit_of_children, owing, tell_reader
+from ._exit import hook_exit_of_children
 from ._queue import LOGGER_NAME, queue_of
 from ._writer import errors_noted, report
 
@@ -132,8 +133,8 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             if self._failing.on:
                 self._failing.ends()
             # The listener is in another process: what was dropped here has to go through the queue as well.
-            if self._pickled and self._queue.reader is None and self._queue.tells_in() == 0:
-                tell_reader(self._queue, 0.0)
+            if self._pickled and self._queue.reader is None and self._queue.report_at <= monotonic():
+                self._queue.report_drops(self._put)
 
     def overflow(self, record: logging.LogRecord) -> None:
         """Called for a record that found the queue full: drop it and count it."""
@@ -143,8 +144,6 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         """Count *record* as one that nobody writes; the log will say so."""
         self._dropped.add()
         self._queue.note_drop(record)
-        if self._pickled and self._queue.reader is None:
-            owing.add(self._queue)
 
 
 class GracefulQueueHandler(FastQueueHandler):

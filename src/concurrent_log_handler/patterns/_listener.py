@@ -28,7 +28,7 @@ from ._common import (
     threads_are_greenlets,
     wait_until,
 )
-from ._exit import given_up, hook_exit_of_children, running
+from ._exit import hook_exit_of_children
 from ._writer import QueueWriter, errors_noted
 
 ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
@@ -67,6 +67,8 @@ class BatchingQueueListener(QueueWriter):
         #: Its thread, if there is one: `setdefault` takes the place in one step.
         self._place: dict[str, WakeableThread] = {}
         self._starts_here: int | None = None  # a thread that is inside `Thread.start()`
+        #: The exit has waited long enough for it.
+        self.given_up = False
 
     def after_fork(self) -> None:
         """In a forked child: begin without a thread; if the parent reads the queue, it was not started here."""
@@ -74,7 +76,6 @@ class BatchingQueueListener(QueueWriter):
         self._begin_afresh()
         if self._queue.crosses_processes:
             self._state = _NEW
-            running.discard(self)
         elif busy and self.running and self._queue.look_again < NEVER:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
@@ -89,7 +90,6 @@ class BatchingQueueListener(QueueWriter):
             raise RuntimeError(msg)
         self._queue.reader = self
         self._state = _RUNNING
-        running.add(self)
         # An attended queue gets its thread with the first record: none is there to be lost in a fork()
         # that comes before.
         if self._queue.look_again < NEVER or self.has_thread or self.left():
@@ -106,9 +106,7 @@ class BatchingQueueListener(QueueWriter):
         notice_fork()
         if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
-        if self in given_up:
-            timeout = 0.0
-        deadline = end_of(timeout)
+        deadline = end_of(0.0 if self.given_up else timeout)
         self._close_intake()
         if self.busy_here():
             self._wake_thread()  # which may need what the interrupted code holds: one of the two goes on with it
@@ -129,7 +127,6 @@ class BatchingQueueListener(QueueWriter):
     def _close_intake(self) -> None:
         self._state = _STOPPED
         self._queue.awake = False  # second: the thread says that it is awake, then looks at the state
-        running.discard(self)
 
     def stop_without_waiting(self, timeout: float) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
@@ -275,7 +272,7 @@ class BatchingQueueListener(QueueWriter):
                 queue.awake = False
                 # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
                 if not queue.depth():
-                    pause = min(queue.look_again, queue.tells_in())
+                    pause = min(queue.look_again, queue.report_at - monotonic())
             lingering = False
             worker.wait(pause)
         return False

@@ -61,9 +61,9 @@ class RecordQueue:
         #: Threads that are inside the queue, perhaps with its lock; only a signal handler finds its own there.
         self.inside: set[int] = set()
         self.dropped = Counter()
-        #: Of `dropped`, how many the log already tells of, and since when it does not.
-        self.told = 0
-        self.untold_since = NEVER
+        #: When dropped records have to be told of.
+        self.report_at = NEVER
+        self._told = 0  # of `dropped`
         self._last_dropped: Any = None
 
     def put_nowait(self, record: Any) -> None:
@@ -127,24 +127,22 @@ class RecordQueue:
         self._items.clear()
         self.inside.clear()
         self.awake = False
-        self.told, self.untold_since = self.dropped.value(), NEVER
+        self._told, self.report_at = self.dropped.value(), NEVER
 
     def note_drop(self, record: Any) -> None:
         self.dropped.add()
         self._last_dropped = record
-        self.untold_since = min(self.untold_since, monotonic())
-
-    def tells_in(self) -> float:
-        """Seconds until dropped records have to be told of."""
-        return max(0.0, self.untold_since + TELL_EVERY - monotonic())
+        self.report_at = min(self.report_at, monotonic() + TELL_EVERY)
+        if self.crosses_processes:
+            owing.add(self)
 
     def report_drops(self, send: Callable[[logging.LogRecord], Any]) -> None:
         """*send* the record that tells of what was dropped since the last such record; if it raises, it stays due."""
-        since, self.untold_since = self.untold_since, NEVER
-        if since == NEVER:
+        due, self.report_at = self.report_at, NEVER
+        if due == NEVER:
             return
-        told, self.told = self.told, self.dropped.value()
-        what = f"{self.told - told} log records dropped, {self.told} in all"
+        told, self._told = self._told, self.dropped.value()
+        what = f"{self._told - told} log records dropped, {self._told} in all"
         room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
         report = own_record(logging.WARNING, f"{what}: {room}")
         # The formatter of the file may count on fields that the application's records have.
@@ -152,7 +150,7 @@ class RecordQueue:
         try:
             send(report)
         except queue.Full:
-            self.untold_since, self.told = since, told
+            self.report_at, self._told = due, told
 
 
 class CallersQueue(RecordQueue):
@@ -259,17 +257,16 @@ class CallersQueue(RecordQueue):
 
     def reset(self) -> None:
         super().reset()
-        if self.crosses_processes:
-            # The parent reads: this process only puts in, and nobody here needs to be called.
-            self.reader, self.awake = None, True
-            # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
-            # multiprocessing did not make goes unnoticed there.
-            if hasattr(self.target, "_reset"):
+        with contextlib.suppress(Exception):  # `queue.Empty`, or whatever one that only fails raises
+            if self.crosses_processes:
+                # The parent reads: this process only puts in, and nobody here needs to be called.
+                self.reader, self.awake = None, True
+                # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
+                # multiprocessing did not make goes unnoticed there.
                 self.target._reset(after_fork=True)
-            return
-        if self._mutex is not None and self._mutex.locked():
-            self._mutex.release()  # whoever had it at the fork is not in this process
-        with contextlib.suppress(queue.Empty):
+                return
+            if self._mutex is not None and self._mutex.locked():
+                self._mutex.release()  # whoever had it at the fork is not in this process
             while True:
                 self.target.get_nowait()
                 self.done(1)
@@ -294,4 +291,6 @@ def all_queues() -> list[RecordQueue]:
     return [known for known in (reference() for reference in _known.valuerefs()) if known is not None]
 
 
+#: Queues that another process may read, into which records were dropped here: no handler may be left at the end.
+owing: set[RecordQueue] = set()
 _known: weakref.WeakValueDictionary[int, RecordQueue] = weakref.WeakValueDictionary()

@@ -18,7 +18,7 @@ from typing import Any
 
 from concurrent_log_handler._clock import monotonic
 
-from ._common import NEVER, TELL_EVERY, Trouble, complain, threads_are_greenlets, wait_until
+from ._common import NEVER, Trouble, complain, threads_are_greenlets, wait_until
 from ._queue import queue_of
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
@@ -229,7 +229,7 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
-        if self._queue.tells_in() <= (TELL_EVERY if at_once else 0.0):
+        if self._queue.report_at < (NEVER if at_once else monotonic()):
             self._in_turn(lambda: self._queue.report_drops(self._tell))
 
     def _tell(self, told: logging.LogRecord) -> None:
