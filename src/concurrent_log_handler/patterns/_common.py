@@ -113,7 +113,7 @@ class WakeableThread:
     def __init__(self, run: Callable[[WakeableThread], None], name: str) -> None:
         self._run, self._name = run, name
         self._thread: threading.Thread | None = None
-        self._over = self._parked = False
+        self._settled = self._parked = False  # until it is settled whether it begins, is_alive() says no
         self._bell = threading.Lock()
         self._bell.acquire()
         #: It is a greenlet.
@@ -128,13 +128,14 @@ class WakeableThread:
         except AssertionError:
             pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
         except BaseException as error:
-            self._over = True
+            self._settled = True
             if not isinstance(error, RuntimeError):
                 raise
             return False  # the interpreter ends, or has no room for threads, or no daemons at all
         return True
 
     def _main(self) -> None:
+        self._settled = True
         try:
             self._run(self)
         except BaseException as error:
@@ -144,11 +145,9 @@ class WakeableThread:
             greenlet: Any = sys.modules["greenlet"]
             if not isinstance(error, greenlet.GreenletExit):
                 greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
-        finally:
-            # A thread cannot end where `threading` has been patched meanwhile, nor can a greenlet that gevent's
-            # fork() has copied.
-            self._parked = self._born != (threads_are_greenlets(), home.generation)
-            self._over = True
+        # A thread cannot end where `threading` has been patched meanwhile, nor can a greenlet that gevent's
+        # fork() has copied.
+        self._parked = self._born != (threads_are_greenlets(), home.generation)
         while self._parked:
             self.wait(NEVER)
 
@@ -159,8 +158,8 @@ class WakeableThread:
             self.ring()
             thread = self._thread
             # No join() of the thread's own, which may be of another kind than this one.
-            over = self._over and (self._parked or thread is None or not thread.is_alive())
-            return over or not wanted() or thread is threading.current_thread()
+            alive = not self._settled or (thread is not None and thread.is_alive())
+            return not alive or self._parked or not wanted() or thread is threading.current_thread()
 
         return wait_until(ended, timeout, pause=0.002)
 

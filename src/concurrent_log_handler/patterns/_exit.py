@@ -105,11 +105,9 @@ class GracefulLoggingShutdown:
     Writes what is queued when SIGTERM or SIGINT comes, then lets the signal do what it would have done.
 
     From the signal on, records are written by the thread that logs them.  Then a Python handler that was
-    installed before is called, and if it returns, so does this one; by default, the process dies by that signal
-    (process 1 of a container, which no such signal ends, exits with 128 + its number).  A signal that was
-    ignored stays ignored, and one whose handler is not Python's is left alone.
-
-    A second signal meanwhile ends the process at once.  A forked child writes what it queued itself.
+    installed before is called; where there was none, the process dies by that signal (process 1 of a container, which
+    none ends, exits with 128 + its number).  A signal that was ignored stays ignored, and one whose handler is not
+    Python's is left alone.  A second one meanwhile ends the process at once.
 
     Args:
         listener: Any object with a `queue` and a `stop()`, best one of this module's.
@@ -196,7 +194,7 @@ class _Drain:
         return self.fewest
 
     def _left(self) -> int:
-        return int(self.listener.left() if self.ours else queue_of(self.listener.queue).depth() or 0)
+        return int(self.listener.left() if self.ours else queue_of(self.listener.queue).qsize() or 0)
 
     def _time_left(self) -> float:
         return max(0.0, self.deadline - monotonic())

@@ -156,7 +156,6 @@ class GracefulQueueHandler(FastQueueHandler):
     fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
 
     Args:
-        fallback_handler: Writes what finds no room; usually the handler of the file itself.
         overflow: What happens to records below *critical_level*.
         critical_overflow: What happens to records from *critical_level* up.
         block_timeout: Seconds after which `"block"` drops the record; None waits as long as it takes.
@@ -274,15 +273,13 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     Args:
         interval: Seconds between two reports.
         threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
-        callback: Gets a `QueueFigures` once per interval, in the monitor's thread.  If it raises, that is
-            reported on stderr.  Without one, a WARNING goes to the logger `concurrent_log_handler.patterns`
-            while the queue is nearly full.
+        callback: Gets a `QueueFigures` once per interval, in the monitor's thread; what it raises is reported on
+            stderr.  By default, a WARNING in the log says that the queue is nearly full.
         monitor: False leaves it to you to call `start_monitoring()`.
         options: Those of `GracefulQueueHandler`.
 
     Raises:
         ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
-        TypeError: For one that is no number, or a callback that cannot be called.
     """
 
     def __init__(
@@ -295,15 +292,11 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         monitor: bool = True,
         **options: Any,
     ) -> None:
-        if not interval > 0:
-            msg = f"interval must be more than 0 seconds, got {interval!r}"
+        if not (interval > 0 and 0 <= threshold <= 1):
+            msg = (
+                f"interval must be more than 0 seconds, threshold 0 to 1, got {interval!r} and {threshold!r}"
+            )
             raise ValueError(msg)
-        if not 0 <= threshold <= 1:
-            msg = f"threshold must be a part of the queue's capacity, 0 to 1, got {threshold!r}"
-            raise ValueError(msg)
-        if callback is not None and not callable(callback):
-            msg = f"callback must be callable or None, got {callback!r}"
-            raise TypeError(msg)
         super().__init__(queue, **options)
         self.interval = interval
         self.threshold = threshold
@@ -320,16 +313,14 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
         super().enqueue(record)
         self._total.add()
-        depth = self._queue.depth()
-        if depth is not None and depth > self.max_depth_seen:
-            self.max_depth_seen = depth
+        self.max_depth_seen = max(self.max_depth_seen, self._queue.qsize() or 0)
         if self._monitored and home.generation not in self._monitors:
             self.start_monitoring()
 
     def figures(self) -> QueueFigures:
         """The figures of this moment."""
-        depth, capacity = self._queue.depth(), self._queue.capacity
-        above = depth is not None and capacity > 0 and depth > self.threshold * capacity
+        depth, capacity = self._queue.qsize(), self._queue.capacity
+        above = capacity > 0 and (depth or 0) > self.threshold * capacity
         total, dropped = self.total_messages, self.dropped_count
         return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
 

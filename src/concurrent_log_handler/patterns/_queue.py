@@ -37,10 +37,7 @@ class RecordQueue:
     """
     A bounded queue of log records for the threads of one process; no thread ever waits for another in it.
 
-    Its methods are those of `queue.Queue`, with timeouts in seconds.
-
-    Args:
-        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less: no limit.
+    Its methods are those of `queue.Queue`.  Threads that race may pass *maxsize* by one each; 0 or less is no limit.
     """
 
     #: Records of several processes meet here: what is put in must be picklable.
@@ -50,19 +47,16 @@ class RecordQueue:
 
     def __init__(self, maxsize: int = 10_000) -> None:
         self.maxsize = maxsize
-        #: Number of records that fit; 0 for no (known) limit.
-        self.capacity = max(0, maxsize)
+        self.capacity = max(0, maxsize)  #: Number of records that fit; 0 for no (known) limit.
         self._items: deque[Any] = deque()
         self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
         #: The listener's thread is awake and will look again before it sleeps.
         self.awake = False
-        #: The `BatchingQueueListener` that reads here, or did, or will.
-        self.reader: Any = None
+        self.reader: Any = None  #: The `BatchingQueueListener` that reads here, or did, or will.
         #: Threads that are inside the queue, perhaps with its lock; only a signal handler finds its own there.
         self.inside: set[int] = set()
         self.dropped = Counter()
-        #: When dropped records have to be told of.
-        self.report_at = NEVER
+        self.report_at = NEVER  #: When dropped records have to be told of.
         self._told = 0  # of `dropped`
         self._last_dropped: Any = None
 
@@ -115,10 +109,6 @@ class RecordQueue:
         """Take *record* in although there is no room, or nobody may wait for its turn; or raise `queue.Full`."""
         self._items.append(record)
 
-    def depth(self) -> int | None:
-        """Number of records inside; None where the queue cannot tell."""
-        return len(self._items)
-
     def done(self, count: int) -> None:
         """Tell the queue that *count* records that it handed out are dealt with."""
 
@@ -143,8 +133,8 @@ class RecordQueue:
             return
         told, self._told = self._told, self.dropped.value()
         what = f"{self._told - told} log records dropped, {self._told} in all"
-        room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
-        report = own_record(logging.WARNING, f"{what}: {room}")
+        size = f" of {self.capacity}" if self.capacity else ""
+        report = own_record(logging.WARNING, f"{what}: the queue{size} was full")
         # The formatter of the file may count on fields that the application's records have.
         report.__dict__ = {**getattr(self._last_dropped, "__dict__", {}), **report.__dict__}
         try:
@@ -237,18 +227,19 @@ class CallersQueue(RecordQueue):
         except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
             self._unreadable += 1
             if self._failing.begins():
-                count, self._unreadable = self._unreadable, 0
-                where = (
+                what = (
                     "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
                 )
-                into.append(own_record(logging.ERROR, f"{count} log records {where}: {error!r}"))
+                into.append(own_record(logging.ERROR, f"{self._unreadable} log records {what}: {error!r}"))
+                self._unreadable = 0
 
     def done(self, count: int) -> None:
         # A ValueError, where somebody else has called it as well.
         with contextlib.suppress(AttributeError, *_GONE):
             self._within(lambda: [self.target.task_done() for _ in range(count)])
 
-    def depth(self) -> int | None:
+    def qsize(self) -> Any:
+        """Number of records inside; None where the queue cannot tell."""
         try:
             size = self._within(self.target.qsize)
         except (NotImplementedError, AttributeError, OSError, EOFError):

@@ -305,11 +305,7 @@ def setup_critical_and_background_logging(
 def managed_listener(
     queue: Any, *handlers: logging.Handler, timeout: float | None = 30.0, **options: Any
 ) -> Iterator[BatchingQueueListener]:
-    """
-    A `BatchingQueueListener` that runs for the length of a `with` block; *timeout* as for `stop()`.
-
-    Stopping never hides the block's own exception.
-    """
+    """A `BatchingQueueListener` that runs for the length of a `with` block; *timeout* and errors as of `stop()`."""
     listener = BatchingQueueListener(queue, *handlers, **options)
     listener.start()
     try:

@@ -23,13 +23,10 @@ from ._queue import queue_of
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
 Note = Callable[[logging.LogRecord], bool]
-# Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
-# is what another thread may have to wait for its turn.
+# Records written under one lock: formatting them holds the interpreter for about a millisecond.
 _BATCH = 200
-# Without any progress for this long (seconds), whoever writes is taken to hang.
-_HANGS = 1.0
-# Records of other processes may be on their way for this long after the last one came, in seconds.
-_LATECOMERS = 0.5
+_HANGS = 1.0  # whoever writes, after so many seconds without any progress
+_LATECOMERS = 0.5  # seconds after the last one came in which records of other processes may be on their way
 
 
 class QueueWriter(logging.handlers.QueueListener):
@@ -124,7 +121,7 @@ class QueueWriter(logging.handlers.QueueListener):
     def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
         queue, quiet_since = self._queue, monotonic()
-        due = queue.depth()
+        due = queue.qsize()
         while monotonic() < deadline:
             wrote = self._write_some()
             if due is not None:
@@ -137,7 +134,7 @@ class QueueWriter(logging.handlers.QueueListener):
             # What was put into a queue between processes comes out of it a little later, or never: a process
             # that was killed may have counted it.
             given_up = monotonic() - quiet_since >= _LATECOMERS
-            if given_up or not queue.crosses_processes or queue.depth() == 0:
+            if given_up or not queue.crosses_processes or queue.qsize() == 0:
                 break
             time.sleep(0.001)
         return True
@@ -148,11 +145,11 @@ class QueueWriter(logging.handlers.QueueListener):
             self._give(*task)
 
     def after_queued(self, step: Callable[[], Any]) -> Any:
-        """Write what is queued at this moment, then return `step()`; None if another thread hangs in a write."""
+        """Write what threads have queued by now, then return `step()`; None if another one hangs in a write."""
 
         def write() -> Any:
             if self._queue.crosses_processes:
-                self._finish()  # the rest is not for this thread
+                self._finish()
             else:
                 self._write_due()
             return step()
@@ -268,16 +265,16 @@ def _interrupts(error: BaseException) -> bool:
     return here and not isinstance(error, Exception)
 
 
-class _Tap:
+class _Tap(threading.local):
     """A `handleError` that lets the note of its thread hear first; other threads' errors go where they always went."""
+
+    note: Note | None = None
 
     def __init__(self, original: Callable[[logging.LogRecord], None]) -> None:
         self.original = original
-        self.notes: dict[int, Note | None] = {}
 
     def __call__(self, record: logging.LogRecord) -> None:
-        note = self.notes.get(threading.get_ident())
-        if note is None or not note(record):
+        if self.note is None or not self.note(record):
             self.original(record)
 
 
@@ -286,11 +283,9 @@ def errors_noted(handler: Any, note: Note) -> Iterator[None]:
     """While this thread is in here, *note* hears first of what *handler* would report; if it returns true, alone."""
     if not isinstance(handler.handleError, _Tap):
         handler.handleError = _Tap(handler.handleError)
-    notes, me = handler.handleError.notes, threading.get_ident()
-    outer, notes[me] = notes.get(me), note
+    tap = handler.handleError
+    outer, tap.note = tap.note, note
     try:
         yield
     finally:
-        notes[me] = outer
-        if outer is None:
-            notes.pop(me, None)
+        tap.note = outer
