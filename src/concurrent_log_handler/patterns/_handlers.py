@@ -208,25 +208,15 @@ class GracefulQueueHandler(FastQueueHandler):
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
-        write = partial(_written, handler, record)
-        others = () if listener is None or busy else listener.handlers
-        if not any(_same_file(handler, other) for other in others):
-            return write()
-        written = listener.after_queued(write)
-        return write() if written is None else bool(written)  # None: another thread hangs in a write
-
-
-def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    failed: list[bool] = []
-
-    def note(told: logging.LogRecord) -> bool:
-        failed.append(not is_written(told))  # else of what came after: a rotation, or a lock that was not had
-        return False
-
-    with errors_noted(handler, note):
-        verdict: Any = handler.handle(record)
-    # A handler of its own kind may return nothing at all.
-    return (verdict is None or bool(verdict)) and not any(failed)
+        others = () if listener is None or busy or self._pickled else listener.handlers
+        if any(_same_file(handler, other) for other in others):
+            listener.write_queued()
+        failed: list[bool] = []
+        # A record that is written may tell of what came after: a rotation, or a lock that was not had.
+        with errors_noted(handler, lambda told: failed.append(not is_written(told))):
+            verdict: Any = handler.handle(record)
+        # A handler of its own kind may return nothing at all.
+        return (verdict is None or bool(verdict)) and not any(failed)
 
 
 def level_number(level: int | str) -> int:

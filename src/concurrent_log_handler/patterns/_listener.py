@@ -168,7 +168,7 @@ class BatchingQueueListener(QueueWriter):
             self.handle(record)
             return True
 
-        if self.has_thread or self.after_queued(write) is None:
+        if self.has_thread or self._in_turn(write) is None:
             self._queue.keep(record)
             self._wake_thread()
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from concurrent_log_handler._clock import monotonic
@@ -22,7 +23,7 @@ from ._common import NEVER, Trouble, complain, threads_are_greenlets, wait_until
 from ._queue import queue_of
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
-Note = Callable[[logging.LogRecord], bool]
+Note = Callable[[logging.LogRecord], Any]
 # Records written under one lock: formatting them holds the interpreter for about a millisecond.
 _BATCH = 200
 _HANGS = 1.0  # whoever writes, after so many seconds without any progress
@@ -78,14 +79,12 @@ class QueueWriter(logging.handlers.QueueListener):
             self._turn.pop("writes", None)
 
     def _wait_for_turn(self, me: int, patience: float) -> bool:
-        def taken() -> bool:
-            return self._turn.setdefault("writes", me) == me
-
         try:
             if self._waiting:
                 time.sleep(0.001)  # whoever has just written lets the others go first
             self._waiting.add(me)
-            return wait_until(taken, patience, lambda: (self._steps, self._in_hand()))
+            taken = partial(self._turn.setdefault, "writes", me)
+            return wait_until(lambda: taken() == me, patience, lambda: (self._steps, self._in_hand()))
         except AssertionError:  # inside the hub of greenlets nobody may wait
             return False
         finally:
@@ -121,22 +120,23 @@ class QueueWriter(logging.handlers.QueueListener):
     def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
         queue, quiet_since = self._queue, monotonic()
-        due = queue.qsize()
+        size: int | None = queue.qsize()
+        due = NEVER if size is None else size
         while monotonic() < deadline:
             wrote = self._write_some()
-            if due is not None:
-                due -= wrote
-                if due <= 0:
-                    break
+            due -= wrote
             if wrote:
                 quiet_since = monotonic()
-                continue
             # What was put into a queue between processes comes out of it a little later, or never: a process
             # that was killed may have counted it.
-            given_up = monotonic() - quiet_since >= _LATECOMERS
-            if given_up or not queue.crosses_processes or queue.qsize() == 0:
+            elif (
+                monotonic() - quiet_since >= _LATECOMERS or not queue.crosses_processes or queue.qsize() == 0
+            ):
                 break
-            time.sleep(0.001)
+            else:
+                time.sleep(0.001)
+            if due <= 0:
+                break
         return True
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -144,17 +144,9 @@ class QueueWriter(logging.handlers.QueueListener):
         for task in self._for_each_handler([self.prepare(record)]):
             self._give(*task)
 
-    def after_queued(self, step: Callable[[], Any]) -> Any:
-        """Write what threads have queued by now, then return `step()`; None if another one hangs in a write."""
-
-        def write() -> Any:
-            if self._queue.crosses_processes:
-                self._finish()
-            else:
-                self._write_due()
-            return step()
-
-        return step() if self._mine() else self._in_turn(write)
+    def write_queued(self) -> None:
+        """Write what is queued at this moment, unless another thread hangs in a write."""
+        self._in_turn(self._write_due)
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
         batch = [record for record in taken if record is not None]
@@ -164,10 +156,14 @@ class QueueWriter(logging.handlers.QueueListener):
         return self._for_each_handler(batch)
 
     def _for_each_handler(self, batch: Sequence[Any]) -> list[Task]:
-        levels = [handler.level if self.respect_handler_level else 0 for handler in self.handlers]
+        def passing(level: int) -> Iterator[Any]:
+            # What is no record, but was put into the queue all the same, is the handler's to complain of.
+            numbers = (getattr(record, "levelno", None) for record in batch)
+            return (r for r, number in zip(batch, numbers) if not isinstance(number, int) or number >= level)
+
+        heed = self.respect_handler_level
         return [
-            (handler, deque([record for record in batch if _passes(record, level)] if level else batch))
-            for handler, level in zip(self.handlers, levels)
+            (each, deque(passing(each.level) if heed and each.level else batch)) for each in self.handlers
         ]
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
@@ -241,14 +237,6 @@ def report(handler: logging.Handler, record: logging.LogRecord, streak: Trouble)
     own = getattr(reports, "__func__", None) is not logging.Handler.handleError
     if streak.begins() or own:
         handler.handleError(record)
-
-
-def _passes(record: Any, level: int) -> bool:
-    """What is no record, but was put into the queue all the same, is the handler's to complain of."""
-    try:
-        return bool(record.levelno >= level)
-    except (AttributeError, TypeError):
-        return True
 
 
 def _takes_batches(handler: Any) -> bool:
