@@ -35,10 +35,9 @@ _hooks: dict[str, Any] = {}
 def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
     """Stop every listener of this process, though it was never started; tell other processes what was dropped here."""
     notice_fork()
-    readers = {known.reader for known in all_queues()} - {None}
-    # A thread, too, must end: the interpreter would catch it with whatever lock it has, logging's own perhaps.
+    # Threads, too, must end: the interpreter would catch one with whatever lock it has, logging's own perhaps.
+    readers = {each.reader for each in all_queues() if each.reader is not None and not each.reader.given_up}
     to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
-    to_stop = {each for each in to_stop if not each.given_up}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -147,79 +146,70 @@ class GracefulLoggingShutdown:
         mine = [number for number in self.previous if signal.getsignal(number) == self.signal_handler]
         for number in mine:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        _Drain(self.listener, self.timeout, None if callable(before) else signum).run()
+        _drain(self.listener, self.timeout, None if callable(before) else signum)
         if callable(before):
             for number in mine:
                 signal.signal(number, self.previous.get(number, signal.SIG_DFL))
             before(signum, frame)
 
 
-class _Drain:
+def _drain(listener: Any, timeout: float | None, kill_by: int | None) -> None:
     """
-    One run of `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
+    Run `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
 
     It takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the interrupted
     code has the lock it needs, the handler returns, and the thread ends the process by *kill_by*.  Among greenlets,
     where nobody may wait here, the handler writes by itself, or returns likewise.
     """
+    ours, deadline = hasattr(listener, "stop_without_waiting"), end_of(timeout)
+    seen: set[int] = set()
+    # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
+    first: dict[str, str] = {}
 
-    def __init__(self, listener: Any, timeout: float | None, kill_by: int | None) -> None:
-        self.listener, self.timeout, self.kill_by = listener, timeout, kill_by
-        self.ours = hasattr(listener, "stop_without_waiting")
-        self.deadline = end_of(timeout)
-        self.fewest = sys.maxsize
-        # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
-        self.first: dict[str, str] = {}
+    def time_left() -> float:
+        return max(0.0, deadline - monotonic())
 
-    def run(self) -> None:
-        """Wait for the end, unless that cannot come before the interrupted code goes on."""
-        greenlets = threads_are_greenlets()
-        if greenlets and self.ours and self.listener.stop_without_waiting(self._time_left()):
-            self._end()
-            return
-        waits = not greenlets and not (self.ours and self.listener.busy_here())
+    def left() -> int:
+        return int(listener.left() if ours else queue_of(listener.queue).qsize() or 0)
+
+    def fewest() -> int:
+        seen.add(left())
+        return min(seen)
+
+    def stop() -> None:
         try:
-            # threading.Thread.start() takes locks that the interrupted code may have.
-            _thread.start_new_thread(self._stop, ())
-        except RuntimeError:  # the interpreter is shutting down, or has no threads
-            self._stop()
-        over = waits and wait_until(
-            lambda: self.first or self._time_left() == 0, _STALLED, self._fewest, 0.01
-        )
-        if over or self.first.setdefault("is", "handler") == "thread":
-            self._end()
-
-    def _fewest(self) -> int:
-        self.fewest = min(self.fewest, self._left())
-        return self.fewest
-
-    def _left(self) -> int:
-        return int(self.listener.left() if self.ours else queue_of(self.listener.queue).qsize() or 0)
-
-    def _time_left(self) -> float:
-        return max(0.0, self.deadline - monotonic())
-
-    def _stop(self) -> None:
-        try:
-            if self.ours:
-                self.listener.stop(self._time_left())
+            if ours:
+                listener.stop(time_left())
             else:
                 # The standard library's stop() wants room in the queue for its end mark.
-                patiently(self.listener.stop, queue.Full, self._time_left())
+                patiently(listener.stop, queue.Full, time_left())
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
-        if self.first.setdefault("is", "thread") == "handler":
-            self._end()
+        if first.setdefault("is", "thread") == "handler":
+            end()
 
-    def _end(self) -> None:
-        if self.kill_by is None:
+    def end() -> None:
+        if kill_by is None:
             return
-        left = self._left() if self._time_left() == 0 else 0
-        if left:
-            complain(f"log queue not written within {self.timeout:g} s: {left} records are left")
-        os.kill(os.getpid(), self.kill_by)
+        if time_left() == 0 and left():
+            complain(f"log queue not written within {timeout:g} s: {left()} records are left")
+        os.kill(os.getpid(), kill_by)
         # Still here: process 1 of a container, which the kernel lets no default disposition end.
         try:
             time.sleep(0.1)
         finally:
-            os._exit(128 + self.kill_by)
+            os._exit(128 + kill_by)
+
+    greenlets = threads_are_greenlets()
+    if greenlets and ours and listener.stop_without_waiting(time_left()):
+        end()
+        return
+    waits = not greenlets and not (ours and listener.busy_here())
+    try:
+        # threading.Thread.start() takes locks that the interrupted code may have.
+        _thread.start_new_thread(stop, ())
+    except RuntimeError:  # the interpreter is shutting down, or has no threads
+        stop()
+    over = waits and wait_until(lambda: first or time_left() == 0, _STALLED, fewest, 0.01)
+    if over or first.setdefault("is", "handler") == "thread":
+        end()
