@@ -203,8 +203,7 @@ def release(setup: _Setup) -> None:
             return
         stack = _stacks[setup.logger]
         in_force = stack[-1:] == [setup]
-        if setup in stack:
-            stack.remove(setup)
+        stack[:] = [each for each in stack if each is not setup]
         if in_force and stack:
             stack[-1].listener.start()
             stack[-1].put_in_place_of(setup.handlers)
