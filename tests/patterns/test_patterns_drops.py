@@ -264,7 +264,7 @@ def test_owing_to_a_queue_that_is_closed_costs_the_other_listeners_nothing(tmp_p
         closed.close()
         setup_non_blocking_logging("app.log")
         logging.info("must be written")
-        _exit._end_child()
+        _exit.finish_all()
         assert "must be written" in pathlib.Path("app.log").read_text()
         """,
         tmp_path,

@@ -446,10 +446,10 @@ def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
 # its end a child waits for the lock of any thread but a daemon that was there, such as one that compresses.
 FORK_IN_C = """
         import ctypes
-        from concurrent_log_handler.patterns._worker import Worker
+        from concurrent_log_handler.patterns._common import WakeableThread
         def asleep():
             others = [frame for thread, frame in sys._current_frames().items() if thread != threading.get_ident()]
-            return all(frame.f_code is Worker.wait.__code__ for frame in others)
+            return all(frame.f_code is WakeableThread.wait.__code__ for frame in others)
         def fork_in_c():
             until = time.monotonic() + 20
             seen = 0

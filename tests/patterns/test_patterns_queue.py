@@ -24,7 +24,7 @@ from concurrent_log_handler.patterns import (
     RecordQueue,
     RobustQueueListener,
 )
-from concurrent_log_handler.patterns._worker import Counter
+from concurrent_log_handler.patterns._common import Counter
 from patterns_support import SECONDS, Gate, Keep, a_record, chain, run_program
 
 QUEUES = [RecordQueue, queue.Queue, lambda _: queue.SimpleQueue(), multiprocessing.Queue]

@@ -15,34 +15,28 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler._patience import monotonic
 
-from ._queue import RecordQueue, all_queues, queue_of
-from ._worker import complain, end_of, patiently, threads_are_greenlets, wait_until
+from ._common import complain, end_of, patiently, threads_are_greenlets, wait_until
+from ._queue import all_queues, owing, queue_of
 
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
 _STALLED = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-#: Listeners that run, kept alive though nobody else may know them.
-running: set[Any] = set()
-#: Queues that another process reads, into which records were dropped here: no handler may be left at the end.
-owing: set[RecordQueue] = set()
-#: Listeners for which the exit has waited long enough.
-given_up: set[Any] = set()
 _hooks: dict[str, Any] = {}
 
 
-def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> None:
-    """Stop every listener of this process, though it was never started, or only those *between_processes*."""
+def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
+    """Stop every listener of this process, though it was never started; tell other processes what was dropped here."""
     notice_fork()
-    readers = {each.reader for each in all_queues() if each.crosses_processes >= between_processes}
-    # A thread, too, must end: the interpreter would catch it with whatever lock it has, logging's own perhaps.
-    readers -= given_up | {None}
+    # Threads, too, must end: the interpreter would catch one with whatever lock it has, logging's own perhaps.
+    readers = {each.reader for each in all_queues() if each.reader is not None and not each.reader.given_up}
     to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
@@ -51,11 +45,14 @@ def finish_all(timeout: float = 30.0, *, between_processes: bool = False) -> Non
         behind = listener.stop(max(0.0, deadline - monotonic()) / (len(to_stop) + 1))
         if behind:
             left += behind
-            given_up.add(listener)
+            listener.given_up = True
             for handler in listener.handlers:
                 _let_exit_pass(handler)
     if left:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
+    for queued in [each for each in owing if each.crosses_processes and each.reader is None]:
+        with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
+            queued.report_drops(partial(queued.put, timeout=1.0))
 
 
 def _let_exit_pass(handler: logging.Handler) -> None:
@@ -68,61 +65,34 @@ def _let_exit_pass(handler: logging.Handler) -> None:
 
 
 def hook_exit_of_children() -> None:
-    """A child of multiprocessing ends by `os._exit`, without atexit; only its own finalizers run."""
-    for util in _utils():
-        _hook(util)
-
-
-def _utils() -> list[Any]:
-    return [sys.modules[name] for name in ("multiprocessing.util", "billiard.util") if name in sys.modules]
+    """A child of multiprocessing, or of billiard, ends by `os._exit`, without atexit; only its own finalizers run."""
+    for name in ("multiprocessing.util", "billiard.util"):
+        if name in sys.modules:
+            _hook(sys.modules[name])
+    # A child of Celery's pool that is replaced tells only those who listen to Celery.
+    shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
+    if shutdown is not None:
+        shutdown.connect(finish_all, weak=False, dispatch_uid=__name__)
 
 
 def _hook(util: Any) -> None:
     known = _hooks.get(util.__name__)
     if known is None or not known.still_active():
         # Before multiprocessing closes its queues, whose finalizers have 10 and -5, with all that is on its way.
-        util.Finalize(None, _finish_between_processes, exitpriority=20)
-        # The lowest priority runs last, after whatever still logs.
-        _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=-100)
-
-
-def _end_child(**_: Any) -> None:
-    _finish_between_processes()
-    finish_all()
-
-
-def _finish_between_processes() -> None:
-    """Write what came from other processes, and tell those that read here of what was dropped since the last report."""
-    finish_all(between_processes=True)
-    for owed in list(owing):
-        if owed.reader is None:
-            with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-                tell_reader(owed, patience=1.0)
-
-
-def tell_reader(queued: RecordQueue, patience: float) -> None:
-    """Send what tells of dropped records to the process that reads *queued*, within *patience* seconds."""
-    queued.report_drops(lambda told: patiently(lambda: queued.put_nowait(told), queue.Full, patience))
+        _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=20)
+        # A child drops all finalizers when it begins, also one that was made in a fork hook.
+        util.register_after_fork(util, _hook)
 
 
 @in_child
 def _begin_anew() -> None:
-    """Each queue, and each listener, by itself: one that cannot begin afresh costs the others nothing."""
-    given_up.clear()
     owing.clear()
     for inherited in all_queues():
         reader = inherited.reader
-        for step in [inherited.reset] if reader is None else [inherited.reset, reader.after_fork]:
-            with contextlib.suppress(Exception):
-                step()
-    with contextlib.suppress(Exception):
-        for util in _utils():
-            # Such a child drops all finalizers when it begins, also one made in a hook like this.
-            util.register_after_fork(util, _hook)
-        # A child of Celery's pool that is replaced ends by os._exit, and tells only those who listen to Celery.
-        shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
-        if shutdown is not None:
-            shutdown.connect(_end_child, weak=False, dispatch_uid=__name__)
+        inherited.reset()
+        if reader is not None:
+            reader.after_fork()
+    hook_exit_of_children()
 
 
 # Runs before logging.shutdown(), which was registered earlier, and after all non-daemon threads.
@@ -134,11 +104,9 @@ class GracefulLoggingShutdown:
     Writes what is queued when SIGTERM or SIGINT comes, then lets the signal do what it would have done.
 
     From the signal on, records are written by the thread that logs them.  Then a Python handler that was
-    installed before is called, and if it returns, so does this one; by default, the process dies by that signal
-    (process 1 of a container, which no such signal ends, exits with 128 + its number).  A signal that was
-    ignored stays ignored, and one whose handler is not Python's is left alone.
-
-    A second signal meanwhile ends the process at once.  A forked child writes what it queued itself.
+    installed before is called; where there was none, the process dies by that signal (process 1 of a container, which
+    none ends, exits with 128 + its number).  A signal that was ignored stays ignored, and one whose handler is not
+    Python's is left alone.  A second one meanwhile ends the process at once.
 
     Args:
         listener: Any object with a `queue` and a `stop()`, best one of this module's.
@@ -178,83 +146,70 @@ class GracefulLoggingShutdown:
         mine = [number for number in self.previous if signal.getsignal(number) == self.signal_handler]
         for number in mine:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        drained = _Drain(self.listener, self.timeout, None if callable(before) else signum).run()
+        _drain(self.listener, self.timeout, None if callable(before) else signum)
         if callable(before):
             for number in mine:
                 signal.signal(number, self.previous.get(number, signal.SIG_DFL))
             before(signum, frame)
-        elif drained:
-            _die_by(signum)
 
 
-class _Drain:
+def _drain(listener: Any, timeout: float | None, kill_by: int | None) -> None:
     """
-    One run of `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
+    Run `listener.stop()` in a signal handler, between two bytecodes of whatever the main thread was doing.
 
     It takes no lock, and leaves the writing to another thread.  If that one cannot get on, because the interrupted
     code has the lock it needs, the handler returns, and the thread ends the process by *kill_by*.  Among greenlets,
     where nobody may wait here, the handler writes by itself, or returns likewise.
     """
+    ours, deadline = hasattr(listener, "stop_without_waiting"), end_of(timeout)
+    seen: set[int] = set()
+    # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
+    first: dict[str, str] = {}
 
-    def __init__(self, listener: Any, timeout: float | None, kill_by: int | None) -> None:
-        self.listener, self.timeout, self.kill_by = listener, timeout, kill_by
-        self.ours = hasattr(listener, "stop_without_waiting")
-        self.deadline = end_of(timeout)
-        self.fewest = sys.maxsize
-        # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
-        self.first: dict[str, str] = {}
+    def time_left() -> float:
+        return max(0.0, deadline - monotonic())
 
-    def run(self) -> bool:
-        """Wait for the end; False if that cannot come before the interrupted code goes on."""
-        alone = threads_are_greenlets()
-        if alone and self.ours and self.listener.stop_without_waiting(self._time_left()):
-            return True
-        waits = not alone and not (self.ours and self.listener.busy_here())
+    def left() -> int:
+        return int(listener.left() if ours else queue_of(listener.queue).qsize() or 0)
+
+    def fewest() -> int:
+        seen.add(left())
+        return min(seen)
+
+    def stop() -> None:
         try:
-            # threading.Thread.start() takes locks that the interrupted code may have.
-            _thread.start_new_thread(self._stop, ())
-        except RuntimeError:  # the interpreter is shutting down, or has no threads
-            if waits:
-                self._stop()
-            return True
-        if waits and wait_until(lambda: self.first or self._time_left() == 0, _STALLED, self._fewest, 0.01):
-            self._complain()
-            return True
-        return self.first.setdefault("is", "handler") == "thread"
-
-    def _fewest(self) -> int:
-        self.fewest = min(self.fewest, self._left())
-        return self.fewest
-
-    def _left(self) -> int:
-        return int(self.listener.left() if self.ours else queue_of(self.listener.queue).depth() or 0)
-
-    def _time_left(self) -> float:
-        return max(0.0, self.deadline - monotonic())
-
-    def _stop(self) -> None:
-        try:
-            if self.ours:
-                self.listener.stop(self._time_left())
+            if ours:
+                listener.stop(time_left())
             else:
                 # The standard library's stop() wants room in the queue for its end mark.
-                patiently(self.listener.stop, queue.Full, self._time_left())
+                patiently(listener.stop, queue.Full, time_left())
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
-        if self.first.setdefault("is", "thread") == "handler" and self.kill_by is not None:
-            self._complain()
-            _die_by(self.kill_by)
+        if first.setdefault("is", "thread") == "handler":
+            end()
 
-    def _complain(self) -> None:
-        left = self._left() if self._time_left() == 0 else 0
-        if left:
-            complain(f"log queue not written within {self.timeout:g} s: {left} records are left")
+    def end() -> None:
+        if kill_by is None:
+            return
+        if time_left() == 0 and left():
+            complain(f"log queue not written within {timeout:g} s: {left()} records are left")
+        os.kill(os.getpid(), kill_by)
+        # Still here: process 1 of a container, which the kernel lets no default disposition end.
+        try:
+            time.sleep(0.1)
+        finally:
+            os._exit(128 + kill_by)
 
-
-def _die_by(signum: int) -> None:
-    os.kill(os.getpid(), signum)
-    # Still here: process 1 of a container, which the kernel lets no default disposition end.
+    greenlets = threads_are_greenlets()
+    if greenlets and ours and listener.stop_without_waiting(time_left()):
+        end()
+        return
+    waits = not greenlets and not (ours and listener.busy_here())
     try:
-        time.sleep(0.1)
-    finally:
-        os._exit(128 + signum)
+        # threading.Thread.start() takes locks that the interrupted code may have.
+        _thread.start_new_thread(stop, ())
+    except RuntimeError:  # the interpreter is shutting down, or has no threads
+        stop()
+    over = waits and wait_until(lambda: first or time_left() == 0, _STALLED, fewest, 0.01)
+    if over or first.setdefault("is", "handler") == "thread":
+        end()

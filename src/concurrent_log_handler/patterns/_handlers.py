@@ -19,10 +19,11 @@ from typing import Any
 
 from concurrent_log_handler._afterwards import is_written
 from concurrent_log_handler._forks import home, notice_fork, threads_work
+from concurrent_log_handler._patience import monotonic
 
-from ._exit import hook_exit_of_children, owing, tell_reader
+from ._common import Counter, Trouble, WakeableThread, counted, patiently
+from ._exit import hook_exit_of_children
 from ._queue import LOGGER_NAME, queue_of
-from ._worker import Counter, Streak, Worker, counted, patiently
 from ._writer import errors_noted, report
 
 _new = object.__new__
@@ -51,7 +52,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             hook_exit_of_children()
         self._filters_itself = type(self).filter is not logging.Filterer.filter
         self._dropped = Counter()
-        self._failing = Streak()
+        self._failing = Trouble()
 
     dropped_count: int = counted("_dropped", "Records of this handler that nobody wrote.  May be set.")
 
@@ -132,8 +133,8 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             if self._failing.on:
                 self._failing.ends()
             # The listener is in another process: what was dropped here has to go through the queue as well.
-            if self._pickled and self._queue.reader is None and self._queue.tells_in() == 0:
-                tell_reader(self._queue, 0.0)
+            if self._pickled and self._queue.reader is None and self._queue.report_at <= monotonic():
+                self._queue.report_drops(self._put)
 
     def overflow(self, record: logging.LogRecord) -> None:
         """Called for a record that found the queue full: drop it and count it."""
@@ -143,8 +144,6 @@ class FastQueueHandler(logging.handlers.QueueHandler):
         """Count *record* as one that nobody writes; the log will say so."""
         self._dropped.add()
         self._queue.note_drop(record)
-        if self._pickled and self._queue.reader is None:
-            owing.add(self._queue)
 
 
 class GracefulQueueHandler(FastQueueHandler):
@@ -157,7 +156,6 @@ class GracefulQueueHandler(FastQueueHandler):
     fallback's level or filters refuse, or that needs a fallback where there is none, counts as dropped.
 
     Args:
-        fallback_handler: Writes what finds no room; usually the handler of the file itself.
         overflow: What happens to records below *critical_level*.
         critical_overflow: What happens to records from *critical_level* up.
         block_timeout: Seconds after which `"block"` drops the record; None waits as long as it takes.
@@ -210,25 +208,15 @@ class GracefulQueueHandler(FastQueueHandler):
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
-        write = partial(_written, handler, record)
-        others = () if listener is None or busy else listener.handlers
-        if not any(_same_file(handler, other) for other in others):
-            return write()
-        written = listener.after_queued(write)
-        return write() if written is None else bool(written)  # None: another thread hangs in a write
-
-
-def _written(handler: logging.Handler, record: logging.LogRecord) -> bool:
-    failed: list[bool] = []
-
-    def note(told: logging.LogRecord) -> bool:
-        failed.append(not is_written(told))  # else of what came after: a rotation, or a lock that was not had
-        return False
-
-    with errors_noted(handler, note):
-        verdict: Any = handler.handle(record)
-    # A handler of its own kind may return nothing at all.
-    return (verdict is None or bool(verdict)) and not any(failed)
+        others = () if listener is None or busy or self._pickled else listener.handlers
+        if any(_same_file(handler, other) for other in others):
+            listener.write_queued()
+        failed: list[bool] = []
+        # A record that is written may tell of what came after: a rotation, or a lock that was not had.
+        with errors_noted(handler, lambda told: failed.append(not is_written(told))):
+            verdict: Any = handler.handle(record)
+        # A handler of its own kind may return nothing at all.
+        return (verdict is None or bool(verdict)) and not any(failed)
 
 
 def level_number(level: int | str) -> int:
@@ -275,15 +263,13 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     Args:
         interval: Seconds between two reports.
         threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
-        callback: Gets a `QueueFigures` once per interval, in the monitor's thread.  If it raises, that is
-            reported on stderr.  Without one, a WARNING goes to the logger `concurrent_log_handler.patterns`
-            while the queue is nearly full.
+        callback: Gets a `QueueFigures` once per interval, in the monitor's thread; what it raises is reported on
+            stderr.  By default, a WARNING in the log says that the queue is nearly full.
         monitor: False leaves it to you to call `start_monitoring()`.
         options: Those of `GracefulQueueHandler`.
 
     Raises:
         ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
-        TypeError: For one that is no number, or a callback that cannot be called.
     """
 
     def __init__(
@@ -296,15 +282,11 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         monitor: bool = True,
         **options: Any,
     ) -> None:
-        if not interval > 0:
-            msg = f"interval must be more than 0 seconds, got {interval!r}"
+        if not (interval > 0 and 0 <= threshold <= 1):
+            msg = (
+                f"interval must be more than 0 seconds, threshold 0 to 1, got {interval!r} and {threshold!r}"
+            )
             raise ValueError(msg)
-        if not 0 <= threshold <= 1:
-            msg = f"threshold must be a part of the queue's capacity, 0 to 1, got {threshold!r}"
-            raise ValueError(msg)
-        if callback is not None and not callable(callback):
-            msg = f"callback must be callable or None, got {callback!r}"
-            raise TypeError(msg)
         super().__init__(queue, **options)
         self.interval = interval
         self.threshold = threshold
@@ -312,7 +294,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self.max_depth_seen = 0
         self._total = Counter()
         self._monitored = False
-        self._monitors: dict[int, Worker] = {}  # by the process in which they live
+        self._monitors: dict[int, WakeableThread] = {}  # by the process in which they live
         if monitor:
             self.start_monitoring()
 
@@ -321,16 +303,14 @@ class MonitoredQueueHandler(GracefulQueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
         super().enqueue(record)
         self._total.add()
-        depth = self._queue.depth()
-        if depth is not None and depth > self.max_depth_seen:
-            self.max_depth_seen = depth
+        self.max_depth_seen = max(self.max_depth_seen, self._queue.qsize() or 0)
         if self._monitored and home.generation not in self._monitors:
             self.start_monitoring()
 
     def figures(self) -> QueueFigures:
         """The figures of this moment."""
-        depth, capacity = self._queue.depth(), self._queue.capacity
-        above = depth is not None and capacity > 0 and depth > self.threshold * capacity
+        depth, capacity = self._queue.qsize(), self._queue.capacity
+        above = capacity > 0 and (depth or 0) > self.threshold * capacity
         total, dropped = self.total_messages, self.dropped_count
         return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
 
@@ -341,7 +321,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         if not threads_work():
             return  # a later record does
         handler_ref = weakref.ref(self, lambda _: monitor.ring())
-        monitor = Worker(partial(_watch, handler_ref, self.interval), "log queue monitor")
+        monitor = WakeableThread(partial(_watch, handler_ref, self.interval), "log queue monitor")
         if self._monitors.setdefault(home.generation, monitor) is monitor and not monitor.start():
             self._monitors.clear()
 
@@ -357,8 +337,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         super().close()
 
 
-def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, monitor: Worker) -> None:
-    trouble = Streak()
+def _watch(handler_ref: weakref.ref[MonitoredQueueHandler], interval: float, monitor: WakeableThread) -> None:
+    trouble = Trouble()
     while not monitor.wait(interval):
         handler = handler_ref()
         if handler is None:

@@ -18,16 +18,23 @@ from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 from concurrent_log_handler._patience import monotonic
 
-from ._exit import given_up, hook_exit_of_children, running
-from ._worker import NEVER, Counter, Streak, Worker, counted, end_of, threads_are_greenlets, wait_until
+from ._common import (
+    NEVER,
+    Counter,
+    Trouble,
+    WakeableThread,
+    counted,
+    end_of,
+    threads_are_greenlets,
+    wait_until,
+)
+from ._exit import hook_exit_of_children
 from ._writer import QueueWriter, errors_noted
 
 ErrorHandler = Callable[[logging.LogRecord, BaseException], Any]
 # After the queue ran empty, records gather for this long (seconds) before the thread looks again: an
 # application that logs all the time then never pays for waking it.
 _LINGER = 0.01
-
-_NEW, _RUNNING, _STOPPED = "new", "running", "stopped"
 
 
 class BatchingQueueListener(QueueWriter):
@@ -40,47 +47,41 @@ class BatchingQueueListener(QueueWriter):
 
     Args:
         queue: A `RecordQueue` (fastest), `queue.Queue`, `multiprocessing.Queue` or the like.
-        handlers: They get the records, in order.
         respect_handler_level: False gives each handler every record, the standard library's default.
-
-    Raises:
-        RuntimeError: From `start()`, if another listener is running on the same queue.
     """
 
     def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
-        self._state = _NEW
+        self.running = False  #: Started, and not stopped.
+        self.stopped = False  #: `stop()` was called: records are written by the thread that logs them.
         if self._queue.reader is None or not self._queue.reader.running:
             self._queue.reader = self
 
     def _begin_afresh(self) -> None:
         super()._begin_afresh()
-        #: Its thread, if there is one: `setdefault` takes the place in one step.
-        self._place: dict[str, Worker] = {}
+        # Its thread, if there is one: `setdefault` takes the place in one step.
+        self._place: dict[str, WakeableThread] = {}
         self._starts_here: int | None = None  # a thread that is inside `Thread.start()`
+        self.given_up = False  #: The exit has waited long enough for it.
 
     def after_fork(self) -> None:
         """In a forked child: begin without a thread; if the parent reads the queue, it was not started here."""
         busy = self.has_thread
         self._begin_afresh()
         if self._queue.crosses_processes:
-            self._state = _NEW
-            running.discard(self)
+            self.running = self.stopped = False
         elif busy and self.running and self._queue.look_again < NEVER:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
     def start(self) -> None:
-        """Begin to write.  Does nothing if it is running; may follow `stop()`."""
+        """Begin to write, also after a `stop()`; a RuntimeError where another listener runs on the same queue."""
         notice_fork()
-        if self.running:
-            return
         other = self._queue.reader
         if other is not None and other is not self and other.running:
             msg = f"another listener is running on {self.queue!r}; two would split the records: stop it first"
             raise RuntimeError(msg)
         self._queue.reader = self
-        self._state = _RUNNING
-        running.add(self)
+        self.running, self.stopped = True, False
         # An attended queue gets its thread with the first record: none is there to be lost in a fork()
         # that comes before.
         if self._queue.look_again < NEVER or self.has_thread or self.left():
@@ -97,30 +98,25 @@ class BatchingQueueListener(QueueWriter):
         notice_fork()
         if self._queue.reader != self:  # another has come after it, or the parent's reads
             return 0
-        if self in given_up:
-            timeout = 0.0
-        deadline = end_of(timeout)
+        deadline = end_of(0.0 if self.given_up else timeout)
         self._close_intake()
         if self.busy_here():
             self._wake_thread()  # which may need what the interrupted code holds: one of the two goes on with it
             return self.left()
-        if timeout is not None and not self.has_thread and self.left():
-            self._wake_thread()  # a handler that hangs then costs no more than the time given
-        worker, joined = self._place.get("thread"), None
-        if worker is None:
+        if not self.has_thread and not (self.left() and self._wake_thread()):  # in which a handler may hang
             self._write_here(deadline)
-            joined = worker = self._place.get("thread")
-        while worker is not None and worker is not joined:
+        joined = None
+        # Whoever had seen this listener run may start another one.
+        while (worker := self._place.get("thread")) is not None and worker is not joined:
             worker.join(max(0.0, deadline - monotonic()), lambda: self.stopped)
-            # Whoever had seen this listener run may have started another one.
-            joined, worker = worker, self._place.get("thread")
+            joined = worker
         # Else what is queued by now is in the hands of the threads that bring it.
         return self.left() if worker is not None or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
-        self._state = _STOPPED
-        self._queue.awake = False  # second: the thread says that it is awake, then looks at the state
-        running.discard(self)
+        self.stopped = True
+        self.running = False
+        self._queue.awake = False  # last: the thread says that it is awake, then looks at the state
 
     def stop_without_waiting(self, timeout: float) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
@@ -136,12 +132,12 @@ class BatchingQueueListener(QueueWriter):
         if self._queue.crosses_processes and not self.has_thread:
             return self._in_hand()  # what other processes still put in is not for this listener
         # In this order: a batch that changes hands meanwhile counts twice rather than not at all.
-        return (self._queue.depth() or 0) + self._in_hand()
+        return (self._queue.qsize() or 0) + self._in_hand()
 
     def flush(self, timeout: float | None = 30.0) -> int:
         """Wait until nothing is left to write, at most *timeout* seconds; returns the number of records left."""
         notice_fork()
-        if self._queue.reader != self:  # another has come after it, or the parent's reads
+        if self._queue.reader != self:
             return 0
         wait_until(
             lambda: not (self.left() and (self.running or self.has_thread) and self._wake_thread()), timeout
@@ -154,16 +150,6 @@ class BatchingQueueListener(QueueWriter):
 
     def __exit__(self, *_exc: object) -> None:
         self.stop()
-
-    @property
-    def running(self) -> bool:
-        """Started, and not stopped."""
-        return self._state == _RUNNING
-
-    @property
-    def stopped(self) -> bool:
-        """`stop()` was called: records are written by the thread that logs them."""
-        return self._state == _STOPPED
 
     @property
     def has_thread(self) -> bool:
@@ -182,14 +168,14 @@ class BatchingQueueListener(QueueWriter):
             self.handle(record)
             return True
 
-        if self.has_thread or self.after_queued(write) is None:
+        if self.has_thread or self._in_turn(write) is None:
             self._queue.keep(record)
             self._wake_thread()
 
     def attend(self) -> None:
         """A record was queued while no thread was awake to see it."""
         goes_on = (self.running or self.has_thread) and self._wake_thread()
-        if not goes_on and self._state != _NEW:
+        if not goes_on and (self.running or self.stopped):
             self._write_here()
 
     def _write_here(self, deadline: float = NEVER) -> None:
@@ -210,7 +196,7 @@ class BatchingQueueListener(QueueWriter):
                 return True
         if not threads_work():
             return False
-        worker = Worker(self._run, "log listener")
+        worker = WakeableThread(self._run, "log listener")
         if known is not None:
             # gevent or eventlet has come since then: the old thread sees that it is replaced, and leaves.
             self._place["thread"] = worker
@@ -226,11 +212,11 @@ class BatchingQueueListener(QueueWriter):
             hook_exit_of_children()
         return self.has_thread
 
-    def _vacate(self, worker: Worker) -> None:
+    def _vacate(self, worker: WakeableThread) -> None:
         if self._place.get("thread") is worker:
             self._place.pop("thread", None)
 
-    def _run(self, worker: Worker) -> None:
+    def _run(self, worker: WakeableThread) -> None:
         # Looked up each time: gevent's fork() copies its greenlets, and this one may find itself in the child.
         while self._place.setdefault("thread", worker) is worker:
             try:
@@ -244,13 +230,13 @@ class BatchingQueueListener(QueueWriter):
                 self._complain_of(error)
                 worker.wait(0.1)  # what only fails must not take the whole processor
 
-    def _run_until_stopped(self, worker: Worker) -> bool:
+    def _run_until_stopped(self, worker: WakeableThread) -> bool:
         """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
         queue, lingering = self._queue, False
         while self._place.get("thread") is worker:
             self._tell_of_drops()
             queue.awake = True
-            stopping = self.stopped  # asked second: `stop()` sets the state first
+            stopping = self.stopped  # asked second: `stop()` sets it first
             if stopping:
                 queue.awake = False
             wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
@@ -265,8 +251,8 @@ class BatchingQueueListener(QueueWriter):
             if wrote is not None and not lingering and not stopping:
                 queue.awake = False
                 # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
-                if not queue.depth():
-                    pause = min(queue.look_again, queue.tells_in())
+                if not queue.qsize():
+                    pause = min(queue.look_again, queue.report_at - monotonic())
             lingering = False
             worker.wait(pause)
         return False
@@ -294,7 +280,7 @@ class RobustQueueListener(BatchingQueueListener):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self.error_handler: ErrorHandler = error_handler or self.default_error_handler
         self._errors = Counter()
-        self._lines = Streak()
+        self._lines = Trouble()
 
     error_count: int = counted("_errors", "Errors, counted before the error handler is called.  May be set.")
 

@@ -19,7 +19,7 @@ from typing import Any
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._patience import monotonic
 
-from ._worker import GREEN, NEVER, TELL_EVERY, Counter, Streak, patiently
+from ._common import GREEN, NEVER, TELL_EVERY, Counter, Trouble, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
 # How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
@@ -37,10 +37,7 @@ class RecordQueue:
     """
     A bounded queue of log records for the threads of one process; no thread ever waits for another in it.
 
-    Its methods are those of `queue.Queue`, with timeouts in seconds.
-
-    Args:
-        maxsize: Number of records that fit.  Threads that race may pass it by one each.  0 or less: no limit.
+    Its methods are those of `queue.Queue`.  Threads that race may pass *maxsize* by one each; 0 or less is no limit.
     """
 
     #: Records of several processes meet here: what is put in must be picklable.
@@ -50,20 +47,17 @@ class RecordQueue:
 
     def __init__(self, maxsize: int = 10_000) -> None:
         self.maxsize = maxsize
-        #: Number of records that fit; 0 for no (known) limit.
-        self.capacity = max(0, maxsize)
+        self.capacity = max(0, maxsize)  #: Number of records that fit; 0 for no (known) limit.
         self._items: deque[Any] = deque()
         self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
         #: The listener's thread is awake and will look again before it sleeps.
         self.awake = False
-        #: The `BatchingQueueListener` that reads here, or did, or will.
-        self.reader: Any = None
+        self.reader: Any = None  #: The `BatchingQueueListener` that reads here, or did, or will.
         #: Threads that are inside the queue, perhaps with its lock; only a signal handler finds its own there.
         self.inside: set[int] = set()
         self.dropped = Counter()
-        #: Of `dropped`, how many the log already tells of, and since when it does not.
-        self.told = 0
-        self.untold_since = NEVER
+        self.report_at = NEVER  #: When dropped records have to be told of.
+        self._told = 0  # of `dropped`
         self._last_dropped: Any = None
 
     def put_nowait(self, record: Any) -> None:
@@ -115,10 +109,6 @@ class RecordQueue:
         """Take *record* in although there is no room, or nobody may wait for its turn; or raise `queue.Full`."""
         self._items.append(record)
 
-    def depth(self) -> int | None:
-        """Number of records inside; None where the queue cannot tell."""
-        return len(self._items)
-
     def done(self, count: int) -> None:
         """Tell the queue that *count* records that it handed out are dealt with."""
 
@@ -127,32 +117,30 @@ class RecordQueue:
         self._items.clear()
         self.inside.clear()
         self.awake = False
-        self.told, self.untold_since = self.dropped.value(), NEVER
+        self._told, self.report_at = self.dropped.value(), NEVER
 
     def note_drop(self, record: Any) -> None:
         self.dropped.add()
         self._last_dropped = record
-        self.untold_since = min(self.untold_since, monotonic())
-
-    def tells_in(self) -> float:
-        """Seconds until dropped records have to be told of."""
-        return max(0.0, self.untold_since + TELL_EVERY - monotonic())
+        self.report_at = min(self.report_at, monotonic() + TELL_EVERY)
+        if self.crosses_processes:
+            owing.add(self)
 
     def report_drops(self, send: Callable[[logging.LogRecord], Any]) -> None:
         """*send* the record that tells of what was dropped since the last such record; if it raises, it stays due."""
-        since, self.untold_since = self.untold_since, NEVER
-        if since == NEVER:
+        due, self.report_at = self.report_at, NEVER
+        if due == NEVER:
             return
-        told, self.told = self.told, self.dropped.value()
-        what = f"{self.told - told} log records dropped, {self.told} in all"
-        room = f"the queue{f' of {self.capacity}' if self.capacity else ''} was full"
-        report = own_record(logging.WARNING, f"{what}: {room}")
+        told, self._told = self._told, self.dropped.value()
+        what = f"{self._told - told} log records dropped, {self._told} in all"
+        size = f" of {self.capacity}" if self.capacity else ""
+        report = own_record(logging.WARNING, f"{what}: the queue{size} was full")
         # The formatter of the file may count on fields that the application's records have.
         report.__dict__ = {**getattr(self._last_dropped, "__dict__", {}), **report.__dict__}
         try:
             send(report)
         except queue.Full:
-            self.untold_since, self.told = since, told
+            self.report_at, self._told = due, told
 
 
 class CallersQueue(RecordQueue):
@@ -174,7 +162,7 @@ class CallersQueue(RecordQueue):
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
         self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
-        self._unreadable, self._failing = 0, Streak()
+        self._unreadable, self._failing = 0, Trouble()
 
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:
         """Return `step(*args)`, a call of the queue's; `_OCCUPIED` if this thread cannot have it now."""
@@ -239,18 +227,19 @@ class CallersQueue(RecordQueue):
         except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
             self._unreadable += 1
             if self._failing.begins():
-                count, self._unreadable = self._unreadable, 0
-                where = (
+                what = (
                     "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
                 )
-                into.append(own_record(logging.ERROR, f"{count} log records {where}: {error!r}"))
+                into.append(own_record(logging.ERROR, f"{self._unreadable} log records {what}: {error!r}"))
+                self._unreadable = 0
 
     def done(self, count: int) -> None:
         # A ValueError, where somebody else has called it as well.
         with contextlib.suppress(AttributeError, *_GONE):
             self._within(lambda: [self.target.task_done() for _ in range(count)])
 
-    def depth(self) -> int | None:
+    def qsize(self) -> Any:
+        """Number of records inside; None where the queue cannot tell."""
         try:
             size = self._within(self.target.qsize)
         except (NotImplementedError, AttributeError, OSError, EOFError):
@@ -259,17 +248,16 @@ class CallersQueue(RecordQueue):
 
     def reset(self) -> None:
         super().reset()
-        if self.crosses_processes:
-            # The parent reads: this process only puts in, and nobody here needs to be called.
-            self.reader, self.awake = None, True
-            # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
-            # multiprocessing did not make goes unnoticed there.
-            if hasattr(self.target, "_reset"):
+        with contextlib.suppress(Exception):  # `queue.Empty`, or whatever one that only fails raises
+            if self.crosses_processes:
+                # The parent reads: this process only puts in, and nobody here needs to be called.
+                self.reader, self.awake = None, True
+                # The thread that sends for a multiprocessing.Queue exists in the parent only; a fork() that
+                # multiprocessing did not make goes unnoticed there.
                 self.target._reset(after_fork=True)
-            return
-        if self._mutex is not None and self._mutex.locked():
-            self._mutex.release()  # whoever had it at the fork is not in this process
-        with contextlib.suppress(queue.Empty):
+                return
+            if self._mutex is not None and self._mutex.locked():
+                self._mutex.release()  # whoever had it at the fork is not in this process
             while True:
                 self.target.get_nowait()
                 self.done(1)
@@ -294,4 +282,6 @@ def all_queues() -> list[RecordQueue]:
     return [known for known in (reference() for reference in _known.valuerefs()) if known is not None]
 
 
+#: Queues that another process may read, into which records were dropped here: no handler may be left at the end.
+owing: set[RecordQueue] = set()
 _known: weakref.WeakValueDictionary[int, RecordQueue] = weakref.WeakValueDictionary()

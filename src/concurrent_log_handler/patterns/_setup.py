@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
 
 from ._handlers import GracefulQueueHandler, level_number
@@ -63,18 +62,15 @@ class NonBlockingFileHandler(_MakesItsQueue):
     """
     A rotating file behind a queue in one handler: the whole pattern, also in `dictConfig`, there under `"()"`.
 
-    A formatter goes to the file.  The listener runs until `close()` or the end of the process.
+    A formatter goes to the file, which is its own fallback.  The listener runs until `close()` or the end of the
+    process.
 
     Args:
-        filename: The live file.
         max_bytes: Size limit of one file: bytes, or text such as "10 MB".
-        backup_count: Backups kept.
-        use_gzip: Compress them, in the background unless `background_gzip` is given as False.
+        use_gzip: Compress backups, in the background unless `background_gzip` is given as False.
         queue_size: Number of records that may wait.
-        format: Format string for the file.
         handler: A ready handler to put behind the queue, in place of a filename and options for the file.
-        overflow: As for `GracefulQueueHandler`, with the file itself as the fallback; so are
-            *critical_overflow*, *critical_level* and *block_timeout*.
+        overflow: As for `GracefulQueueHandler`; so are its neighbours.
         file_options: Further keywords of `ConcurrentRotatingFileHandler`.
     """
 
@@ -159,13 +155,11 @@ class _Setup:
     def in_force(self) -> bool:
         return not self.listener.stopped and all(one in self.logger.handlers for one in self.handlers)
 
-    def put_in_place_of(self, other: _Setup | None) -> None:
-        old = other.handlers if other is not None else []
+    def put_in_place_of(self, old: list[Any]) -> None:
         # A new list, not a changed one: a thread that is logging finds either the old handlers or the
         # new ones, never none or both.
-        with logging_lock:  # which addHandler() holds
-            kept = [handler for handler in self.logger.handlers if handler not in old]
-            self.logger.handlers = [*kept, *self.handlers]
+        kept = [handler for handler in self.logger.handlers if handler not in old]
+        self.logger.handlers = [*kept, *self.handlers]
 
     def end(self) -> None:
         """Write what is queued; a record that is still on its way is written by its own thread."""
@@ -179,43 +173,41 @@ class _Setup:
 def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable[[], list[Any]]) -> _Setup:
     """The set-up of *logger*: the one in force if it is what is wished for, else what *make* returns, in its place."""
     target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
-    threshold = None if level is None else level_number(level)
+    threshold = target.level if level is None else level_number(level)
     notice_fork()
-    with _changing:
+    with logging_lock:  # which addHandler() holds, and a fork() sees to
         stack = _stacks.setdefault(target, [])
-        current = stack[-1] if stack else None
-        stands = current is not None and current.in_force()
-        if current is not None and stands and current.wish == wish:
-            current.users += 1
-            return current
+        replaced = stack[-1:]
+        stands = bool(replaced) and replaced[0].in_force()
+        if stands and replaced[0].wish == wish:
+            replaced[0].users += 1
+            return replaced[0]
         # First of all: a bad argument leaves the old set-up as it is.
         setup = _Setup(target, wish, make())
-        setup.put_in_place_of(current)
-        if threshold is not None:
-            target.setLevel(threshold)
-        if current is not None:
-            current.end()
+        setup.put_in_place_of([handler for old in replaced for handler in old.handlers])
+        target.setLevel(threshold)
         if lasting or not stands:
             stack.clear()
         stack.append(setup)
-        return setup
+    for old in replaced:
+        old.end()
+    return setup
 
 
 def release(setup: _Setup) -> None:
     """One user less: the last one takes *setup* off its logger, and the one that it replaced comes back."""
     notice_fork()
-    with _changing:
+    with logging_lock:
         setup.users -= 1
         if setup.users:
             return
         stack = _stacks[setup.logger]
         in_force = stack[-1:] == [setup]
-        if setup in stack:
-            stack.remove(setup)
+        stack[:] = [each for each in stack if each is not setup]
         if in_force and stack:
             stack[-1].listener.start()
-            stack[-1].put_in_place_of(setup)
-        setup.end()
+            stack[-1].put_in_place_of(setup.handlers)
+    setup.end()
 
 
 def setup_non_blocking_logging(
@@ -234,12 +226,10 @@ def setup_non_blocking_logging(
     first.  A process made by spawn needs a call of its own, for example as a pool's `initializer`.
 
     Args:
-        filename: The live file.
-        max_bytes: Size limit of one file: bytes, or text such as "10 MB".
         level: Level for the logger; None leaves it.
         logger: A logger or its name; the root logger by default.
         formatter: For the file; by default `DEFAULT_FORMAT`.
-        options: Those of `NonBlockingFileHandler`.
+        options: Those of `NonBlockingFileHandler`, as are *filename* and *max_bytes*.
 
     Raises:
         OSError: If the file's directory is missing.
@@ -314,11 +304,7 @@ def setup_critical_and_background_logging(
 def managed_listener(
     queue: Any, *handlers: logging.Handler, timeout: float | None = 30.0, **options: Any
 ) -> Iterator[BatchingQueueListener]:
-    """
-    A `BatchingQueueListener` that runs for the length of a `with` block; *timeout* as for `stop()`.
-
-    Stopping never hides the block's own exception.
-    """
+    """A `BatchingQueueListener` that runs for the length of a `with` block; *timeout* and errors as of `stop()`."""
     listener = BatchingQueueListener(queue, *handlers, **options)
     listener.start()
     try:
@@ -334,12 +320,5 @@ def _alike(formatter: logging.Formatter | None) -> Any:
     return type(formatter), parts, type(style), getattr(style, "__dict__", None)
 
 
-@in_child
-def _begin_anew() -> None:
-    global _changing
-    _changing = threading.RLock()
-
-
 #: The set-ups of each logger: the last is in force, and a lifespan's stands on the one that comes back after it.
 _stacks: dict[logging.Logger, list[_Setup]] = {}
-_changing = threading.RLock()

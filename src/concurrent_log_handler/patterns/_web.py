@@ -29,10 +29,8 @@ def django_logging(
     Return a `LOGGING` for Django (or a `dictConfig`): a non-blocking rotating file for the root and *loggers*.
 
     Args:
-        filename: The live file; *max_bytes* is the size limit of one.
         base: A `LOGGING` of your own to complete; it is not changed, and its loggers keep what they have.
         level: Level for the loggers that *base* does not configure.
-        format: Format string for the file.
         loggers: Loggers that write to the file themselves and do not propagate.
         options: Those of `NonBlockingFileHandler`; `backup_count` is 10 here.
     """
@@ -68,12 +66,8 @@ def setup_flask_logging(
     """
     Give `app.logger` a non-blocking rotating file; returns the listener.
 
-    Applications of one name share a logger, and so the file: it may stand in a `create_app()`.
-
-    Args:
-        app: A Flask application, or anything with a `logger`.
-        format: Format string for the file.
-        options: Those of `setup_non_blocking_logging`, as are *filename*, *max_bytes* and *level*.
+    Applications of one name share a logger, and so the file: it may stand in a `create_app()`.  The arguments are those
+    of `setup_non_blocking_logging`.
     """
     return setup_non_blocking_logging(
         filename, max_bytes, level=level, logger=app.logger, format=format, **options
@@ -92,12 +86,8 @@ def logging_lifespan(
     """
     A `lifespan` for FastAPI or Starlette: a non-blocking rotating file for as long as the app runs.
 
-    At the end, also after an error, what is queued is written and the handler is taken off its logger.
-
-    Args:
-        lifespan: The application's own; it runs inside, and its state is passed on.
-        options: Those of `setup_non_blocking_logging`, as are *filename*, *max_bytes*, *level* and *logger*;
-            `backup_count` is 10 here.
+    At the end, also after an error, what is queued is written and the handler is taken off its logger.  Your own
+    *lifespan* runs inside.  The other arguments are those of `setup_non_blocking_logging`; `backup_count` is 10.
     """
     options = {"backup_count": 10, **options}
 

@@ -14,22 +14,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from concurrent_log_handler._patience import monotonic
 
+from ._common import NEVER, Trouble, complain, threads_are_greenlets, wait_until
 from ._queue import queue_of
-from ._worker import NEVER, TELL_EVERY, Streak, complain, threads_are_greenlets, wait_until
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
-Note = Callable[[logging.LogRecord], bool]
-# Records written under one lock.  Formatting them holds the interpreter for about a millisecond, which
-# is what another thread may have to wait for its turn.
+Note = Callable[[logging.LogRecord], Any]
+# Records written under one lock: formatting them holds the interpreter for about a millisecond.
 _BATCH = 200
-# Without any progress for this long (seconds), whoever writes is taken to hang.
-_HANGS = 1.0
-# Records of other processes may be on their way for this long after the last one came, in seconds.
-_LATECOMERS = 0.5
+_HANGS = 1.0  # whoever writes, after so many seconds without any progress
+_LATECOMERS = 0.5  # seconds after the last one came in which records of other processes may be on their way
 
 
 class QueueWriter(logging.handlers.QueueListener):
@@ -44,8 +42,8 @@ class QueueWriter(logging.handlers.QueueListener):
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._queue = queue_of(queue)
         self._tasks: list[Task] = []
-        self._failing = Streak()  # of handlers
-        self._worse = Streak()  # of what fails to report, or is no handler's
+        self._failing = Trouble()  # of handlers
+        self._worse = Trouble()  # of what fails to report, or is no handler's
         self._begin_afresh()
 
     def _begin_afresh(self) -> None:
@@ -81,14 +79,12 @@ class QueueWriter(logging.handlers.QueueListener):
             self._turn.pop("writes", None)
 
     def _wait_for_turn(self, me: int, patience: float) -> bool:
-        def taken() -> bool:
-            return self._turn.setdefault("writes", me) == me
-
         try:
             if self._waiting:
                 time.sleep(0.001)  # whoever has just written lets the others go first
             self._waiting.add(me)
-            return wait_until(taken, patience, lambda: (self._steps, self._in_hand()))
+            taken = partial(self._turn.setdefault, "writes", me)
+            return wait_until(lambda: taken() == me, patience, lambda: (self._steps, self._in_hand()))
         except AssertionError:  # inside the hub of greenlets nobody may wait
             return False
         finally:
@@ -124,22 +120,23 @@ class QueueWriter(logging.handlers.QueueListener):
     def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
         queue, quiet_since = self._queue, monotonic()
-        due = queue.depth()
+        size: int | None = queue.qsize()
+        due = NEVER if size is None else size
         while monotonic() < deadline:
             wrote = self._write_some()
-            if due is not None:
-                due -= wrote
-                if due <= 0:
-                    break
+            due -= wrote
             if wrote:
                 quiet_since = monotonic()
-                continue
             # What was put into a queue between processes comes out of it a little later, or never: a process
             # that was killed may have counted it.
-            given_up = monotonic() - quiet_since >= _LATECOMERS
-            if given_up or not queue.crosses_processes or queue.depth() == 0:
+            elif (
+                monotonic() - quiet_since >= _LATECOMERS or not queue.crosses_processes or queue.qsize() == 0
+            ):
                 break
-            time.sleep(0.001)
+            else:
+                time.sleep(0.001)
+            if due <= 0:
+                break
         return True
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -147,17 +144,9 @@ class QueueWriter(logging.handlers.QueueListener):
         for task in self._for_each_handler([self.prepare(record)]):
             self._give(*task)
 
-    def after_queued(self, step: Callable[[], Any]) -> Any:
-        """Write what is queued at this moment, then return `step()`; None if another thread hangs in a write."""
-
-        def write() -> Any:
-            if self._queue.crosses_processes:
-                self._finish()  # the rest is not for this thread
-            else:
-                self._write_due()
-            return step()
-
-        return step() if self._mine() else self._in_turn(write)
+    def write_queued(self) -> None:
+        """Write what is queued at this moment, unless another thread hangs in a write."""
+        self._in_turn(self._write_due)
 
     def _shared_out(self, taken: Sequence[Any]) -> list[Task]:
         batch = [record for record in taken if record is not None]
@@ -167,10 +156,14 @@ class QueueWriter(logging.handlers.QueueListener):
         return self._for_each_handler(batch)
 
     def _for_each_handler(self, batch: Sequence[Any]) -> list[Task]:
-        levels = [handler.level if self.respect_handler_level else 0 for handler in self.handlers]
+        def passing(level: int) -> Iterator[Any]:
+            # What is no record, but was put into the queue all the same, is the handler's to complain of.
+            numbers = (getattr(record, "levelno", None) for record in batch)
+            return (r for r, number in zip(batch, numbers) if not isinstance(number, int) or number >= level)
+
+        heed = self.respect_handler_level
         return [
-            (handler, deque([record for record in batch if _passes(record, level)] if level else batch))
-            for handler, level in zip(self.handlers, levels)
+            (each, deque(passing(each.level) if heed and each.level else batch)) for each in self.handlers
         ]
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
@@ -229,7 +222,7 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
-        if self._queue.tells_in() <= (TELL_EVERY if at_once else 0.0):
+        if self._queue.report_at < (NEVER if at_once else monotonic()):
             self._in_turn(lambda: self._queue.report_drops(self._tell))
 
     def _tell(self, told: logging.LogRecord) -> None:
@@ -238,20 +231,12 @@ class QueueWriter(logging.handlers.QueueListener):
             complain(f"concurrent_log_handler: {told.getMessage()}")
 
 
-def report(handler: logging.Handler, record: logging.LogRecord, streak: Streak) -> None:
+def report(handler: logging.Handler, record: logging.LogRecord, streak: Trouble) -> None:
     """Have *handler* report its error: each, if it has its own way of doing so, else the first of a *streak*."""
     reports = getattr(handler.handleError, "original", handler.handleError)  # behind a tap
     own = getattr(reports, "__func__", None) is not logging.Handler.handleError
     if streak.begins() or own:
         handler.handleError(record)
-
-
-def _passes(record: Any, level: int) -> bool:
-    """What is no record, but was put into the queue all the same, is the handler's to complain of."""
-    try:
-        return bool(record.levelno >= level)
-    except (AttributeError, TypeError):
-        return True
 
 
 def _takes_batches(handler: Any) -> bool:
@@ -268,16 +253,16 @@ def _interrupts(error: BaseException) -> bool:
     return here and not isinstance(error, Exception)
 
 
-class _Tap:
+class _Tap(threading.local):
     """A `handleError` that lets the note of its thread hear first; other threads' errors go where they always went."""
+
+    note: Note | None = None
 
     def __init__(self, original: Callable[[logging.LogRecord], None]) -> None:
         self.original = original
-        self.notes: dict[int, Note | None] = {}
 
     def __call__(self, record: logging.LogRecord) -> None:
-        note = self.notes.get(threading.get_ident())
-        if note is None or not note(record):
+        if self.note is None or not self.note(record):
             self.original(record)
 
 
@@ -286,11 +271,9 @@ def errors_noted(handler: Any, note: Note) -> Iterator[None]:
     """While this thread is in here, *note* hears first of what *handler* would report; if it returns true, alone."""
     if not isinstance(handler.handleError, _Tap):
         handler.handleError = _Tap(handler.handleError)
-    notes, me = handler.handleError.notes, threading.get_ident()
-    outer, notes[me] = notes.get(me), note
+    tap = handler.handleError
+    outer, tap.note = tap.note, note
     try:
         yield
     finally:
-        notes[me] = outer
-        if outer is None:
-            notes.pop(me, None)
+        tap.note = outer

@@ -49,8 +49,8 @@ def counted(name: str, doc: str) -> Any:
     )
 
 
-class Streak:
-    """Says when to tell of a trouble that comes again and again: at its begin, and at most once a second."""
+class Trouble:
+    """Something that fails again and again: it is told of when it begins, and at most once a second."""
 
     on = False
     _again_at = 0.0
@@ -92,12 +92,11 @@ def wait_until(
     done: Callable[[], Any], timeout: float | None, progress: Callable[[], Any] = bool, pause: float = 0.0005
 ) -> bool:
     """Look until it is *done*; false after *timeout* seconds in which *progress* stayed the same."""
-    seen, since = progress(), monotonic()
+    seen, deadline = progress(), end_of(timeout)
     while not done():
-        now = progress()
-        if now != seen:
-            seen, since = now, monotonic()
-        elif timeout is not None and monotonic() - since >= timeout:
+        if (now := progress()) != seen:
+            seen, deadline = now, end_of(timeout)
+        elif monotonic() >= deadline:
             return False
         time.sleep(pause)
     return True
@@ -108,35 +107,35 @@ def threads_are_greenlets() -> bool:
     return type(threading.Lock()).__module__.partition(".")[0] in GREEN
 
 
-class Worker:
+class WakeableThread:
     """A thread and the bell that wakes it, of one kind: a greenlet that waits on a thread's lock stops them all."""
 
-    def __init__(self, run: Callable[[Worker], None], name: str) -> None:
+    def __init__(self, run: Callable[[WakeableThread], None], name: str) -> None:
         self._run, self._name = run, name
         self._thread: threading.Thread | None = None
-        self._parked = self._begun = self._failed = False
+        self._settled = self._parked = False  # until it is settled whether it begins, is_alive() says no
         self._bell = threading.Lock()
         self._bell.acquire()
-        #: Its thread is a greenlet.
+        #: It is a greenlet.
         self.green = threads_are_greenlets()
         self._born = self.green, home.generation
 
     def start(self) -> bool:
-        """Start the thread; false if none can be had."""
+        """Start it; false if no thread can be had."""
         try:
             self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
             self._thread.start()
         except AssertionError:
             pass  # it was started; only waiting for that is forbidden where gevent's hub calls us
         except BaseException as error:
-            self._failed = True
+            self._settled = True
             if not isinstance(error, RuntimeError):
                 raise
             return False  # the interpreter ends, or has no room for threads, or no daemons at all
         return True
 
     def _main(self) -> None:
-        self._begun = True
+        self._settled = True
         try:
             self._run(self)
         except BaseException as error:
@@ -153,20 +152,19 @@ class Worker:
             self.wait(NEVER)
 
     def join(self, timeout: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
-        """Ring until the thread has ended, or is not *wanted* to any more; false after *timeout* seconds."""
+        """Ring until it has ended, or is not *wanted* to any more; false after *timeout* seconds."""
 
         def ended() -> bool:
             self.ring()
-            # No join() of the thread's own, which may be of another kind than this one.
             thread = self._thread
-            # Until it has begun, is_alive() says no.
-            alive = thread is not None and thread.is_alive() if self._begun else not self._failed
+            # No join() of the thread's own, which may be of another kind than this one.
+            alive = not self._settled or (thread is not None and thread.is_alive())
             return not alive or self._parked or not wanted() or thread is threading.current_thread()
 
         return wait_until(ended, timeout, pause=0.002)
 
     def ring(self) -> None:
-        """Wake the thread.  Waits for nothing, so that a signal handler may call it."""
+        """Wake it.  Waits for nothing, so that a signal handler may call it."""
         with contextlib.suppress(RuntimeError):  # somebody else rang in between
             if self._bell.locked():
                 self._bell.release()
@@ -174,11 +172,9 @@ class Worker:
     def wait(self, timeout: float) -> bool:
         """In the thread: sleep until somebody rings, at most *timeout* seconds; tell whether somebody rang."""
         until = monotonic() + timeout
-        while True:
-            left = max(0.0, until - monotonic())
-            # A thread of eventlet's pool rings in vain: look again.
-            bound = 1.0 if self.green else threading.TIMEOUT_MAX
-            if self._bell.acquire(timeout=min(left, bound)):
-                return True
+        # A thread of eventlet's pool rings in vain: look again.
+        bound = 1.0 if self.green else threading.TIMEOUT_MAX
+        while not self._bell.acquire(timeout=max(0.0, min(until - monotonic(), bound))):
             if monotonic() >= until:
                 return False
+        return True
