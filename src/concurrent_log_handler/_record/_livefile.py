@@ -110,7 +110,10 @@ class LiveFile:
                 if size == self.end:
                     return size
                 # Somebody else wrote since: the usual case where processes share the log.
-                if size and self._ends_whole(self.fd, size):
+                text = self.text
+                end = text.longest_end
+                last = read_at(self.fd, end, size - end) if size > end else b""
+                if not size % text.width and last.endswith(text.ends):
                     self.end = size
                     return size
                 return self._mend(size)
@@ -338,7 +341,10 @@ class LiveFile:
         """Return the file's size, and what a writer that died has left out: the rest of a header, or a record's end."""
         text, end, until = self.text, b"", 0.0
         with contextlib.suppress(OSError):  # write-only
-            while size and text.ends and not self._ends_whole(fd, size):
+            while size and text.ends:
+                longest = min(text.longest_end, size)
+                if not size % text.width and read_at(fd, longest, size - longest).endswith(text.ends):
+                    break
                 # So it looks while the kernel is copying the record of a writer without the lock.
                 now = monotonic()
                 until = until or now + _PATIENCE
@@ -348,12 +354,6 @@ class LiveFile:
                 time.sleep(_PATIENCE / 20)
                 size = os.fstat(fd).st_size
         return size, self.header.rest(fd, size) or end
-
-    def _ends_whole(self, fd: int, size: int) -> bool:
-        """Tell whether a file of *size* bytes ends as a record does; raises `OSError` if we may not read it."""
-        text = self.text
-        longest = min(text.longest_end, size)
-        return not size % text.width and read_at(fd, longest, size - longest).endswith(text.ends)
 
 
 def _state(found: os.stat_result) -> Tuple[int, int, int, int]:
