@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from logging import LogRecord
 from typing import Callable, Iterable, Iterator, List, Optional, Tuple
@@ -10,7 +11,7 @@ from typing import Callable, Iterable, Iterator, List, Optional, Tuple
 from concurrent_log_handler._afterwards import Afterwards
 from concurrent_log_handler._backups import Look
 from concurrent_log_handler._backups._gzip import GZ, has_read
-from concurrent_log_handler._files import ends_with
+from concurrent_log_handler._files import read_at
 from concurrent_log_handler._locks import Locks
 
 from ._livefile import LiveFile
@@ -98,8 +99,10 @@ class Batch:
             self._forget(last)
             make_sure(whole, size)
         except BaseException as error:
-            # A signal handler may have raised it just behind the write.
-            written = not chunk or ends_with(live.fd, whole, size)
+            # A signal handler may have raised it just behind the write, and have logged before that.
+            written = not chunk
+            with contextlib.suppress(OSError):
+                written = written or whole in read_at(live.fd, os.fstat(live.fd).st_size - size, size)
             chunk.clear()
             if written:
                 self._forget(last)
@@ -122,8 +125,9 @@ class Batch:
 
     def _forget(self, last: Optional[LogRecord]) -> None:
         """Take out of the queue what comes before *last*, and that record itself."""
-        while self._queued and self._queued.popleft() is not last:
-            pass
+        if self._queued and last in self._queued:  # not so after an interrupt behind this
+            while self._queued.popleft() is not last:
+                pass
 
 
 class Apart:
