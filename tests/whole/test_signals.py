@@ -108,7 +108,8 @@ def test_signals_at_1_khz_while_the_lock_is_stuck(tmp_path: Path) -> None:
 # A record that rotates is interrupted at one bytecode; then this thread, another one and other
 # processes must find every lock free and every record whole.
 INTERRUPTED = """
-import fcntl, gc, shutil
+import fcntl, gc, shutil, warnings
+warnings.simplefilter("ignore", ResourceWarning)  # of an iterator that was made, and not entered yet
 gc.disable()  # so that nothing but the handler's own code is interrupted
 import concurrent_log_handler
 gc.collect()
@@ -124,8 +125,8 @@ def is_free(path):
     finally:
         os.close(fd)
 
-def interrupt_at(opcode, work, again=0):
-    # Run work() and raise KeyboardInterrupt at its opcode of that number, and once more some calls later.
+def interrupt_at(opcode, work, again=0, first=lambda: None):
+    # Run work(), and at its opcode of that number first(); raise KeyboardInterrupt then, and some calls later.
     seen = calls = 0
     def profile(frame, event, arg):
         nonlocal calls
@@ -141,6 +142,7 @@ def interrupt_at(opcode, work, again=0):
             if seen == opcode:
                 if again:
                     sys.setprofile(profile)
+                first()
                 raise KeyboardInterrupt
         return trace
     sys.settrace(trace)
@@ -202,6 +204,50 @@ def test_keyboard_interrupt_at_any_bytecode(memory: Path, way: str, stride: int)
         INTERRUPTED
         + f"""
 TIDY = True
+opcode = random.randrange({stride}) + 1
+while attempt(opcode, {WAYS[way]}):
+    opcode += {stride}
+print(opcode)
+""",
+        memory,
+        seconds=170,
+    )
+
+    assert int(output) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("way", "stride"), [("emission", 3), ("rotation", 11), ("shared", 17)])
+def test_keyboard_interrupt_at_any_bytecode_of_a_batch(memory: Path, way: str, stride: int) -> None:
+    """
+    What is left in the deque was not written, all else was: its owner writes the rest, and each stands once.
+
+    Every other signal handler logs before it raises.
+    """
+    output = run_program(
+        INTERRUPTED
+        + f"""
+from collections import deque
+TIDY = True
+def attempt(opcode, options):
+    gc.collect()
+    shutil.rmtree("logs")
+    os.mkdir("logs")
+    handler = open_log(backupCount=50, lock_timeout=20.0, **options)
+    write(handler, "old", [0])
+    batch = deque(a_record(text_of("batch", number)) for number in range(16))
+    first = lambda: opcode % 2 and write(handler, "signal", [0])
+    interrupted = interrupt_at(opcode, lambda: handler.emit_batch(batch), first=first)
+    handler.emit_batch(batch)
+    try:
+        assert not handler.failures, handler.failures
+        expected = {{"old": range(1), "batch": range(16)}}
+        check("logs", expected, perhaps=[("signal", 0)], unordered="signal", tidy=False)
+    except AssertionError as error:
+        raise AssertionError(f"interrupted at opcode {{opcode}}") from error
+    handler.close()
+    return interrupted
 opcode = random.randrange({stride}) + 1
 while attempt(opcode, {WAYS[way]}):
     opcode += {stride}

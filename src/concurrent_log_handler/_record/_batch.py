@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import deque
 from logging import LogRecord
 from typing import Callable, Deque, Iterable, List, Optional, Tuple
 
-from ._disk import ends_with
+from concurrent_log_handler._files import read_at
+
 from ._livefile import LiveFile
 
 _Line = Tuple[LogRecord, bytes]
@@ -84,8 +87,10 @@ class Batch:
             self._forget(last)
             make_sure(whole, size)
         except BaseException as error:
-            # A signal handler may have raised it just behind the write.
-            written = not chunk or ends_with(live.fd, whole, size)
+            # A signal handler may have raised it just behind the write, and have logged before that.
+            written = not chunk
+            with contextlib.suppress(OSError):
+                written = written or whole in read_at(live.fd, os.fstat(live.fd).st_size - size, size)
             chunk.clear()
             if written:
                 self._forget(last)
@@ -108,5 +113,6 @@ class Batch:
 
     def _forget(self, last: Optional[LogRecord]) -> None:
         """Take out of the queue what comes before *last*, and that record itself."""
-        while self._queued and self._queued.popleft() is not last:
-            pass
+        if self._queued and last in self._queued:  # not so after an interrupt behind this
+            while self._queued.popleft() is not last:
+                pass

@@ -96,7 +96,7 @@ def write_rest(fd: int, data: bytes, written: int, path: str) -> None:
     reason = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         # Not behind what somebody else wrote there without the lock.
-        while written < len(data) and ends_with(fd, data[:written]) is not False:
+        while written < len(data) and _ends_with(fd, data[:written]) is not False:
             more = append_to(fd, data[written:], written)
             if not more:
                 break
@@ -106,17 +106,17 @@ def write_rest(fd: int, data: bytes, written: int, path: str) -> None:
     if written < len(data):
         fate = "they stay"
         with contextlib.suppress(OSError):
-            if ends_with(fd, data[:written]):  # unless something stands behind them
+            if _ends_with(fd, data[:written]):  # unless something stands behind them
                 truncate(fd, os.fstat(fd).st_size - written)
                 fate = "they were taken back"
         msg = f"{reason.strerror}: only {written} of {len(data)} bytes could be written; {fate}"
         raise OSError(reason.errno, msg, path)
 
 
-def ends_with(fd: int, data: bytes, behind: int = 0) -> Optional[bool]:
-    """Tell whether the file ends with *data*, *behind* so many bytes or more; None if we may not read it."""
+def _ends_with(fd: int, data: bytes) -> Optional[bool]:
+    """Tell whether the file ends with *data*; None if we may not read it."""
     try:
         size = os.fstat(fd).st_size
-        return size >= behind + len(data) and read_at(fd, len(data), size - len(data)) == data
+        return size >= len(data) and read_at(fd, len(data), size - len(data)) == data
     except OSError:
         return None

@@ -88,12 +88,9 @@ class SharedDiskFile(LiveFile):
             return self._mend(size)
 
     def append(self, data: bytes, size: int) -> None:
-        """As in `LiveFile`; the file is closed afterwards."""
-        try:
-            with self._sent(size):
-                super().append(data, size)
-        finally:
-            self.close()
+        """As in `LiveFile`."""
+        with self._sent(size):
+            super().append(data, size)
 
     @contextlib.contextmanager
     def _sent(self, size: int) -> Iterator[None]:
@@ -106,7 +103,7 @@ class SharedDiskFile(LiveFile):
             yield
             if self.end != size and self.regular and is_ours(self.fd, self._mark):
                 _send(self.fd)
-        except OSError:
+        except BaseException:  # also a signal handler's
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
                 with contextlib.suppress(OSError):
                     os.fsync(self.locks.sidecar.fd)  # fails where a restarted SMB server forgot the lock
