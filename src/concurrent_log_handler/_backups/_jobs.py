@@ -107,7 +107,8 @@ class Job:
             sync_directory(os.path.dirname(name))
         with contextlib.suppress(FileNotFoundError):
             remove(name)
-        self.compress()
+        if identity(self._source) is not None:  # else it is gone from an NFS server, too
+            self.compress()
         return name + GZ
 
     def close(self) -> None:

@@ -177,7 +177,7 @@ class Rotation:
                 try:
                     os.rename(move.source, move.target)
                 except FileNotFoundError:
-                    if os.path.lexists(move.source):
+                    if not os.path.isdir(os.path.dirname(move.target)):
                         raise
                     continue  # removed by somebody else meanwhile
             self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
