@@ -142,6 +142,19 @@ def test_each_file_begins_with_the_header_and_outlasts_a_power_cut(share: Share,
     assert faults(share.verdict(header), LIMIT) == {}
 
 
+@on(LOCAL)
+def test_a_power_cut_takes_what_nobody_has_synced(share: Share) -> None:
+    """So the test before this one can fail."""
+    team = share.writers(2, maxBytes=LIMIT, backupCount=500)
+    in_turns_and_at_once(team, 16)
+    verdict = share.verdict(below=share.cut_power())
+    for writer in team:
+        writer.end()
+
+    assert verdict["lost"]
+    assert faults(share.verdict(), LIMIT) == {}
+
+
 @on(LOCAL, "nfs42", "smb")
 def test_mode_w_takes_away_what_was_there_and_nothing_else(share: Share) -> None:
     """Whoever writes first empties the file; the other machine may have seen it before that."""

@@ -113,7 +113,8 @@ class Job:
             sync_directory(os.path.dirname(name))
         with contextlib.suppress(FileNotFoundError):
             remove(name)
-        self.compress()
+        if identity(self._source) is not None:  # else it is gone from an NFS server, too
+            self.compress()
         return name + GZ
 
     def close(self) -> None:
@@ -283,7 +284,7 @@ class Compressor:
         if not held:
             raise self._locks.sidecar.take_trouble()
         self._announcer.about_to_move(job.part_inode)
-        path = job.publish(look().names(), self._settings.fsync)
+        path = job.publish(look().plain(), self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])
             self._afterwards.say("compressed %s", path)

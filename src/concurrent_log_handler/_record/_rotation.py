@@ -168,7 +168,7 @@ class Rotation:
             try:
                 remove(move.source) if move.target is None else os.rename(move.source, move.target)
             except FileNotFoundError:
-                if os.path.lexists(move.source):
+                if move.target is not None and not os.path.isdir(os.path.dirname(move.target)):
                     raise
             else:  # not removed by somebody else meanwhile
                 self._afterwards.say("%s -> %s", move.source, move.target or "deleted")
