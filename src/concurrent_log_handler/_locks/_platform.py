@@ -6,14 +6,14 @@ import contextlib
 import errno
 import io
 import os
-from functools import cache
+from functools import cache, partial
 from time import sleep
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import portalocker
 import portalocker.portalocker
 
-from concurrent_log_handler._files import WINDOWS, close_quietly, identity
+from concurrent_log_handler._files import QUIET, WINDOWS, close_quietly, identity
 from concurrent_log_handler._forks import here, home, in_child
 from concurrent_log_handler._patience import monotonic
 
@@ -130,16 +130,18 @@ def burst(fd: int, manner: Manner) -> bool:
     return False
 
 
-def wait_for(attempt: Callable[[], bool], timeout: Optional[float], manner: Manner = NEAR) -> bool:
-    """Call *attempt* until it returns True, at most about *timeout* seconds (None: for ever)."""
+def wait_for(
+    attempt: Callable[[], Optional[bool]], timeout: Optional[float], manner: Manner = NEAR
+) -> Optional[bool]:
+    """Call *attempt* while it returns False, at most about *timeout* seconds (None: for ever); return its last word."""
     until = None if timeout is None else monotonic() + timeout
     pause, longest = manner.sleeps
-    while not attempt():
+    while (had := attempt()) is False:
         if until is not None and monotonic() >= until:
-            return False
+            break
         sleep(pause)
         pause = min(pause * 2, longest)
-    return True
+    return had
 
 
 # Descriptors that carry a lock, with the generation of processes that took it and what they had open then.
@@ -193,26 +195,16 @@ def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[boo
 
     Raises `OSError` if there is no free descriptor, which is no property of the file system.
     """
-    if WINDOWS:
-        yield None  # a directory cannot be opened there
-        return
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0))
+        fd = os.open(path, os.O_RDONLY | QUIET | getattr(os, "O_DIRECTORY", 0))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
-        yield None
+        yield None  # on Windows none can be opened
         return
     process = here()
-    state: List[Optional[bool]] = [False]
-
-    def attempt() -> bool:
-        state[0] = lock_file_now(fd)
-        return state[0] is not False
-
     try:
-        wait_for(attempt, timeout)
-        yield state[0]
+        yield wait_for(partial(lock_file_now, fd), timeout)
     finally:
         if here() == process:  # a child forked meanwhile closed its copy already
             unlock_file(fd)
