@@ -39,15 +39,12 @@ def closed_late(fd: int) -> int:
 
 
 class Manner(NamedTuple):
-    """How a lock is waited for, by where the lock file lies, and what its file needs there."""
+    """How a lock is waited for, by where the lock file lies."""
 
     tries: int  #: In one burst.
     sleeps: Tuple[float, float]  #: The first and the longest between bursts, in seconds.
-    pause: float  #: Seconds before the first burst.
     patience: float  #: Seconds to wait, for a record, while the last wait was in vain.
     consequence: str  #: What becomes of records without the lock.
-    opened: Callable[[int], int]  #: Returns the descriptor to go on with for the one that was opened.
-    written: Callable[[int], object]  #: Has what was written where others see it.
 
 
 # Waiting: bursts of tries, since the holder is usually done in microseconds, with sleeps between
@@ -58,21 +55,15 @@ _TRIES_BEFORE_YIELDING = 5
 NEAR = Manner(
     tries=20,
     sleeps=(0.00005, 0.002),
-    pause=0.0,
     patience=0.0,
     consequence="records are appended without it, and the file is not rotated meanwhile",
-    opened=lambda fd: fd,
-    written=lambda _: None,
 )
 # Each try is a request to a server.
 FAR = Manner(
     tries=1,
     sleeps=(0.001, 0.016),
-    pause=0.001,
     patience=0.05,
     consequence="on a disk that machines share nothing is written without it, so the record is not in the file",
-    opened=closed_late,
-    written=os.fsync,
 )
 _yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 

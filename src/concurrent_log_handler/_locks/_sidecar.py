@@ -31,7 +31,7 @@ from concurrent_log_handler._files import (
 from concurrent_log_handler._forks import home
 
 from . import LockTimeoutError
-from ._platform import EXCLUSIVE_NOW, NEAR, UNLOCK, burst, flock, wait_for
+from ._platform import EXCLUSIVE_NOW, FAR, NEAR, UNLOCK, burst, closed_late, flock, wait_for
 from ._threads import ThreadLock
 
 # How a step that `run` calls came in: without the thread lock, with it, or from inside another step of this thread.
@@ -233,7 +233,8 @@ class SidecarLock:
             raise PermissionError(errno.EACCES, msg, self.path)
         write_at(self.fd, content, 0)
         os.ftruncate(self.fd, len(content))
-        self.manner.written(self.fd)
+        if self.manner is FAR:
+            os.fsync(self.fd)  # for other machines to see
 
     def close(self) -> None:
         """Close the sidecar; the next `acquire` opens it again."""
@@ -259,8 +260,8 @@ class SidecarLock:
                 opened = not is_ours(self.fd, self._mark)
                 if opened:
                     self._open()
-                elif self.manner.pause:
-                    sleep(self.manner.pause)  # `acquire` has just tried
+                elif self.manner is FAR:
+                    sleep(FAR.sleeps[0])  # `acquire` has just tried
                 try:
                     had = wait_for(partial(burst, self.fd, self.manner), timeout, self.manner)
                 except OSError:
@@ -320,7 +321,8 @@ class SidecarLock:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                 raise _not_regular(self.path, error.errno) from error
             raise
-        fd = self.manner.opened(fd)
+        if self.manner is FAR:
+            fd = closed_late(fd)
         with closed_if_it_fails(fd):
             found = os.fstat(fd)
             _require_regular(found, self.path)
