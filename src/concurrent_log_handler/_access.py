@@ -46,7 +46,7 @@ class Access:
         self._new_mode = chmod if chmod is not None or umask is None else 0o666 & ~umask
         self._asked = not WINDOWS and (self._new_mode is not None or uid != -1 or gid != -1)
 
-    def open(self, path: str, flags: int, create: bool = True) -> int:
+    def open(self, path: str, flags: int) -> int:
         """
         Open *path* with *flags* and return the descriptor, not inherited by exec.
 
@@ -57,13 +57,8 @@ class Access:
         for _ in range(3):
             # O_CREAT only where it is needed: in a sticky directory the kernel refuses it for
             # somebody else's file, whatever its mode (proc(5), "protected_regular").
-            try:
-                fd = _open(path, flags)
-            except FileNotFoundError:
-                if not create:
-                    raise
-            else:
-                return self._corrected(fd, self._chmod)
+            with contextlib.suppress(FileNotFoundError):
+                return self._corrected(_open(path, flags), self._chmod)
             with contextlib.suppress(FileExistsError):
                 return self._create(path, flags)
         # A symbolic link to a file that does not exist: neither there nor to be created here.

@@ -303,23 +303,18 @@ class SidecarLock:
 
     def _open(self) -> None:
         """Open the lock file, or create it: a regular file of ours, and no other one that somebody has us lock."""
-        self.fd = -1
+        self.fd = fd = -1
         # A symbolic link here may be somebody's try to have us lock, or create, another file.
         flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        opener = partial(self._access.open, self.path)
         try:
-            fd = open_in_directory(
-                self.path, lambda: self._access.open(self.path, os.O_RDWR | flags), self._root
-            )
-            writable = True
-        except PermissionError as error:
-            try:
-                fd = self._access.open(self.path, os.O_RDONLY | flags, create=False)
-                writable = False
-            except FileNotFoundError:
-                raise error from None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise _not_regular(self.path, error.errno) from error
+            with contextlib.suppress(PermissionError):
+                fd = open_in_directory(self.path, partial(opener, os.O_RDWR | flags), self._root)
+            writable = fd != -1
+            if not writable:
+                fd = opener(os.O_RDONLY | flags)
+        except OSError:
+            self.check_path()
             raise
         if self.manner is FAR:
             fd = closed_late(fd)
@@ -359,8 +354,5 @@ class SidecarLock:
 def _require_regular(found: os.stat_result, path: str) -> None:
     """Raise `OSError` if *found* at *path* is something other than a regular file."""
     if not stat.S_ISREG(found.st_mode):
-        raise _not_regular(path, errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL)
-
-
-def _not_regular(path: str, number: int) -> OSError:
-    return OSError(number, "the lock file must be a regular file, and something else lies there", path)
+        number = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL
+        raise OSError(number, "the lock file must be a regular file, and something else lies there", path)
