@@ -158,10 +158,8 @@ class SidecarLock:
         """Take the thread lock; *timeout* seconds (None: for ever) are for a holder that does not let go."""
         if self.stuck and timeout is not None:
             timeout = min(timeout, max(self.manner.patience, _STUCK_THREAD_PATIENCE))
-        if self._threads.take(timeout):
-            return True
-        self._give_up(timeout, "another thread of this process holds it")
-        return False
+        had = self._threads.take(timeout)
+        return had or self._give_up(timeout, "another thread of this process holds it")
 
     def mine(self) -> bool:
         return bool(self.rlock._is_owned())
@@ -206,9 +204,7 @@ class SidecarLock:
             flock(self.fd, UNLOCK)
         except (OSError, ValueError):
             # Never opened, or closed under us, which unlocked it; or the file system failed, and closing unlocks.
-            fd, self.fd = self.fd, -1
-            if is_ours(fd, self._mark):
-                close_quietly(fd)
+            self.close()
 
     def check_place(self, timeout: Optional[float]) -> bool:
         """Change over to the sidecar at the path, if it is not the one that we hold; False if that cannot be locked."""
@@ -236,11 +232,10 @@ class SidecarLock:
         if self.manner is FAR:
             os.fsync(self.fd)  # for other machines to see
 
-    def close(self) -> None:
+    def close(self, unlock: bool = True) -> None:
         """Close the sidecar; the next `acquire` opens it again."""
-        # Unlocking comes first: an interrupt behind it leaves a descriptor, but no lock.
         ours = is_ours(self.fd, self._mark)
-        if ours:
+        if ours and unlock:  # first: an interrupt behind it leaves a descriptor, but no lock
             with contextlib.suppress(Exception):
                 flock(self.fd, UNLOCK)
         fd, self.fd = self.fd, -1
@@ -270,8 +265,7 @@ class SidecarLock:
                     self.close()  # a server's file that was deleted there, perhaps
                     continue
                 if not had:
-                    self._give_up(timeout, "another process holds it, stopped or stuck perhaps")
-                    return False
+                    return self._give_up(timeout, "another process holds it, stopped or stuck perhaps")
                 # A sidecar deleted between opening and locking is locked for nobody else.
                 if not opened or self._in_place():
                     self.stuck = False
@@ -280,17 +274,16 @@ class SidecarLock:
             msg = f"the lock file {self.path!r} is replaced again and again"
             raise OSError(errno.ESTALE, msg)
         except OSError as error:
-            if not self.stuck:
-                self.trouble = error
-            self.stuck = True
-            return False
+            return self._fail(error)
 
-    def _give_up(self, waited: Optional[float], cause: str) -> None:
+    def _give_up(self, waited: Optional[float], cause: str) -> bool:
+        text = f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); {self.manner.consequence}"
+        return self._fail(LockTimeoutError(text))
+
+    def _fail(self, trouble: OSError) -> bool:
         if not self.stuck:
-            self.trouble = LockTimeoutError(
-                f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); {self.manner.consequence}"
-            )
-        self.stuck = True
+            self.trouble, self.stuck = trouble, True
+        return False
 
     def _in_place(self) -> bool:
         try:
@@ -339,9 +332,7 @@ class SidecarLock:
         generation = home.generation
         if self._generation == generation:
             return
-        fd, self.fd = self.fd, -1
-        if is_ours(fd, self._mark):
-            close_quietly(fd)  # closing, not unlocking: the parent may hold it
+        self.close(unlock=False)  # the parent may hold it
         self._threads.begin_anew()
         self.held = self.entered = self.stuck = False
         self.trouble = None
