@@ -18,7 +18,8 @@ import re
 import stat
 import sys
 import zlib
-from typing import Any, Callable, Dict, Optional, Tuple, Union
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 
 WINDOWS = os.name == "nt"
 
@@ -59,18 +60,14 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
-class closed_if_it_fails:  # noqa: N801 - reads as `contextlib.closing` does
+@contextlib.contextmanager
+def closed_if_it_fails(fd: int) -> Iterator[None]:
     """Close *fd* where what is done with it does not come to its end."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if kind is not None:
-            os.close(self._fd)
+    try:
+        yield
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 # -- Windows ------------------------------------------------------------------
@@ -208,22 +205,12 @@ def is_deleted(fd: int) -> bool:
     return bool(raw[20]) or not any(raw[16:20])
 
 
-def _write_at(fd: int, data: bytes, offset: int) -> int:
-    """Write as `os.pwrite` does, what was opened with `append_only` at its end; the descriptor's offset stays."""
+def _at(call: Callable[[int, Any], Any], fd: int, what: Any, offset: int) -> Any:
+    """Read or write as `os.pread` and `os.pwrite` do, what was opened with `append_only` at its end."""
     before = os.lseek(fd, 0, os.SEEK_CUR)
     try:
         os.lseek(fd, offset, os.SEEK_SET)
-        return os.write(fd, data)
-    finally:
-        os.lseek(fd, before, os.SEEK_SET)
-
-
-def _read_at(fd: int, length: int, offset: int) -> bytes:
-    """Read as `os.pread` does; the descriptor's offset stays as it is."""
-    before = os.lseek(fd, 0, os.SEEK_CUR)
-    try:
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, length)
+        return call(fd, what)
     finally:
         os.lseek(fd, before, os.SEEK_SET)
 
@@ -296,8 +283,8 @@ def _error(path: Optional[str]) -> OSError:
 # -- any system ---------------------------------------------------------------
 
 # By which a file of ours is opened, read, written and cut back, while others have it open.
-read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _read_at)
-write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _write_at)
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", partial(_at, os.read))
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", partial(_at, os.write))
 append_to = write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
 open_fd: Callable[..., int] = open_shared if WINDOWS else os.open
 truncate: Callable[[int, int], None] = _truncate if WINDOWS else os.ftruncate
