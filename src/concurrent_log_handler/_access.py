@@ -13,17 +13,17 @@ from ._files import QUIET, WINDOWS, closed_if_it_fails, is_device, open_fd, open
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
 
-def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]] = None) -> int:
+def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]]) -> int:
     """
     Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile.
 
-    None is made if `root` is not *within* any more, where that is given: it would be one in a jail.
+    None is made if `root` is not *within* any more: it would be one in a jail.
     """
     for _ in range(10):
         try:
             return opener()
         except FileNotFoundError:
-            if within is not None and within != root():
+            if within != root():
                 raise
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
