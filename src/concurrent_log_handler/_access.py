@@ -65,11 +65,8 @@ class Access:
         fd = _open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
         return self._corrected(fd, self._new_mode)
 
-    def open_log(self, path: str, within: Optional[Tuple[int, int]]) -> int:
-        """Open the log at *path*, or create it, to append, and to read where that may be; `open_in_directory`."""
-        return open_in_directory(path, lambda: self._open_log(path), within)
-
-    def _open_log(self, path: str) -> int:
+    def open_log(self, path: str) -> int:
+        """Open the log at *path*, or create it, to append, and to read where that may be."""
         with contextlib.suppress(PermissionError):
             fd = self.open(path, os.O_RDWR | os.O_APPEND)
             with closed_if_it_fails(fd):

@@ -111,11 +111,10 @@ def burst(fd: int, manner: Manner) -> bool:
     for tries in range(manner.tries):
         try:
             flock(fd, EXCLUSIVE_NOW)
+            return True
         except OSError as error:
             if not contended(error):
                 raise
-        else:
-            return True
         if tries >= _TRIES_BEFORE_YIELDING:
             _yield_processor()  # to the holder, perhaps
     return False

@@ -204,7 +204,7 @@ class SidecarLock:
             flock(self.fd, UNLOCK)
         except (OSError, ValueError):
             # Never opened, or closed under us, which unlocked it; or the file system failed, and closing unlocks.
-            self.close()
+            self.close(unlock=False)
 
     def check_place(self, timeout: Optional[float]) -> bool:
         """Change over to the sidecar at the path, if it is not the one that we hold; False if that cannot be locked."""
@@ -242,10 +242,14 @@ class SidecarLock:
         if ours:
             close_quietly(fd)
 
-    def check_path(self) -> None:
-        """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
+    def check_path(self, found: Optional[os.stat_result] = None) -> None:
+        """Raise `OSError` if what lies at the sidecar's path, or was *found* there, is something but a regular file."""
         with contextlib.suppress(FileNotFoundError):
-            _require_regular(os.lstat(self.path), self.path)
+            found = found or os.lstat(self.path)
+            if not stat.S_ISREG(found.st_mode):
+                number = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL
+                msg = "the lock file must be a regular file, and something else lies there"
+                raise OSError(number, msg, self.path)
 
     def _acquire_slowly(self, timeout: Optional[float]) -> bool:
         if self.stuck and timeout is not None:
@@ -271,8 +275,7 @@ class SidecarLock:
                     self.stuck = False
                     return True
                 self.close()
-            msg = f"the lock file {self.path!r} is replaced again and again"
-            raise OSError(errno.ESTALE, msg)
+            raise OSError(errno.ESTALE, f"the lock file {self.path!r} is replaced again and again")
         except OSError as error:
             return self._fail(error)
 
@@ -313,7 +316,7 @@ class SidecarLock:
             fd = closed_late(fd)
         with closed_if_it_fails(fd):
             found = os.fstat(fd)
-            _require_regular(found, self.path)
+            self.check_path(found)
             self._identity, self._mark = (found.st_dev, found.st_ino), mark(fd)
             # Another name for it may be somebody's try to have us write into another file.
             self.writable = writable and found.st_nlink <= 1
@@ -340,10 +343,3 @@ class SidecarLock:
             if user is not None:
                 user.after_fork()
         self._generation = generation
-
-
-def _require_regular(found: os.stat_result, path: str) -> None:
-    """Raise `OSError` if *found* at *path* is something other than a regular file."""
-    if not stat.S_ISREG(found.st_mode):
-        number = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL
-        raise OSError(number, "the lock file must be a regular file, and something else lies there", path)
