@@ -19,7 +19,7 @@ import stat
 import sys
 import zlib
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 WINDOWS = os.name == "nt"
 
@@ -60,14 +60,19 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def closed_if_it_fails(fd: int) -> Iterator[None]:
+# No generator: the interpreter prints what an interrupt raises where one is given up.
+class closed_if_it_fails:  # noqa: N801 - reads as `contextlib.closing` does
     """Close *fd* where what is done with it does not come to its end."""
-    try:
-        yield
-    except BaseException:
-        os.close(fd)
-        raise
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is not None:
+            os.close(self._fd)
 
 
 # -- Windows ------------------------------------------------------------------
