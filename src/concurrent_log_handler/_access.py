@@ -13,17 +13,17 @@ from ._files import QUIET, WINDOWS, closed_if_it_fails, is_device, open_fd, open
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EPERM, errno.EXDEV)
 
 
-def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]] = None) -> int:
+def open_in_directory(path: str, opener: Callable[[], int], within: Optional[Tuple[int, int]]) -> int:
     """
     Call *opener*, which opens *path*; a directory that is missing is made, also if it goes again meanwhile.
 
-    None is made if `root` is not *within* any more, where that is given: it would be one in a jail.
+    None is made if `root` is not *within* any more: it would be one in a jail.
     """
     for _ in range(10):
         try:
             return opener()
         except FileNotFoundError:
-            if within is not None and within != root():
+            if within != root():
                 raise
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -46,7 +46,7 @@ class Access:
         self._new_mode = chmod if chmod is not None or umask is None else 0o666 & ~umask
         self._asked = not WINDOWS and (self._new_mode is not None or uid != -1 or gid != -1)
 
-    def open(self, path: str, flags: int, create: bool = True) -> int:
+    def open(self, path: str, flags: int) -> int:
         """
         Open *path* with *flags* and return the descriptor, not inherited by exec.
 
@@ -57,24 +57,16 @@ class Access:
         for _ in range(3):
             # O_CREAT only where it is needed: in a sticky directory the kernel refuses it for
             # somebody else's file, whatever its mode (proc(5), "protected_regular").
-            try:
-                fd = _open(path, flags)
-            except FileNotFoundError:
-                if not create:
-                    raise
-            else:
-                return self._corrected(fd, self._chmod)
+            with contextlib.suppress(FileNotFoundError):
+                return self._corrected(_open(path, flags), self._chmod)
             with contextlib.suppress(FileExistsError):
                 return self._create(path, flags)
         # A symbolic link to a file that does not exist: neither there nor to be created here.
         fd = _open(path, flags | os.O_CREAT, 0o600 if self._asked else 0o666)
         return self._corrected(fd, self._new_mode)
 
-    def open_log(self, path: str, within: Optional[Tuple[int, int]]) -> int:
-        """Open the log at *path*, or create it, to append, and to read where that may be; `open_in_directory`."""
-        return open_in_directory(path, lambda: self._open_log(path), within)
-
-    def _open_log(self, path: str) -> int:
+    def open_log(self, path: str) -> int:
+        """Open the log at *path*, or create it, to append, and to read where that may be."""
         with contextlib.suppress(PermissionError):
             fd = self.open(path, os.O_RDWR | os.O_APPEND)
             with closed_if_it_fails(fd):

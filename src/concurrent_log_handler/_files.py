@@ -18,6 +18,7 @@ import re
 import stat
 import sys
 import zlib
+from functools import partial
 from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 WINDOWS = os.name == "nt"
@@ -59,6 +60,7 @@ def close_quietly(fd: int) -> None:
         os.close(fd)
 
 
+# No generator: the interpreter prints what an interrupt raises where one is given up.
 class closed_if_it_fails:  # noqa: N801 - reads as `contextlib.closing` does
     """Close *fd* where what is done with it does not come to its end."""
 
@@ -208,22 +210,12 @@ def is_deleted(fd: int) -> bool:
     return bool(raw[20]) or not any(raw[16:20])
 
 
-def _write_at(fd: int, data: bytes, offset: int) -> int:
-    """Write as `os.pwrite` does, what was opened with `append_only` at its end; the descriptor's offset stays."""
+def _at(call: Callable[[int, Any], Any], fd: int, what: Any, offset: int) -> Any:
+    """Read or write as `os.pread` and `os.pwrite` do, what was opened with `append_only` at its end."""
     before = os.lseek(fd, 0, os.SEEK_CUR)
     try:
         os.lseek(fd, offset, os.SEEK_SET)
-        return os.write(fd, data)
-    finally:
-        os.lseek(fd, before, os.SEEK_SET)
-
-
-def _read_at(fd: int, length: int, offset: int) -> bytes:
-    """Read as `os.pread` does; the descriptor's offset stays as it is."""
-    before = os.lseek(fd, 0, os.SEEK_CUR)
-    try:
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, length)
+        return call(fd, what)
     finally:
         os.lseek(fd, before, os.SEEK_SET)
 
@@ -296,8 +288,8 @@ def _error(path: Optional[str]) -> OSError:
 # -- any system ---------------------------------------------------------------
 
 # By which a file of ours is opened, read, written and cut back, while others have it open.
-read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", _read_at)
-write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", _write_at)
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", partial(_at, os.read))
+write_at: Callable[[int, bytes, int], int] = getattr(os, "pwrite", partial(_at, os.write))
 append_to = write_at if OFFSET_IS_OURS else lambda fd, data, _: os.write(fd, data)
 open_fd: Callable[..., int] = open_shared if WINDOWS else os.open
 truncate: Callable[[int, int], None] = _truncate if WINDOWS else os.ftruncate

@@ -106,12 +106,10 @@ def errors(value: Optional[str], policy: Optional[str]) -> str:
 
 def newline(value: Optional[str]) -> str:
     r"""Return what stands in the file for `\n`; None is the platform's, `""` leaves it, as for `open()`."""
-    if value is None:
-        return os.linesep
     with accepted("newline must be None, '', '\\n', '\\r' or '\\r\\n'", value):
-        if _text(value) not in ("", "\n", "\r", "\r\n"):
+        if value is not None and _text(value) not in ("", "\n", "\r", "\r\n"):
             raise ValueError
-    return value or "\n"
+    return os.linesep if value is None else value or "\n"
 
 
 def terminator(value: Any) -> str:
@@ -151,19 +149,16 @@ def owner(value: Optional[Owner]) -> Tuple[int, int]:
     except ImportError:
         return -1, -1
     try:
-        uid = _id(pwd.getpwnam(user).pw_uid if isinstance(user, str) else user)
-        return uid, _id(grp.getgrnam(group).gr_gid if isinstance(group, str) else group)
+        user = pwd.getpwnam(user).pw_uid if isinstance(user, str) else user
+        group = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
     except KeyError as error:
         msg = f"owner {value!r} is unknown on this machine: {error.args[0]}"
         raise ValueError(msg) from None
-
-
-def _id(value: Any) -> int:
-    number = -1 if value is None else count(value, "owner")
-    if number > _HIGHEST_ID:
-        msg = f"owner: there is no user or group {number}"
+    uid, gid = (-1 if part is None else count(part, "owner") for part in (user, group))
+    if max(uid, gid) > _HIGHEST_ID:
+        msg = f"owner: there is no user or group {max(uid, gid)}"
         raise ValueError(msg)
-    return number
+    return uid, gid
 
 
 def flag(value: Any, name: str) -> bool:
@@ -192,10 +187,10 @@ def total_bytes(value: Optional[Size], max_bytes: int) -> Optional[int]:
     if value is None:
         return None
     number = size(value, "max_total_bytes")
-    if number < 1 or number < max_bytes:
-        least = f"at least maxBytes ({max_bytes})" if max_bytes else "1 or more"
-        msg = f"max_total_bytes must be {least}, or None for no limit, got {value!r}"
-        raise ValueError(msg)
+    least = f"at least maxBytes ({max_bytes})" if max_bytes else "1 or more"
+    with accepted(f"max_total_bytes must be {least}, or None for no limit", value):
+        if number < max(1, max_bytes):
+            raise ValueError
     return number
 
 

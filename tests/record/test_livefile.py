@@ -339,10 +339,10 @@ def test_write_cut_short_on_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 class Writing(Access):
     """A user who may write the log and not read it (root may always)."""
 
-    def open(self, path: str, flags: int, create: bool = True) -> int:
+    def open(self, path: str, flags: int) -> int:
         if flags & os.O_RDWR:
             raise PermissionError(errno.EACCES, "not to be read", path)
-        return super().open(path, flags, create)
+        return super().open(path, flags)
 
 
 def test_nothing_is_added_to_a_write_cut_short_behind_which_somebody_wrote(

@@ -20,11 +20,9 @@ from concurrent_log_handler._settings import Settings
 
 from ._platform import FAR, directory_lock
 from ._sidecar import INSIDE, SidecarLock
-from ._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
+from ._threads import logging_lock, patience_here
 
-_PATIENCE = 1.0  # for a change of the chain
-
-_FORK_PATIENCE = 1.0
+_PATIENCE = 1.0  # for a change of the chain, and of a fork with those who log
 _Result = TypeVar("_Result")
 
 
@@ -107,8 +105,8 @@ class LogLocks:
 
     def close(self, finish: Callable[[], object]) -> None:
         """Call *finish*, without the thread lock, then close the files; the next record opens them again."""
-        lock = self.sidecar
         notice_fork()
+        lock, timeout = self.sidecar, patience_here(self._settings.lock_timeout)
         if not (lock.mine() and lock.held):
             levels = 0
             while lock.mine():  # logging.shutdown() comes here with it held
@@ -118,24 +116,16 @@ class LogLocks:
                 finish()
             finally:
                 for _ in range(levels):
-                    if not lock.enter(self.closing_timeout()):
+                    if not lock.enter(timeout):
                         break  # a thread that hangs has it; the handler's `release` knows whether it is ours
-        mine = lock.mine()
-        try:
-            if mine or lock.enter(self.closing_timeout()):
+
+        def close_all(_: None, way: int) -> None:
+            if way:
                 self._live.close()
                 if not lock.held:
                     lock.close()
-        finally:
-            if not mine and lock.mine():
-                lock.rlock.release()
 
-    def closing_timeout(self) -> Optional[float]:
-        """Return the time-out, or less in `dictConfig()`: who has the lock may wait for this thread."""
-        timeout = self._settings.lock_timeout
-        if not logging_is_locked_here():
-            return timeout
-        return CONFIG_PATIENCE if timeout is None else min(timeout, CONFIG_PATIENCE)
+        lock.run(close_all, None, timeout)
 
 
 _locks: weakref.WeakValueDictionary[str, SidecarLock] = weakref.WeakValueDictionary()
@@ -179,7 +169,7 @@ def _before_fork() -> None:
     # As logging's own hook does right after: whoever has it may be closing handlers
     # (dictConfig), and so wait for a lock that we would have by then.
     _take(logging_lock)
-    until = monotonic() + _FORK_PATIENCE
+    until = monotonic() + _PATIENCE
     for lock in sorted(_all_locks(), key=lambda lock: lock.path):
         _take(lock.rlock, max(0.0, until - monotonic()))
 

@@ -6,14 +6,14 @@ import contextlib
 import errno
 import io
 import os
-from functools import cache
+from functools import cache, partial
 from time import sleep
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import portalocker
 import portalocker.portalocker
 
-from concurrent_log_handler._files import WINDOWS, close_quietly, identity
+from concurrent_log_handler._files import QUIET, WINDOWS, close_quietly, identity
 from concurrent_log_handler._forks import here, home, in_child
 from concurrent_log_handler._patience import monotonic
 
@@ -39,15 +39,12 @@ def closed_late(fd: int) -> int:
 
 
 class Manner(NamedTuple):
-    """How a lock is waited for, by where the lock file lies, and what its file needs there."""
+    """How a lock is waited for, by where the lock file lies."""
 
     tries: int  #: In one burst.
     sleeps: Tuple[float, float]  #: The first and the longest between bursts, in seconds.
-    pause: float  #: Seconds before the first burst.
     patience: float  #: Seconds to wait, for a record, while the last wait was in vain.
     consequence: str  #: What becomes of records without the lock.
-    opened: Callable[[int], int]  #: Returns the descriptor to go on with for the one that was opened.
-    written: Callable[[int], object]  #: Has what was written where others see it.
 
 
 # Waiting: bursts of tries, since the holder is usually done in microseconds, with sleeps between
@@ -58,21 +55,15 @@ _TRIES_BEFORE_YIELDING = 5
 NEAR = Manner(
     tries=20,
     sleeps=(0.00005, 0.002),
-    pause=0.0,
     patience=0.0,
     consequence="records are appended without it, and the file is not rotated meanwhile",
-    opened=lambda fd: fd,
-    written=lambda _: None,
 )
 # Each try is a request to a server.
 FAR = Manner(
     tries=1,
     sleeps=(0.001, 0.016),
-    pause=0.001,
     patience=0.05,
     consequence="on a disk that machines share nothing is written without it, so the record is not in the file",
-    opened=closed_late,
-    written=os.fsync,
 )
 _yield_processor: Callable[[], object] = getattr(os, "sched_yield", lambda: None)
 
@@ -120,26 +111,27 @@ def burst(fd: int, manner: Manner) -> bool:
     for tries in range(manner.tries):
         try:
             flock(fd, EXCLUSIVE_NOW)
+            return True
         except OSError as error:
             if not contended(error):
                 raise
-        else:
-            return True
         if tries >= _TRIES_BEFORE_YIELDING:
             _yield_processor()  # to the holder, perhaps
     return False
 
 
-def wait_for(attempt: Callable[[], bool], timeout: Optional[float], manner: Manner = NEAR) -> bool:
-    """Call *attempt* until it returns True, at most about *timeout* seconds (None: for ever)."""
+def wait_for(
+    attempt: Callable[[], Optional[bool]], timeout: Optional[float], manner: Manner = NEAR
+) -> Optional[bool]:
+    """Call *attempt* while it returns False, at most about *timeout* seconds (None: for ever); return its last word."""
     until = None if timeout is None else monotonic() + timeout
     pause, longest = manner.sleeps
-    while not attempt():
+    while (had := attempt()) is False:
         if until is not None and monotonic() >= until:
-            return False
+            break
         sleep(pause)
         pause = min(pause * 2, longest)
-    return True
+    return had
 
 
 # Descriptors that carry a lock, with the generation of processes that took it and what they had open then.
@@ -193,26 +185,16 @@ def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[boo
 
     Raises `OSError` if there is no free descriptor, which is no property of the file system.
     """
-    if WINDOWS:
-        yield None  # a directory cannot be opened there
-        return
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0))
+        fd = os.open(path, os.O_RDONLY | QUIET | getattr(os, "O_DIRECTORY", 0))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
-        yield None
+        yield None  # on Windows none can be opened
         return
     process = here()
-    state: List[Optional[bool]] = [False]
-
-    def attempt() -> bool:
-        state[0] = lock_file_now(fd)
-        return state[0] is not False
-
     try:
-        wait_for(attempt, timeout)
-        yield state[0]
+        yield wait_for(partial(lock_file_now, fd), timeout)
     finally:
         if here() == process:  # a child forked meanwhile closed its copy already
             unlock_file(fd)

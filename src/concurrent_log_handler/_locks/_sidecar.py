@@ -31,7 +31,7 @@ from concurrent_log_handler._files import (
 from concurrent_log_handler._forks import home
 
 from . import LockTimeoutError
-from ._platform import EXCLUSIVE_NOW, NEAR, UNLOCK, burst, flock, wait_for
+from ._platform import EXCLUSIVE_NOW, FAR, NEAR, UNLOCK, burst, closed_late, flock, wait_for
 from ._threads import ThreadLock
 
 # How a step that `run` calls came in: without the thread lock, with it, or from inside another step of this thread.
@@ -158,10 +158,8 @@ class SidecarLock:
         """Take the thread lock; *timeout* seconds (None: for ever) are for a holder that does not let go."""
         if self.stuck and timeout is not None:
             timeout = min(timeout, max(self.manner.patience, _STUCK_THREAD_PATIENCE))
-        if self._threads.take(timeout):
-            return True
-        self._give_up(timeout, "another thread of this process holds it")
-        return False
+        had = self._threads.take(timeout)
+        return had or self._give_up(timeout, "another thread of this process holds it")
 
     def mine(self) -> bool:
         return bool(self.rlock._is_owned())
@@ -206,9 +204,7 @@ class SidecarLock:
             flock(self.fd, UNLOCK)
         except (OSError, ValueError):
             # Never opened, or closed under us, which unlocked it; or the file system failed, and closing unlocks.
-            fd, self.fd = self.fd, -1
-            if is_ours(fd, self._mark):
-                close_quietly(fd)
+            self.close(unlock=False)
 
     def check_place(self, timeout: Optional[float]) -> bool:
         """Change over to the sidecar at the path, if it is not the one that we hold; False if that cannot be locked."""
@@ -233,23 +229,27 @@ class SidecarLock:
             raise PermissionError(errno.EACCES, msg, self.path)
         write_at(self.fd, content, 0)
         os.ftruncate(self.fd, len(content))
-        self.manner.written(self.fd)
+        if self.manner is FAR:
+            os.fsync(self.fd)  # for other machines to see
 
-    def close(self) -> None:
+    def close(self, unlock: bool = True) -> None:
         """Close the sidecar; the next `acquire` opens it again."""
-        # Unlocking comes first: an interrupt behind it leaves a descriptor, but no lock.
         ours = is_ours(self.fd, self._mark)
-        if ours:
+        if ours and unlock:  # first: an interrupt behind it leaves a descriptor, but no lock
             with contextlib.suppress(Exception):
                 flock(self.fd, UNLOCK)
         fd, self.fd = self.fd, -1
         if ours:
             close_quietly(fd)
 
-    def check_path(self) -> None:
-        """Raise `OSError` if something other than a regular file lies at the sidecar's path."""
+    def check_path(self, found: Optional[os.stat_result] = None) -> None:
+        """Raise `OSError` if what lies at the sidecar's path, or was *found* there, is something but a regular file."""
         with contextlib.suppress(FileNotFoundError):
-            _require_regular(os.lstat(self.path), self.path)
+            found = found or os.lstat(self.path)
+            if not stat.S_ISREG(found.st_mode):
+                number = errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL
+                msg = "the lock file must be a regular file, and something else lies there"
+                raise OSError(number, msg, self.path)
 
     def _acquire_slowly(self, timeout: Optional[float]) -> bool:
         if self.stuck and timeout is not None:
@@ -259,8 +259,8 @@ class SidecarLock:
                 opened = not is_ours(self.fd, self._mark)
                 if opened:
                     self._open()
-                elif self.manner.pause:
-                    sleep(self.manner.pause)  # `acquire` has just tried
+                elif self.manner is FAR:
+                    sleep(FAR.sleeps[0])  # `acquire` has just tried
                 try:
                     had = wait_for(partial(burst, self.fd, self.manner), timeout, self.manner)
                 except OSError:
@@ -269,27 +269,24 @@ class SidecarLock:
                     self.close()  # a server's file that was deleted there, perhaps
                     continue
                 if not had:
-                    self._give_up(timeout, "another process holds it, stopped or stuck perhaps")
-                    return False
+                    return self._give_up(timeout, "another process holds it, stopped or stuck perhaps")
                 # A sidecar deleted between opening and locking is locked for nobody else.
                 if not opened or self._in_place():
                     self.stuck = False
                     return True
                 self.close()
-            msg = f"the lock file {self.path!r} is replaced again and again"
-            raise OSError(errno.ESTALE, msg)
+            raise OSError(errno.ESTALE, f"the lock file {self.path!r} is replaced again and again")
         except OSError as error:
-            if not self.stuck:
-                self.trouble = error
-            self.stuck = True
-            return False
+            return self._fail(error)
 
-    def _give_up(self, waited: Optional[float], cause: str) -> None:
+    def _give_up(self, waited: Optional[float], cause: str) -> bool:
+        text = f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); {self.manner.consequence}"
+        return self._fail(LockTimeoutError(text))
+
+    def _fail(self, trouble: OSError) -> bool:
         if not self.stuck:
-            self.trouble = LockTimeoutError(
-                f"no lock on {self.path!r} after {waited or 0:.1f} s ({cause}); {self.manner.consequence}"
-            )
-        self.stuck = True
+            self.trouble, self.stuck = trouble, True
+        return False
 
     def _in_place(self) -> bool:
         try:
@@ -302,28 +299,24 @@ class SidecarLock:
 
     def _open(self) -> None:
         """Open the lock file, or create it: a regular file of ours, and no other one that somebody has us lock."""
-        self.fd = -1
+        self.fd = fd = -1
         # A symbolic link here may be somebody's try to have us lock, or create, another file.
         flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        opener = partial(self._access.open, self.path)
         try:
-            fd = open_in_directory(
-                self.path, lambda: self._access.open(self.path, os.O_RDWR | flags), self._root
-            )
-            writable = True
-        except PermissionError as error:
-            try:
-                fd = self._access.open(self.path, os.O_RDONLY | flags, create=False)
-                writable = False
-            except FileNotFoundError:
-                raise error from None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise _not_regular(self.path, error.errno) from error
+            with contextlib.suppress(PermissionError):
+                fd = open_in_directory(self.path, partial(opener, os.O_RDWR | flags), self._root)
+            writable = fd != -1
+            if not writable:
+                fd = opener(os.O_RDONLY | flags)
+        except OSError:
+            self.check_path()
             raise
-        fd = self.manner.opened(fd)
+        if self.manner is FAR:
+            fd = closed_late(fd)
         with closed_if_it_fails(fd):
             found = os.fstat(fd)
-            _require_regular(found, self.path)
+            self.check_path(found)
             self._identity, self._mark = (found.st_dev, found.st_ino), mark(fd)
             # Another name for it may be somebody's try to have us write into another file.
             self.writable = writable and found.st_nlink <= 1
@@ -342,9 +335,7 @@ class SidecarLock:
         generation = home.generation
         if self._generation == generation:
             return
-        fd, self.fd = self.fd, -1
-        if is_ours(fd, self._mark):
-            close_quietly(fd)  # closing, not unlocking: the parent may hold it
+        self.close(unlock=False)  # the parent may hold it
         self._threads.begin_anew()
         self.held = self.entered = self.stuck = False
         self.trouble = None
@@ -352,13 +343,3 @@ class SidecarLock:
             if user is not None:
                 user.after_fork()
         self._generation = generation
-
-
-def _require_regular(found: os.stat_result, path: str) -> None:
-    """Raise `OSError` if *found* at *path* is something other than a regular file."""
-    if not stat.S_ISREG(found.st_mode):
-        raise _not_regular(path, errno.ELOOP if stat.S_ISLNK(found.st_mode) else errno.EINVAL)
-
-
-def _not_regular(path: str, number: int) -> OSError:
-    return OSError(number, "the lock file must be a regular file, and something else lies there", path)

@@ -10,8 +10,7 @@ from typing import Any, Dict, List, Optional
 from concurrent_log_handler._forks import home
 from concurrent_log_handler._patience import monotonic
 
-# Seconds that closing a handler waits for a thread which may wait for logging's own lock, held by the closing one.
-CONFIG_PATIENCE = 1.0
+_CONFIG_PATIENCE = 1.0
 
 logging_lock: Any = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - what its own fork hook takes, too
 
@@ -19,9 +18,11 @@ logging_lock: Any = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 
 _standing: List[int] = []
 
 
-def logging_is_locked_here() -> bool:
-    """Tell whether the calling thread holds the lock of the `logging` module, as `dictConfig` does."""
-    return bool(logging_lock._is_owned())
+def patience_here(timeout: Optional[float]) -> Optional[float]:
+    """Return *timeout*, or less if this thread has logging's own lock, as in `dictConfig`: others may wait for it."""
+    if not logging_lock._is_owned():
+        return timeout
+    return _CONFIG_PATIENCE if timeout is None else min(timeout, _CONFIG_PATIENCE)
 
 
 def holds_up(lock: Any) -> bool:

@@ -30,7 +30,7 @@ from concurrent_log_handler._files import extended
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._locks._log import LogLocks, lock_for, sidecar_path
 from concurrent_log_handler._locks._sidecar import ENTERED, INSIDE
-from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here
+from concurrent_log_handler._locks._threads import patience_here
 from concurrent_log_handler._settings import LogFilenameType, OnRotated, Setting, Settings
 
 from ._batch import Batch
@@ -312,7 +312,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def acquire(self) -> None:
         """Take the thread lock; gives up after `lock_timeout`, so that `logging.shutdown()` cannot hang."""
         notice_fork()
-        self._lock.enter(self._locks.closing_timeout())
+        self._lock.enter(patience_here(self._settings.lock_timeout))
 
     def release(self) -> None:
         """Release the thread lock, if this thread has it."""
@@ -336,7 +336,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def _finish(self) -> None:
         self._do_afterwards()
         # The user's code in the thread may wait for what this thread holds.  The interpreter's exit still waits.
-        self._compressor.wait(CONFIG_PATIENCE if logging_is_locked_here() else None)
+        self._compressor.wait(patience_here(None))
 
     # -- attributes of the standard library and of CLH ------------------------
 

@@ -16,7 +16,7 @@ from os import lseek
 from os import stat as os_stat
 from typing import Callable, Optional, Tuple, Type
 
-from concurrent_log_handler._access import Access
+from concurrent_log_handler._access import Access, open_in_directory
 from concurrent_log_handler._files import (
     OFFSET_IS_OURS,
     WINDOWS,
@@ -279,7 +279,7 @@ class LiveFile:
     # -- opening --------------------------------------------------------------
 
     def _open(self) -> int:
-        return self._access.open_log(self.path, self._root)
+        return open_in_directory(self.path, lambda: self._access.open_log(self.path), self._root)
 
     def _look_again(self) -> int:
         there: Optional[os.stat_result]

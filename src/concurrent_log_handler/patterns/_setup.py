@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from concurrent_log_handler._forks import notice_fork
-from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
+from concurrent_log_handler._locks._threads import logging_lock, patience_here
 
 from ._handlers import GracefulQueueHandler, level_number
 from ._listener import BatchingQueueListener
@@ -119,7 +119,7 @@ class NonBlockingFileHandler(_MakesItsQueue):
     def close(self) -> None:
         """Write what is queued and close the file, unless it was given as a ready handler; it opens again."""
         # dictConfig() closes it: the listener may wait for logging's own lock, which this thread holds.
-        self.listener.stop(CONFIG_PATIENCE if logging_is_locked_here() else 30.0)
+        self.listener.stop(patience_here(30.0))
         if self._own_target:
             self.target.close()  # waits for a backup that is being compressed
         super().close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Any, Callable, Optional
 
 from concurrent_log_handler import __version__
@@ -181,14 +182,7 @@ class _LockFile:
 
     def take(self, seconds: float) -> Optional[bool]:
         """Return what `lock_file_now` returns, after waiting for the lock."""
-        states: list[Optional[bool]] = [False]
-
-        def attempt() -> bool:
-            states.append(lock_file_now(self._fd))
-            return states[-1] is not False
-
-        wait_for(attempt, seconds)
-        return states[-1]
+        return wait_for(partial(lock_file_now, self._fd), seconds)
 
     def try_once(self) -> Optional[bool]:
         """Return what `lock_file_now` returns; close the file."""
