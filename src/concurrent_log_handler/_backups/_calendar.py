@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import time
 from typing import Any, Callable, NamedTuple, Optional, Pattern, Tuple
 
@@ -178,14 +179,14 @@ class Schedule:
         self._afterwards = afterwards
         self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
         self.at = 0.0  # the next rollover time that this process knows
-        self._wake_at = 0.0  # from then on the sidecar is asked; the first record asks
-        self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
+        # When the sidecar was asked last; a clock set back to before that may have made `at` meaningless.
+        self._asked_at = math.inf  # so the first record asks
         self._file_then: Optional[Tuple[int, int]] = None  # the live file that `at` is about
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:
         """Tell whether the sidecar is to be asked."""
-        return not self._asked_at <= self.clock() < self._wake_at
+        return not self._asked_at <= self.clock() < self.at
 
     def begin(self, calendar: Calendar) -> None:
         """Learn the time for the first time, without a lock."""
@@ -197,13 +198,11 @@ class Schedule:
 
     def set(self, at: float) -> None:
         """Take *at* for this process, until it has come."""
-        self._know(at, 0.0)
-        self._own = True
+        self.at, self._asked_at, self._own = at, 0.0, True
 
     def share(self, at: int, now: float) -> None:
         """Make *at* everybody's rollover time."""
-        self._own = False
-        self._know(at, now)
+        self.at, self._asked_at, self._own = at, now, False
         try:
             self._sidecar.write(format_rollover(at))
         except OSError as error:
@@ -215,9 +214,8 @@ class Schedule:
             return self.at
         content = self._sidecar.read()
         at = self._agreed(content, calendar, now, in_trouble)
-        if content == format_rollover(at) or not self._sidecar.writable:
-            self._know(at, now)
-        else:
+        self.at, self._asked_at = at, now
+        if content != format_rollover(at) and self._sidecar.writable:
             self.share(at, now)
         return at
 
@@ -236,17 +234,12 @@ class Schedule:
             at = calendar.first_boundary(now, self.last_write())
         return calendar.period_text(int(at))
 
-    def _know(self, at: float, now: float) -> None:
-        self.at = at
-        self._asked_at = now
-        self._wake_at = at
-
     def _agreed(self, content: bytes, calendar: Calendar, now: float, in_trouble: bool) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
         at = calendar.read_rollover(content, now)
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
-        known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at else None
+        known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at < math.inf else None
         # Whether the live file is the one from before that, with nothing in it from after.
         old = (
             modified is not None
