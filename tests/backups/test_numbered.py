@@ -113,12 +113,12 @@ def test_names_within_the_limit_are_all_named_and_others_only_if_they_are_there(
     make(tmp_path, *[f"app.log.{number}" for number in (2, 4, 9, 50, 90)])
 
     def numbers(**more: Any) -> list[int]:
-        return [int(name.rpartition(".")[2]) for name in chain(tmp_path, limit=3, **more).names()]
+        return [int(name.rpartition(".")[2]) for name, _ in chain(tmp_path, limit=3, **more).found()]
 
     assert numbers() == [1, 2, 3]
     assert numbers(beyond=True) == [1, 2, 3, 4, 9]  # somebody else's files begin behind a wide gap
-    assert chain(tmp_path, limit=3, beyond=True).backups() == [
-        (str(tmp_path / f"app.log.{number}"),) for number in (2, 4, 9)
+    assert chain(tmp_path, limit=3, beyond=True).plain() == [
+        str(tmp_path / f"app.log.{number}") for number in (2, 4, 9)
     ]
 
 
@@ -139,7 +139,7 @@ def test_listing_finds_what_asking_finds(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_chains, "_SHORT", least)
             look = chain(directory, limit=limit, beyond=beyond)
-            seen.append((look.make_room(), look.backups(), look.plain(), list(look.names())))
+            seen.append((look.make_room(), list(look.listed()), look.plain()))
 
     assert seen[0] == seen[1]
 

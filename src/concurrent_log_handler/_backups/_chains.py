@@ -229,9 +229,10 @@ class Retention:
         return Limits(self._settings.backupCount, self._settings.max_total_bytes, self._settings.max_age)
 
     def surplus(self, chain: Chain, limits: Limits, now: float) -> List[str]:
-        """Return the paths of the backups in *chain* that go *now*."""
+        """Return the paths of the backups in *chain* that go *now*; how long one elsewhere stays is up to the user."""
         kept: List[Kept] = []
-        for paths in reversed(chain.backups()):
+        for name, forms in reversed(list(chain.listed())):
+            paths = tuple(name + form for form in forms)
             if not limits.need_status():
                 kept.append(Kept(paths))
                 continue

@@ -283,7 +283,7 @@ class Compressor:
         if not held:
             raise self._locks.sidecar.take_trouble()
         self._announcer.about_to_move(job.part_inode)
-        path = job.publish(look().names(), self._settings.fsync)
+        path = job.publish(look().plain(), self._settings.fsync)
         if path:
             self._announcer.forget(job.inode[1])
             self._afterwards.say("compressed %s", path)
