@@ -61,8 +61,6 @@ class Job:
 
     def compress(self) -> None:
         """Compress what the backup has beyond what was read before, if anything, as one more gzip member."""
-        if self._source == -1:  # closed, as it has to be there where nobody can add to it meanwhile
-            return
         self._check()
         before = os.fstat(self._source)
         whole = self._written
@@ -120,7 +118,9 @@ class Job:
         """Release the backup; a part file that was not published goes."""
         if self.foreign():
             return
-        self._close_descriptors()
+        unlock_file(self._source)
+        unlock_file(self._part)
+        self._source = self._part = -1
         if self._part_path is not None:
             with contextlib.suppress(OSError):
                 remove(self._part_path)
@@ -135,11 +135,6 @@ class Job:
         data = read_at(self._source, CHUNK, self._read)
         self._read += len(data)
         return data
-
-    def _close_descriptors(self) -> None:
-        unlock_file(self._source)
-        unlock_file(self._part)
-        self._source = self._part = -1
 
     def __del__(self) -> None:
         try:
