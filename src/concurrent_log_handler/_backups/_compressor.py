@@ -308,6 +308,7 @@ class Worker:
             # What comes while the interpreter ends is not the thread's, for whose end it waits.
             if threading.main_thread().is_alive() and threads_work():
                 self._wanted = step  # first: a greenlet may run to its end before start() returns
+                # A handleError() of the user's that raises ends it.
                 if self._thread is None or not self._thread.is_alive():
                     # Not a daemon: the interpreter waits for it before it exits.
                     thread = threading.Thread(target=self._run, name="log compression", daemon=False)
@@ -322,15 +323,10 @@ class Worker:
             thread.join(timeout)
 
     def _run(self) -> None:
-        try:
-            while True:
-                with self._guard:
-                    step, self._wanted = self._wanted, None
-                    if step is None:
-                        self._thread = None
-                        return
-                step()
-        except BaseException:  # a handleError() of the user's that raises: the next poke starts again
+        while True:
             with self._guard:
-                self._thread = None
-            raise
+                step, self._wanted = self._wanted, None
+                if step is None:
+                    self._thread = None
+                    return
+            step()
