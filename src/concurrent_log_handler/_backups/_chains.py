@@ -6,6 +6,7 @@ Nothing is moved here.  Of two forms of one backup one that is needless is delet
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from itertools import count
@@ -114,7 +115,7 @@ class NumberedChain(Chain):
             there = {path: stat.S_ISDIR(found.st_mode) for path, found in asked.items() if found is not None}
         if movable and (there.get(name) or there.get(gz)):
             path = name if there.get(name) else gz
-            raise IsADirectoryError(21, "a directory stands where a backup belongs", path)
+            raise IsADirectoryError(errno.EISDIR, "a directory stands where a backup belongs", path)
         return ("",) * (name in there) + (GZ,) * (gz in there)
 
     def _list(self, folder: str) -> None:
