@@ -62,7 +62,6 @@ class NumberedChain(Chain):
         self._name = name
         self._limit = limit
         self._beyond = beyond
-        self._is_long = not 0 < limit <= _SHORT
         self._listed: Set[str] = set()
         self._there: Dict[str, bool] = {}  # what lies in directories that are listed; True for a directory
 
@@ -107,8 +106,11 @@ class NumberedChain(Chain):
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
         there, gz = self._there, name + GZ
-        if self._is_long and name not in there and gz not in there:
-            self._list(name[: len(name) - len(os.path.basename(name))])
+        folder = name[: len(name) - len(os.path.basename(name))]  # as written: paths are compared so
+        if not 0 < self._limit <= _SHORT and folder not in self._listed:
+            self._listed.add(folder)
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                there.update({each.path: each.is_dir(follow_symlinks=False) for each in entries})
         # The file system may make no difference between two spellings, or the directory not be ours to read.
         if not there or (movable and name not in there and gz not in there):
             asked = {path: look_at(path) for path in (name, gz)}
@@ -117,12 +119,6 @@ class NumberedChain(Chain):
             path = name if there.get(name) else gz
             raise IsADirectoryError(errno.EISDIR, "a directory stands where a backup belongs", path)
         return ("",) * (name in there) + (GZ,) * (gz in there)
-
-    def _list(self, folder: str) -> None:
-        if folder not in self._listed:
-            self._listed.add(folder)
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                self._there.update({each.path: each.is_dir(follow_symlinks=False) for each in entries})
 
 
 class DatedChain(Chain):
