@@ -75,25 +75,27 @@ class Naming(NamedTuple):
         if self.namer is None and not home:
             return []
         for name in names:
-            if self.namer is None:
-                key = _parse_plain(base, self.suffix, self.pattern, name)
-            else:
-                key = self._parse_named(name, where)
-            if key is not None and not (home and name == base):
-                found[key] = (*found.get(key, ()), name)
+            # Whole first: a namer or a suffix may end in .gz itself.
+            for stem in (name, name[:-3]) if name.endswith(".gz") else (name,):
+                if self.namer is None:
+                    key = _parse_plain(base, self.suffix, self.pattern, stem)
+                else:
+                    key = self._parse_named(os.path.join(where, stem))
+                if key is not None and not (home and name == base):
+                    found[key] = (*found.get(key, ()), name)
+                    break
         return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
     def _named(self, text: str, number: int) -> str:
         path = f"{self.path}.{text}.{number}" if number else f"{self.path}.{text}"
         return path if self.namer is None else os.fspath(self.namer(path))
 
-    def _parse_named(self, name: str, where: str) -> Optional[Key]:
-        for stem in _with_and_without_gz(name):
-            for text, number in self._guesses(stem):
-                # The user's namer, on a name that it may never have seen.
-                with contextlib.suppress(Exception):
-                    if os.path.abspath(self.backup_path(text, number)) == os.path.join(where, stem):
-                        return _stamp(text, self.suffix) or 0, text, number
+    def _parse_named(self, path: str) -> Optional[Key]:
+        for text, number in self._guesses(os.path.basename(path)):
+            # The user's namer, on a name that it may never have seen.
+            with contextlib.suppress(Exception):
+                if os.path.abspath(self.backup_path(text, number)) == path:
+                    return _stamp(text, self.suffix) or 0, text, number
         return None
 
     def _guesses(self, stem: str) -> Iterator[Tuple[str, int]]:
@@ -158,19 +160,14 @@ def naming_for(
 def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Optional[Key]:
     if not name.startswith(base + "."):
         return None
-    for rest in _with_and_without_gz(name[len(base) + 1 :]):
-        numbered = _NUMBERED.fullmatch(rest)
-        for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
-            if text and pattern.fullmatch(text):
-                stamp = _stamp(text, suffix)
-                if stamp is not None:
-                    return stamp, text, number
+    rest = name[len(base) + 1 :]
+    numbered = _NUMBERED.fullmatch(rest)
+    for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
+        if text and pattern.fullmatch(text):
+            stamp = _stamp(text, suffix)
+            if stamp is not None:
+                return stamp, text, number
     return None
-
-
-def _with_and_without_gz(name: str) -> Tuple[str, ...]:
-    # Whole first: a namer or a suffix may end in .gz itself.
-    return (name, name[:-3]) if name.endswith(".gz") else (name,)
 
 
 @lru_cache(maxsize=64)
