@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from concurrent_log_handler._backups import _chains
-from concurrent_log_handler._backups._chains import NumberedChain
+from concurrent_log_handler._backups._chains import Limits, NumberedChain
 from handler_support import Recording, Strict, a_record, contents, write
 
 SHORT, LONG = 10**9, 0
@@ -30,11 +30,12 @@ def way_to_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 def chain(
-    directory: Path, limit: int = 5, name: Optional[Callable[[int], str]] = None, **more: Any
+    directory: Path, limit: int = 5, name: Optional[Callable[[int], str]] = None, beyond: bool = False
 ) -> NumberedChain:
-    log = str(directory / "app.log")
-    more = {"beyond": False, "newest": "", **more}
-    return NumberedChain(log, name or (lambda number: f"{log}.{number}"), limit, **more)
+    def namer(path: str) -> str:
+        return path if name is None else name(int(path.rpartition(".")[2]))
+
+    return NumberedChain(str(directory / "app.log"), namer, Limits(limit, age=1.0 if beyond else None), "")
 
 
 def make(directory: Path, *names: str) -> None:

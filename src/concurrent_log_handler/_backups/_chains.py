@@ -19,7 +19,7 @@ from concurrent_log_handler._settings import Settings
 
 from . import GZ, Chain, Forms
 from ._gzip import settle
-from ._naming import Backup, Naming, next_number, reader_of
+from ._naming import Backup, Namer, Naming, next_number, reader_of
 
 _SHORT = 32  # backups that are asked for one by one: there may be many more files of others
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
@@ -51,17 +51,15 @@ class NumberedChain(Chain):
     The backups of the log at *live*, `.1` the newest.
 
     Args:
-        name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
-        limit: How many may stay; 0 is any number.
-        beyond: Also look for those that an earlier, higher limit has left.
+        namer: Makes a backup's plain path of the usual one.  It may count by what lies on the disk.
+        limits: Where they ask for sizes or times, those that an earlier, higher limit has left are found, too.
     """
 
-    def __init__(self, live: str, name: Callable[[int], str], limit: int, beyond: bool, newest: str) -> None:
+    def __init__(self, live: str, namer: Namer, limits: Limits, newest: str) -> None:
         super().__init__(newest)
         self._live = live
-        self._name = name
-        self._limit = limit
-        self._beyond = beyond
+        self._namer = namer
+        self._limits = limits
         self._listed: Set[str] = set()
         self._there: Dict[str, bool] = {}  # what lies in directories that are listed; True for a directory
 
@@ -70,7 +68,9 @@ class NumberedChain(Chain):
         names: List[str] = []
         taken: List[Forms] = []
         known = {self._live}
-        within = list(map(self._name, range(1, self._limit + 1)))  # a namer is asked for all, as in CPython
+        within = list(
+            map(self._name, range(1, self._limits.number + 1))
+        )  # a namer is asked for all, as in CPython
         for name in within or map(self._name, count(1)):
             names.append(name)
             if name in known:
@@ -91,8 +91,8 @@ class NumberedChain(Chain):
         known: Set[str] = set()
         missing = 0
         for number in count(1):
-            within = number <= self._limit
-            if not within and not (self._beyond and missing < _WIDEST_GAP):
+            within = number <= self._limits.number
+            if not within and not (self._limits.need_status() and missing < _WIDEST_GAP):
                 return
             name = self._name(number)
             if name in known:
@@ -103,11 +103,14 @@ class NumberedChain(Chain):
             if not missing:
                 yield name, forms
 
+    def _name(self, number: int) -> str:
+        return os.fspath(self._namer(f"{self._live}.{number}"))
+
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
         there, gz = self._there, name + GZ
         folder = name[: len(name) - len(os.path.basename(name))]  # as written: paths are compared so
-        if not 0 < self._limit <= _SHORT and folder not in self._listed:
+        if not 0 < self._limits.number <= _SHORT and folder not in self._listed:
             self._listed.add(folder)
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 there.update({each.path: each.is_dir(follow_symlinks=False) for each in entries})
