@@ -32,18 +32,19 @@ class Move(NamedTuple):
     target: Optional[str]
 
 
-def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Move]:
+def plan_shift(chain: Dict[str, Forms]) -> List[Move]:
     """
     Return the moves that free number 1 of a chain of backups.
 
     Only what lies below the first free number moves, so a gap that a kill left is closed.  A full chain loses its last
-    number first.  *names* are the plain ones from number 1 on, up to the first that is free or, if none is, all that
-    may stay.  *taken* are the forms of those that are not free; both move together.
+    number first.  *chain* has the plain names from number 1 on, up to the first that is free or, if none is, all that
+    may stay, with the forms of each, which move together.
     """
-    expired = taken[-1] if taken and len(taken) == len(names) else ()
-    steps = reversed(list(zip(names, names[1:], taken)))
-    moves = [Move(source + form, target + form) for source, target, forms in steps for form in forms]
-    return [Move(names[-1] + form, None) for form in expired] + moves
+    names = list(chain)
+    moves = [Move(names[-1] + form, None) for form in chain[names[-1]]]
+    for source, target in reversed(list(zip(names, names[1:]))):
+        moves += [Move(source + form, target + form) for form in chain[source]]
+    return moves
 
 
 class NumberedChain(Chain):
@@ -65,26 +66,20 @@ class NumberedChain(Chain):
 
     def make_room(self) -> Tuple[str, List[Move]]:
         """Return the path for one more backup, and the moves that free it; raises if a name cannot be one's."""
-        names: List[str] = []
-        taken: List[Forms] = []
-        known = {self._live}
-        within = list(
-            map(self._name, range(1, self._limits.number + 1))
-        )  # a namer is asked for all, as in CPython
+        chain: Dict[str, Forms] = {}
+        # A namer is asked for all, as in CPython.
+        within = list(map(self._name, range(1, self._limits.number + 1)))
         for name in within or map(self._name, count(1)):
-            names.append(name)
-            if name in known:
-                msg = f"namer must give each backup of {self._live!r} a name of its own, got {names!r}"
+            if name == self._live or name in chain:
+                got = [*chain, name]
+                msg = f"namer must give each backup of {self._live!r} a name of its own, got {got!r}"
                 raise ValueError(msg)
-            known.add(name)
             forms = self._forms(name, movable=True)
+            # A compressor killed before its last step; a kill between the two moves would part them for good.
+            chain[name] = settle(name) if len(forms) == 2 else forms
             if not forms:
                 break
-            # A compressor killed before its last step; a kill between the two moves would part them for good.
-            if len(forms) == 2:
-                forms = settle(name)
-            taken.append(forms)
-        return names[0], plan_shift(names, taken)
+        return next(iter(chain)), plan_shift(chain)
 
     def listed(self) -> Iterator[Tuple[str, Forms]]:
         """Yield those within the limit, and others that are there."""
