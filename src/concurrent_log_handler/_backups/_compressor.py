@@ -254,25 +254,20 @@ class Compressor:
         for _ in range(number):
             try:
                 job = job or self._locks.chain(lambda held: self.next_job(look().plain()) if held else None)
+                if job is None:
+                    return
+                with contextlib.closing(job):
+                    job.compress()
+                    job.ripen()
+                    job.compress()  # what came late, before the locks are taken
+                    self._locks.chain(partial(self._publish, look, job))
+                self._trouble.end()
             except Exception as error:
-                self._trouble.note(error, report)
-            if job is None:
-                return
-            self._compress(look, job, report)
+                if job is None or not job.foreign():
+                    self._trouble.note(error, report)
+                if job is None:
+                    return
             job = None
-
-    def _compress(self, look: Look, job: Job, report: Report) -> None:
-        try:
-            job.compress()
-            job.ripen()
-            job.compress()  # what came late, before the locks are taken
-            self._locks.chain(partial(self._publish, look, job))
-            self._trouble.end()
-        except Exception as error:
-            if not job.foreign():
-                self._trouble.note(error, report)
-        finally:
-            job.close()
 
     def _publish(self, look: Look, job: Job, held: bool) -> None:
         if not held:
