@@ -272,7 +272,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         moved = rotation.by_hand() or schedule.last_write() is not None
         if moved:
             period = schedule.period(self._calendar(), at, now)
-            rotation.move_live_file(self, self._backups().free_name(self.baseFilename, period))
+            rotation.move_live_file(self, self._backups().free_name(period))
         if due or rotation.by_hand():
             # After the move: a kill in between leaves an empty file and a time gone by, and no
             # data under the name of another period.

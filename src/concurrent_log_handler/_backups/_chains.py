@@ -146,7 +146,7 @@ class DatedChain(Chain):
             backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
 
-    def free_name(self, log: str, text: str) -> str:
+    def free_name(self, text: str) -> str:
         """Return a path, which is free, for one more backup of the period *text*."""
         known = self._dated()
         if self._newest:  # also if it was uploaded and deleted since
@@ -155,7 +155,7 @@ class DatedChain(Chain):
         first = next_number(known, text)
 
         def taken(path: str) -> bool:
-            return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
+            return path == self._naming.path or os.path.lexists(path) or os.path.lexists(path + GZ)
 
         return self._naming.free_path(text, first, taken)
 
@@ -235,10 +235,8 @@ class Retention:
             if found and all(stat.S_ISREG(each.st_mode) for each in found):
                 modified = max(each.st_mtime for each in found)
                 kept.append(Kept(paths, sum(each.st_size for each in found), modified))
-        besides = 0
-        if limits.total_bytes is not None:
-            others = map(look_at, [self._log, *self._part_files()])
-            besides = sum(each.st_size for each in others if each is not None)
+        others = [] if limits.total_bytes is None else [self._log, *self._part_files()]
+        besides = sum(each.st_size for each in map(look_at, others) if each is not None)
         return [path for backup in surplus(kept, limits, now, besides) for path in backup.paths]
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:
