@@ -38,7 +38,7 @@ class Calendar(NamedTuple):
     ext_match: Pattern[str]
     utc: bool
     step: int  # seconds of wall clock between two targets; 0 where the wall clock plays no part
-    phase: int  # any target, modulo `step`
+    phase: int  # any target, which others are whole steps away from
     day_of_week: Optional[int]  # 0 is Monday
     compute: Optional[Callable[[int], int]] = None  # stands for `next_boundary`: a subclass's may be another
 
@@ -146,13 +146,10 @@ def parse_calendar(
         msg = f"interval must be at most {LONGEST // seconds} for when={unit!r}, got {interval}"
         raise ValueError(msg)
     second = DAY if at_time is None else at_time.hour * 3_600 + at_time.minute * 60 + at_time.second
-    step, phase, day_of_week = 0, 0, None
-    if unit == "MIDNIGHT":
-        step, phase = DAY, second % DAY
-    elif unit[0] == "W":
-        day_of_week = int(unit[1])
-        # The epoch was a Thursday, day 3 of its week.
-        step, phase = WEEK, ((day_of_week - 3) * DAY + second) % WEEK
+    day_of_week = int(unit[1]) if unit[0] == "W" else None
+    step = seconds if unit == "MIDNIGHT" or day_of_week is not None else 0
+    # The epoch was a Thursday, day 3 of its week; for MIDNIGHT each day is as good.
+    phase = ((day_of_week or 0) - 3) * DAY + second
     return Calendar(unit, period, suffix, default_ext_match(suffix), bool(utc), step, phase, day_of_week)
 
 
