@@ -221,12 +221,10 @@ class Schedule:
         self._file_then = self._live.identity()
 
     def last_write(self) -> Optional[float]:
-        """Return when the live file was last written to; None if there is nothing in it."""
         found = self._live.filled()
         return None if found is None else found.st_mtime
 
     def period(self, calendar: Calendar, at: float, now: float) -> str:
-        """Return the text for the period that ends at *at*."""
         if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
             at = calendar.first_boundary(now, self.last_write())
         return calendar.period_text(int(at))

@@ -134,7 +134,6 @@ class DatedChain(Chain):
             yield path, tuple(name[length:] for name in backup.names)
 
     def _dated(self) -> List[Backup]:
-        """Return the backups that this handler made, oldest first."""
         directory = self._naming.backup_directory()
         try:
             names = os.listdir(directory)
@@ -147,7 +146,6 @@ class DatedChain(Chain):
         return backups
 
     def free_name(self, text: str) -> str:
-        """Return a path, which is free, for one more backup of the period *text*."""
         known = self._dated()
         if self._newest:  # also if it was uploaded and deleted since
             folder, name = os.path.split(self._newest)

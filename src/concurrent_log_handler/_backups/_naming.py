@@ -207,9 +207,8 @@ def _read_standard(suffix: str, text: str) -> Optional[int]:
 
 def _read(suffix: str, form: str, text: str, days: str = "") -> Optional[int]:
     for more in [f" {day}" for day in days] or [""]:
-        with contextlib.suppress(
-            ValueError, ImportError
-        ):  # it imports, which ends before the interpreter does
+        # It imports, which ends before the interpreter does.
+        with contextlib.suppress(ValueError, ImportError):
             parsed = time.strptime(text + more, form)
             if time.strftime(suffix, parsed) == text:
                 return calendar.timegm(parsed)
