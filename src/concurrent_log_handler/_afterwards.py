@@ -32,7 +32,6 @@ class Afterwards:
         self.steps: Deque[Afterward] = deque()
 
     def later(self, step: Afterward) -> None:
-        """Have *step* done after the locks are released."""
         self.steps.append(step)
 
     def report(self, error: BaseException) -> None:

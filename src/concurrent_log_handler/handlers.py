@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging.handlers
-import os
 import time
 import warnings
 from logging import LogRecord
@@ -134,12 +133,7 @@ class ConcurrentRotatingFileHandler(ConcurrentHandler):
 
     def _backups(self) -> NumberedChain:
         limits = self._rotation.retention.limits()
-
-        def name(number: int) -> str:
-            return os.fspath(self.rotation_filename(f"{self.baseFilename}.{number}"))
-
-        newest = self._rotation.newest
-        return NumberedChain(self.baseFilename, name, limits.number, limits.need_status(), newest)
+        return NumberedChain(self.baseFilename, self.rotation_filename, limits, self._rotation.newest)
 
     def _surplus(self) -> Iterable[str]:
         retention = self._rotation.retention
@@ -278,7 +272,7 @@ class ConcurrentTimedRotatingFileHandler(ConcurrentHandler, TimedRotatingFileHan
         moved = rotation.by_hand() or schedule.last_write() is not None
         if moved:
             period = schedule.period(self._calendar(), at, now)
-            rotation.move_live_file(self, self._backups().free_name(self.baseFilename, period))
+            rotation.move_live_file(self, self._backups().free_name(period))
         if due or rotation.by_hand():
             # After the move: a kill in between leaves an empty file and a time gone by, and no
             # data under the name of another period.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from concurrent_log_handler._backups import _chains
-from concurrent_log_handler._backups._chains import NumberedChain
+from concurrent_log_handler._backups._chains import Limits, NumberedChain
 from handler_support import Recording, Strict, a_record, contents, write
 
 SHORT, LONG = 10**9, 0
@@ -30,11 +30,12 @@ def way_to_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 def chain(
-    directory: Path, limit: int = 5, name: Optional[Callable[[int], str]] = None, **more: Any
+    directory: Path, limit: int = 5, name: Optional[Callable[[int], str]] = None, beyond: bool = False
 ) -> NumberedChain:
-    log = str(directory / "app.log")
-    more = {"beyond": False, "newest": "", **more}
-    return NumberedChain(log, name or (lambda number: f"{log}.{number}"), limit, **more)
+    def namer(path: str) -> str:
+        return path if name is None else name(int(path.rpartition(".")[2]))
+
+    return NumberedChain(str(directory / "app.log"), namer, Limits(limit, age=1.0 if beyond else None), "")
 
 
 def make(directory: Path, *names: str) -> None:
@@ -113,12 +114,12 @@ def test_names_within_the_limit_are_all_named_and_others_only_if_they_are_there(
     make(tmp_path, *[f"app.log.{number}" for number in (2, 4, 9, 50, 90)])
 
     def numbers(**more: Any) -> list[int]:
-        return [int(name.rpartition(".")[2]) for name in chain(tmp_path, limit=3, **more).names()]
+        return [int(name.rpartition(".")[2]) for name, _ in chain(tmp_path, limit=3, **more).found()]
 
     assert numbers() == [1, 2, 3]
     assert numbers(beyond=True) == [1, 2, 3, 4, 9]  # somebody else's files begin behind a wide gap
-    assert chain(tmp_path, limit=3, beyond=True).backups() == [
-        (str(tmp_path / f"app.log.{number}"),) for number in (2, 4, 9)
+    assert chain(tmp_path, limit=3, beyond=True).plain() == [
+        str(tmp_path / f"app.log.{number}") for number in (2, 4, 9)
     ]
 
 
@@ -139,7 +140,7 @@ def test_listing_finds_what_asking_finds(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_chains, "_SHORT", least)
             look = chain(directory, limit=limit, beyond=beyond)
-            seen.append((look.make_room(), look.backups(), look.plain(), list(look.names())))
+            seen.append((look.make_room(), list(look.listed()), look.plain()))
 
     assert seen[0] == seen[1]
 

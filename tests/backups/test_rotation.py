@@ -17,14 +17,13 @@ def name(number: int) -> str:
 
 def moves(existing: Collection[str], backup_count: int) -> list[Move]:
     """Look at the names one after the other, up to the first that is free."""
-    names, taken = [], []
+    chain = {}
     for number in range(1, backup_count + 1):
-        names.append(name(number))
-        forms = [suffix for suffix in ("", ".gz") if name(number) + suffix in existing]
+        forms = tuple(suffix for suffix in ("", ".gz") if name(number) + suffix in existing)
+        chain[name(number)] = forms
         if not forms:
             break
-        taken.append(forms)
-    return plan_shift(names, taken)
+    return plan_shift(chain)
 
 
 def plan(*existing: str, backup_count: int = 3) -> list[tuple[str, Optional[str]]]:

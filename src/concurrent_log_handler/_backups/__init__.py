@@ -31,15 +31,8 @@ class Chain:
             yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
         yield from listed.items()
 
-    def names(self) -> Iterator[str]:
-        return (name for name, _ in self.found())
-
     def plain(self) -> List[str]:
         return [name for name, forms in self.found() if "" in forms]
-
-    def backups(self) -> List[Tuple[str, ...]]:
-        """Return the paths of each that is listed; how long one elsewhere stays is up to the user."""
-        return [tuple(name + form for form in forms) for name, forms in self.listed() if forms]
 
 
 Look = Callable[[], Chain]

@@ -31,7 +31,7 @@ class Announcer:
     Tells `on_rotated` of the backups of the log at *log*.
 
     Contract: `about_to_move`, `moved` and `forget` are called with the chain's locks held, by who
-    rotates or compresses; without `on_rotated` they do nothing.  `tell` is called without any lock.
+    rotates or compresses; without `on_rotated` no mark is made.  `tell` is called without any lock.
     """
 
     def __init__(
@@ -63,9 +63,8 @@ class Announcer:
 
     def forget(self, inode: int) -> None:
         """The place of the backup *inode* is taken."""
-        if self._settings.on_rotated is not None:
-            with contextlib.suppress(OSError):
-                remove(self._mark(inode))
+        with contextlib.suppress(OSError):
+            remove(self._mark(inode))
 
     def tell(self, look: Look, report: Report) -> None:
         """Call `on_rotated` for each complete backup that it has not been told of."""
@@ -128,8 +127,7 @@ class Announcer:
                 # have made others.
                 there_too = {entry.inode() for entry in entries}
             for inode in wanted.keys() - there_too:
-                with contextlib.suppress(OSError):
-                    remove(wanted[inode])
+                self.forget(inode)
         for backup, mark in reversed(found):
             with contextlib.suppress(OSError):
                 fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))

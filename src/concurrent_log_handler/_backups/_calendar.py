@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import time
 from typing import Any, Callable, NamedTuple, Optional, Pattern, Tuple
 
@@ -37,7 +38,7 @@ class Calendar(NamedTuple):
     ext_match: Pattern[str]
     utc: bool
     step: int  # seconds of wall clock between two targets; 0 where the wall clock plays no part
-    phase: int  # any target, modulo `step`
+    phase: int  # any target, which others are whole steps away from
     day_of_week: Optional[int]  # 0 is Monday
     compute: Optional[Callable[[int], int]] = None  # stands for `next_boundary`: a subclass's may be another
 
@@ -145,13 +146,10 @@ def parse_calendar(
         msg = f"interval must be at most {LONGEST // seconds} for when={unit!r}, got {interval}"
         raise ValueError(msg)
     second = DAY if at_time is None else at_time.hour * 3_600 + at_time.minute * 60 + at_time.second
-    step, phase, day_of_week = 0, 0, None
-    if unit == "MIDNIGHT":
-        step, phase = DAY, second % DAY
-    elif unit[0] == "W":
-        day_of_week = int(unit[1])
-        # The epoch was a Thursday, day 3 of its week.
-        step, phase = WEEK, ((day_of_week - 3) * DAY + second) % WEEK
+    day_of_week = int(unit[1]) if unit[0] == "W" else None
+    step = seconds if unit == "MIDNIGHT" or day_of_week is not None else 0
+    # The epoch was a Thursday, day 3 of its week; for MIDNIGHT each day is as good.
+    phase = ((day_of_week or 0) - 3) * DAY + second
     return Calendar(unit, period, suffix, default_ext_match(suffix), bool(utc), step, phase, day_of_week)
 
 
@@ -178,14 +176,14 @@ class Schedule:
         self._afterwards = afterwards
         self.clock: Callable[[], float] = lambda: time.time()  # noqa: PLW0108 - a test-suite may freeze it
         self.at = 0.0  # the next rollover time that this process knows
-        self._wake_at = 0.0  # from then on the sidecar is asked; the first record asks
-        self._asked_at = 0.0  # the last time; a clock set back to before it may have made `at` meaningless
+        # When the sidecar was asked last; a clock set back to before that may have made `at` meaningless.
+        self._asked_at = math.inf  # so the first record asks
         self._file_then: Optional[Tuple[int, int]] = None  # the live file that `at` is about
         self._own = False  # the user has set it in this process
 
     def is_up(self) -> bool:
         """Tell whether the sidecar is to be asked."""
-        return not self._asked_at <= self.clock() < self._wake_at
+        return not self._asked_at <= self.clock() < self.at
 
     def begin(self, calendar: Calendar) -> None:
         """Learn the time for the first time, without a lock."""
@@ -197,13 +195,11 @@ class Schedule:
 
     def set(self, at: float) -> None:
         """Take *at* for this process, until it has come."""
-        self._know(at, 0.0)
-        self._own = True
+        self.at, self._asked_at, self._own = at, 0.0, True
 
     def share(self, at: int, now: float) -> None:
         """Make *at* everybody's rollover time."""
-        self._own = False
-        self._know(at, now)
+        self.at, self._asked_at, self._own = at, now, False
         try:
             self._sidecar.write(format_rollover(at))
         except OSError as error:
@@ -215,9 +211,8 @@ class Schedule:
             return self.at
         content = self._sidecar.read()
         at = self._agreed(content, calendar, now, in_trouble)
-        if content == format_rollover(at) or not self._sidecar.writable:
-            self._know(at, now)
-        else:
+        self.at, self._asked_at = at, now
+        if content != format_rollover(at) and self._sidecar.writable:
             self.share(at, now)
         return at
 
@@ -226,27 +221,20 @@ class Schedule:
         self._file_then = self._live.identity()
 
     def last_write(self) -> Optional[float]:
-        """Return when the live file was last written to; None if there is nothing in it."""
         found = self._live.filled()
         return None if found is None else found.st_mtime
 
     def period(self, calendar: Calendar, at: float, now: float) -> str:
-        """Return the text for the period that ends at *at*."""
         if at < MIN_VALID_TIME:  # set by hand, to have a rollover at once
             at = calendar.first_boundary(now, self.last_write())
         return calendar.period_text(int(at))
-
-    def _know(self, at: float, now: float) -> None:
-        self.at = at
-        self._asked_at = now
-        self._wake_at = at
 
     def _agreed(self, content: bytes, calendar: Calendar, now: float, in_trouble: bool) -> int:
         """Return the rollover time that the sidecar's *content* gives at the time *now*."""
         at = calendar.read_rollover(content, now)
         modified = self.last_write()
         # What this process and the others agreed on, if it may still be believed.
-        known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at else None
+        known = calendar.read_rollover(format_rollover(self.at), now) if self._asked_at < math.inf else None
         # Whether the live file is the one from before that, with nothing in it from after.
         old = (
             modified is not None

@@ -6,6 +6,7 @@ Nothing is moved here.  Of two forms of one backup one that is needless is delet
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from itertools import count
@@ -18,7 +19,7 @@ from concurrent_log_handler._settings import Settings
 
 from . import GZ, Chain, Forms
 from ._gzip import settle
-from ._naming import Backup, Naming, next_number, reader_of
+from ._naming import Backup, Namer, Naming, next_number, reader_of
 
 _SHORT = 32  # backups that are asked for one by one: there may be many more files of others
 _WIDEST_GAP = 32  # numbers missing in a row; behind it, somebody else's files begin
@@ -31,18 +32,19 @@ class Move(NamedTuple):
     target: Optional[str]
 
 
-def plan_shift(names: Sequence[str], taken: Sequence[Sequence[str]]) -> List[Move]:
+def plan_shift(chain: Dict[str, Forms]) -> List[Move]:
     """
     Return the moves that free number 1 of a chain of backups.
 
     Only what lies below the first free number moves, so a gap that a kill left is closed.  A full chain loses its last
-    number first.  *names* are the plain ones from number 1 on, up to the first that is free or, if none is, all that
-    may stay.  *taken* are the forms of those that are not free; both move together.
+    number first.  *chain* has the plain names from number 1 on, up to the first that is free or, if none is, all that
+    may stay, with the forms of each, which move together.
     """
-    expired = taken[-1] if taken and len(taken) == len(names) else ()
-    steps = reversed(list(zip(names, names[1:], taken)))
-    moves = [Move(source + form, target + form) for source, target, forms in steps for form in forms]
-    return [Move(names[-1] + form, None) for form in expired] + moves
+    names = list(chain)
+    moves = [Move(names[-1] + form, None) for form in chain[names[-1]]]
+    for source, target in reversed(list(zip(names, names[1:]))):
+        moves += [Move(source + form, target + form) for form in chain[source]]
+    return moves
 
 
 class NumberedChain(Chain):
@@ -50,49 +52,42 @@ class NumberedChain(Chain):
     The backups of the log at *live*, `.1` the newest.
 
     Args:
-        name: Returns the plain path of a number's backup.  A `namer` may count by what lies on the disk.
-        limit: How many may stay; 0 is any number.
-        beyond: Also look for those that an earlier, higher limit has left.
+        namer: Makes a backup's plain path of the usual one.  It may count by what lies on the disk.
+        limits: Where they ask for sizes or times, those that an earlier, higher limit has left are found, too.
     """
 
-    def __init__(self, live: str, name: Callable[[int], str], limit: int, beyond: bool, newest: str) -> None:
+    def __init__(self, live: str, namer: Namer, limits: Limits, newest: str) -> None:
         super().__init__(newest)
         self._live = live
-        self._name = name
-        self._limit = limit
-        self._beyond = beyond
-        self._is_long = not 0 < limit <= _SHORT
+        self._namer = namer
+        self._limits = limits
         self._listed: Set[str] = set()
         self._there: Dict[str, bool] = {}  # what lies in directories that are listed; True for a directory
 
     def make_room(self) -> Tuple[str, List[Move]]:
         """Return the path for one more backup, and the moves that free it; raises if a name cannot be one's."""
-        names: List[str] = []
-        taken: List[Forms] = []
-        known = {self._live}
-        within = list(map(self._name, range(1, self._limit + 1)))  # a namer is asked for all, as in CPython
+        chain: Dict[str, Forms] = {}
+        # A namer is asked for all, as in CPython.
+        within = list(map(self._name, range(1, self._limits.number + 1)))
         for name in within or map(self._name, count(1)):
-            names.append(name)
-            if name in known:
-                msg = f"namer must give each backup of {self._live!r} a name of its own, got {names!r}"
+            if name == self._live or name in chain:
+                got = [*chain, name]
+                msg = f"namer must give each backup of {self._live!r} a name of its own, got {got!r}"
                 raise ValueError(msg)
-            known.add(name)
             forms = self._forms(name, movable=True)
+            # A compressor killed before its last step; a kill between the two moves would part them for good.
+            chain[name] = settle(name) if len(forms) == 2 else forms
             if not forms:
                 break
-            # A compressor killed before its last step; a kill between the two moves would part them for good.
-            if len(forms) == 2:
-                forms = settle(name)
-            taken.append(forms)
-        return names[0], plan_shift(names, taken)
+        return next(iter(chain)), plan_shift(chain)
 
     def listed(self) -> Iterator[Tuple[str, Forms]]:
         """Yield those within the limit, and others that are there."""
         known: Set[str] = set()
         missing = 0
         for number in count(1):
-            within = number <= self._limit
-            if not within and not (self._beyond and missing < _WIDEST_GAP):
+            within = number <= self._limits.number
+            if not within and not (self._limits.need_status() and missing < _WIDEST_GAP):
                 return
             name = self._name(number)
             if name in known:
@@ -103,25 +98,25 @@ class NumberedChain(Chain):
             if not missing:
                 yield name, forms
 
+    def _name(self, number: int) -> str:
+        return os.fspath(self._namer(f"{self._live}.{number}"))
+
     def _forms(self, name: str, movable: bool = False) -> Forms:
         """Return the forms in which *name* is there; *movable*: for a move, so be sure, and refuse a directory."""
         there, gz = self._there, name + GZ
-        if self._is_long and name not in there and gz not in there:
-            self._list(name[: len(name) - len(os.path.basename(name))])
+        folder = name[: len(name) - len(os.path.basename(name))]  # as written: paths are compared so
+        if not 0 < self._limits.number <= _SHORT and folder not in self._listed:
+            self._listed.add(folder)
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                there.update({each.path: each.is_dir(follow_symlinks=False) for each in entries})
         # The file system may make no difference between two spellings, or the directory not be ours to read.
         if not there or (movable and name not in there and gz not in there):
             asked = {path: look_at(path) for path in (name, gz)}
             there = {path: stat.S_ISDIR(found.st_mode) for path, found in asked.items() if found is not None}
         if movable and (there.get(name) or there.get(gz)):
             path = name if there.get(name) else gz
-            raise IsADirectoryError(21, "a directory stands where a backup belongs", path)
+            raise IsADirectoryError(errno.EISDIR, "a directory stands where a backup belongs", path)
         return ("",) * (name in there) + (GZ,) * (gz in there)
-
-    def _list(self, folder: str) -> None:
-        if folder not in self._listed:
-            self._listed.add(folder)
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                self._there.update({each.path: each.is_dir(follow_symlinks=False) for each in entries})
 
 
 class DatedChain(Chain):
@@ -139,7 +134,6 @@ class DatedChain(Chain):
             yield path, tuple(name[length:] for name in backup.names)
 
     def _dated(self) -> List[Backup]:
-        """Return the backups that this handler made, oldest first."""
         directory = self._naming.backup_directory()
         try:
             names = os.listdir(directory)
@@ -151,8 +145,7 @@ class DatedChain(Chain):
             backups.sort(key=lambda backup: getattr(found[backup], "st_mtime", 0.0))
         return backups
 
-    def free_name(self, log: str, text: str) -> str:
-        """Return a path, which is free, for one more backup of the period *text*."""
+    def free_name(self, text: str) -> str:
         known = self._dated()
         if self._newest:  # also if it was uploaded and deleted since
             folder, name = os.path.split(self._newest)
@@ -160,7 +153,7 @@ class DatedChain(Chain):
         first = next_number(known, text)
 
         def taken(path: str) -> bool:
-            return path == log or os.path.lexists(path) or os.path.lexists(path + GZ)
+            return path == self._naming.path or os.path.lexists(path) or os.path.lexists(path + GZ)
 
         return self._naming.free_path(text, first, taken)
 
@@ -229,9 +222,10 @@ class Retention:
         return Limits(self._settings.backupCount, self._settings.max_total_bytes, self._settings.max_age)
 
     def surplus(self, chain: Chain, limits: Limits, now: float) -> List[str]:
-        """Return the paths of the backups in *chain* that go *now*."""
+        """Return the paths of the backups in *chain* that go *now*; how long one elsewhere stays is up to the user."""
         kept: List[Kept] = []
-        for paths in reversed(chain.backups()):
+        for name, forms in reversed(list(chain.listed())):
+            paths = tuple(name + form for form in forms)
             if not limits.need_status():
                 kept.append(Kept(paths))
                 continue
@@ -239,10 +233,8 @@ class Retention:
             if found and all(stat.S_ISREG(each.st_mode) for each in found):
                 modified = max(each.st_mtime for each in found)
                 kept.append(Kept(paths, sum(each.st_size for each in found), modified))
-        besides = 0
-        if limits.total_bytes is not None:
-            others = map(look_at, [self._log, *self._part_files()])
-            besides = sum(each.st_size for each in others if each is not None)
+        others = [] if limits.total_bytes is None else [self._log, *self._part_files()]
+        besides = sum(each.st_size for each in map(look_at, others) if each is not None)
         return [path for backup in surplus(kept, limits, now, besides) for path in backup.paths]
 
     def enforce(self, going: Callable[[], Iterable[str]]) -> None:

@@ -61,8 +61,6 @@ class Job:
 
     def compress(self) -> None:
         """Compress what the backup has beyond what was read before, if anything, as one more gzip member."""
-        if self._source == -1:  # closed, as it has to be there where nobody can add to it meanwhile
-            return
         self._check()
         before = os.fstat(self._source)
         whole = self._written
@@ -121,7 +119,9 @@ class Job:
         """Release the backup; a part file that was not published goes."""
         if self.foreign():
             return
-        self._close_descriptors()
+        unlock_file(self._source)
+        unlock_file(self._part)
+        self._source = self._part = -1
         if self._part_path is not None:
             with contextlib.suppress(OSError):
                 remove(self._part_path)
@@ -136,11 +136,6 @@ class Job:
         data = read_at(self._source, CHUNK, self._read)
         self._read += len(data)
         return data
-
-    def _close_descriptors(self) -> None:
-        unlock_file(self._source)
-        unlock_file(self._part)
-        self._source = self._part = -1
 
     def __del__(self) -> None:
         try:
@@ -260,25 +255,20 @@ class Compressor:
         for _ in range(number):
             try:
                 job = job or self._locks.chain(lambda held: self.next_job(look().plain()) if held else None)
+                if job is None:
+                    return
+                with contextlib.closing(job):
+                    job.compress()
+                    job.ripen()
+                    job.compress()  # what came late, before the locks are taken
+                    self._locks.chain(partial(self._publish, look, job))
+                self._trouble.end()
             except Exception as error:
-                self._trouble.note(error, report)
-            if job is None:
-                return
-            self._compress(look, job, report)
+                if job is None or not job.foreign():
+                    self._trouble.note(error, report)
+                if job is None:
+                    return
             job = None
-
-    def _compress(self, look: Look, job: Job, report: Report) -> None:
-        try:
-            job.compress()
-            job.ripen()
-            job.compress()  # what came late, before the locks are taken
-            self._locks.chain(partial(self._publish, look, job))
-            self._trouble.end()
-        except Exception as error:
-            if not job.foreign():
-                self._trouble.note(error, report)
-        finally:
-            job.close()
 
     def _publish(self, look: Look, job: Job, held: bool) -> None:
         if not held:
@@ -314,6 +304,7 @@ class Worker:
             # What comes while the interpreter ends is not the thread's, for whose end it waits.
             if threading.main_thread().is_alive() and threads_work():
                 self._wanted = step  # first: a greenlet may run to its end before start() returns
+                # A handleError() of the user's that raises ends it.
                 if self._thread is None or not self._thread.is_alive():
                     # Not a daemon: the interpreter waits for it before it exits.
                     thread = threading.Thread(target=self._run, name="log compression", daemon=False)
@@ -328,15 +319,10 @@ class Worker:
             thread.join(timeout)
 
     def _run(self) -> None:
-        try:
-            while True:
-                with self._guard:
-                    step, self._wanted = self._wanted, None
-                    if step is None:
-                        self._thread = None
-                        return
-                step()
-        except BaseException:  # a handleError() of the user's that raises: the next poke starts again
+        while True:
             with self._guard:
-                self._thread = None
-            raise
+                step, self._wanted = self._wanted, None
+                if step is None:
+                    self._thread = None
+                    return
+            step()

@@ -33,7 +33,6 @@ _NUMBER = re.compile(r"(?<!\d)[1-9]\d{0,8}(?!\d)", re.ASCII)
 
 Namer = Callable[[str], str]
 Key = Tuple[int, str, int]  # the first three of a `Backup`
-Reader = Callable[[str], Optional[int]]
 
 
 class Naming(NamedTuple):
@@ -72,28 +71,28 @@ class Naming(NamedTuple):
         where = os.path.abspath(own if directory is None else directory)
         home = where == os.path.abspath(own)
         found: Dict[Key, Tuple[str, ...]] = {}
-        if self.namer is None and not home:
-            return []
         for name in names:
-            if self.namer is None:
-                key = _parse_plain(base, self.suffix, self.pattern, name)
-            else:
-                key = self._parse_named(name, where)
-            if key is not None and not (home and name == base):
-                found[key] = (*found.get(key, ()), name)
+            # Whole first: a namer or a suffix may end in .gz itself.
+            for stem in (name, name[:-3]) if name.endswith(".gz") else (name,):
+                if self.namer is not None:
+                    key = self._parse_named(os.path.join(where, stem))
+                else:
+                    key = _parse_plain(base, self.suffix, self.pattern, stem) if home else None
+                if key is not None and not (home and name == base):
+                    found[key] = (*found.get(key, ()), name)
+                    break
         return [Backup(*key, tuple(sorted(found[key]))) for key in sorted(found)]
 
     def _named(self, text: str, number: int) -> str:
         path = f"{self.path}.{text}.{number}" if number else f"{self.path}.{text}"
         return path if self.namer is None else os.fspath(self.namer(path))
 
-    def _parse_named(self, name: str, where: str) -> Optional[Key]:
-        for stem in _with_and_without_gz(name):
-            for text, number in self._guesses(stem):
-                # The user's namer, on a name that it may never have seen.
-                with contextlib.suppress(Exception):
-                    if os.path.abspath(self.backup_path(text, number)) == os.path.join(where, stem):
-                        return _stamp(text, self.suffix) or 0, text, number
+    def _parse_named(self, path: str) -> Optional[Key]:
+        for text, number in self._guesses(os.path.basename(path)):
+            # The user's namer, on a name that it may never have seen.
+            with contextlib.suppress(Exception):
+                if os.path.abspath(self.backup_path(text, number)) == path:
+                    return _stamp(text, self.suffix) or 0, text, number
         return None
 
     def _guesses(self, stem: str) -> Iterator[Tuple[str, int]]:
@@ -139,8 +138,7 @@ def default_ext_match(suffix: str) -> Pattern[str]:
     return re.compile(rf"(?<!\d){pattern}(?!\d)", re.ASCII)
 
 
-_STANDARD_SUFFIXES = frozenset(SUFFIXES.values())
-_STANDARD_MATCHES = frozenset(default_ext_match(suffix).pattern for suffix in _STANDARD_SUFFIXES)
+_STANDARD_MATCHES = frozenset(default_ext_match(suffix).pattern for suffix in SUFFIXES.values())
 
 
 def naming_for(
@@ -158,25 +156,20 @@ def naming_for(
 def _parse_plain(base: str, suffix: str, pattern: Pattern[str], name: str) -> Optional[Key]:
     if not name.startswith(base + "."):
         return None
-    for rest in _with_and_without_gz(name[len(base) + 1 :]):
-        numbered = _NUMBERED.fullmatch(rest)
-        for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
-            if text and pattern.fullmatch(text):
-                stamp = _stamp(text, suffix)
-                if stamp is not None:
-                    return stamp, text, number
+    rest = name[len(base) + 1 :]
+    numbered = _NUMBERED.fullmatch(rest)
+    for text, number in ((rest, 0), (numbered[1], int(numbered[2])) if numbered else ("", 0)):
+        if text and pattern.fullmatch(text):
+            stamp = _stamp(text, suffix)
+            if stamp is not None:
+                return stamp, text, number
     return None
 
 
-def _with_and_without_gz(name: str) -> Tuple[str, ...]:
-    # Whole first: a namer or a suffix may end in .gz itself.
-    return (name, name[:-3]) if name.endswith(".gz") else (name,)
-
-
 @lru_cache(maxsize=64)
-def reader_of(suffix: str) -> Optional[Reader]:
+def reader_of(suffix: str) -> Optional[Callable[[str], Optional[int]]]:
     """Return what makes a `Backup`'s stamp of a text that *suffix* produces; None where no date can be read."""
-    if suffix in _STANDARD_SUFFIXES:
+    if suffix in SUFFIXES.values():
         return partial(_read_standard, suffix)
     spelled_out = _spelled_out(suffix)
     # A format without a year warns in CPython 3.13; and without one there is no order in time.
@@ -204,20 +197,18 @@ def _read_standard(suffix: str, text: str) -> Optional[int]:
     # In whole numbers only: an object may log while the interpreter ends, and `datetime` has gone then.
     numbers = [*map(int, text.replace("_", "-").split("-")), 0, 0, 0]
     year, month, day, hour, minute, second = numbers[:6]
-    if not (year >= 1 and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
+    lengths = [0, 31, 28 + calendar.isleap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+    is_day = year >= 1 and 1 <= month <= 12 and 1 <= day <= lengths[month]
+    if not (is_day and hour < 24 and minute < 60 and second < 60):
         return None
-    lengths = [31, 28 + calendar.isleap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
-    if not 1 <= day <= lengths[month - 1]:
-        return None
-    days = (year - 1970) * 365 + calendar.leapdays(1970, year) + sum(lengths[: month - 1]) + day - 1
+    days = (year - 1970) * 365 + calendar.leapdays(1970, year) + sum(lengths[:month]) + day - 1
     return days * 86_400 + hour * 3_600 + minute * 60 + second
 
 
 def _read(suffix: str, form: str, text: str, days: str = "") -> Optional[int]:
     for more in [f" {day}" for day in days] or [""]:
-        with contextlib.suppress(
-            ValueError, ImportError
-        ):  # it imports, which ends before the interpreter does
+        # It imports, which ends before the interpreter does.
+        with contextlib.suppress(ValueError, ImportError):
             parsed = time.strptime(text + more, form)
             if time.strftime(suffix, parsed) == text:
                 return calendar.timegm(parsed)

@@ -51,7 +51,6 @@ class Disk:
             self._afterwards.later(partial(self._sync_held, held))
 
     def now(self, fd: int) -> None:
-        """Have what *fd* has open on the disk at once."""
         try:
             self._sync(fd)
         except OSError as error:

@@ -253,7 +253,7 @@ class ConcurrentHandler(BaseRotatingHandler):
     def _is_missing(self, fd: int, data: bytes, size: int) -> bool:
         """Tell whether no `.gz` has *data*, written behind *size* bytes to *fd*, a file without a name by now."""
         with self._locks.directory():  # whoever removed the file is done with it
-            return not has_read((name + GZ for name in self._backups().names()), fd, data, size)
+            return not has_read((name + GZ for name, _ in self._backups().found()), fd, data, size)
 
     def emit_batch(self, records: Iterable[LogRecord]) -> None:
         """

@@ -111,7 +111,7 @@ class Rotation:
             if self.retention.limits().need_status():
                 with contextlib.suppress(OSError):
                     self._locks.chain(lambda held: self.retention.enforce(hooks._surplus) if held else None)
-            self._tell(hooks)
+            self._afterwards.later(partial(self._announcer.tell, hooks._backups))
         self._incoming = (record, length)
         try:
             if hooks.shouldRollover(record) and not self.trouble.waits() and not self.rolling:
@@ -125,10 +125,6 @@ class Rotation:
         if self.schedule is not None:
             self.schedule.settled()
         return size
-
-    def _tell(self, hooks: Any) -> None:
-        if self._settings.on_rotated is not None:
-            self._afterwards.later(partial(self._announcer.tell, hooks._backups))
 
     # -- how -------------------------------------------------------------------
 
@@ -156,7 +152,7 @@ class Rotation:
                 if moved and self._settings.use_gzip:
                     self._compress(hooks._backups)
                 if moved:
-                    self._tell(hooks)
+                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))
         finally:
             self.rolling = False
             self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
