@@ -13,7 +13,7 @@ import os
 import warnings
 from functools import partial
 from time import sleep
-from typing import Callable, Iterator, Optional
+from typing import Callable, Optional, TypeVar
 from weakref import proxy
 
 from concurrent_log_handler._clock import monotonic
@@ -38,6 +38,7 @@ _SMB = ("cifs", "smb2", "smb3")
 _MOVED_AWAY = (errno.ESTALE, errno.EINVAL, errno.EAGAIN)
 _PATIENCE = 3.0
 _PAUSE = 0.02
+_Result = TypeVar("_Result")
 
 
 class SharedDiskFile(LiveFile):
@@ -84,23 +85,20 @@ class SharedDiskFile(LiveFile):
         if (self.identity(), size) == before:
             self.end = size
             return size
-        with self._sent(size):
-            return self._mend(size)
+        return self._sent(size, partial(self._mend, size))
 
     def append(self, data: bytes, size: int) -> None:
         """As in `LiveFile`."""
-        with self._sent(size):
-            super().append(data, size)
+        self._sent(size, partial(super().append, data, size))
 
-    @contextlib.contextmanager
-    def _sent(self, size: int) -> Iterator[None]:
+    def _sent(self, size: int, write: Callable[[], _Result]) -> _Result:
         """
-        Have the server take what is written behind the *size* bytes that it has, if anything.
+        Have the server take what *write* writes behind the *size* bytes that it has, if anything.
 
         Otherwise that is cut off: the cache has taken it, and the server some of it, perhaps.
         """
         try:
-            yield
+            result = write()
             if self.end != size and self.regular and is_ours(self.fd, self._mark):
                 _send(self.fd)
         except BaseException:  # also a signal handler's
@@ -112,6 +110,7 @@ class SharedDiskFile(LiveFile):
                         if os.fstat(self.fd).st_size == size:
                             break
             raise
+        return result
 
     def append_apart(
         self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
