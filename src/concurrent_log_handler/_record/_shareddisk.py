@@ -93,7 +93,7 @@ class SharedDiskFile(LiveFile):
 
     def _sent(self, size: int, write: Callable[[], _Result]) -> _Result:
         """
-        Return what *write* returns, when the server has taken what it wrote behind *size* bytes, if anything.
+        Have the server take what *write* writes behind the *size* bytes that it has, if anything.
 
         Otherwise that is cut off: the cache has taken it, and the server some of it, perhaps.
         """
@@ -101,7 +101,6 @@ class SharedDiskFile(LiveFile):
             result = write()
             if self.end != size and self.regular and is_ours(self.fd, self._mark):
                 _send(self.fd)
-            return result
         except BaseException:  # also a signal handler's
             if not self.interrupted and self.regular and is_ours(self.fd, self._mark):
                 with contextlib.suppress(OSError):
@@ -111,6 +110,7 @@ class SharedDiskFile(LiveFile):
                         if os.fstat(self.fd).st_size == size:
                             break
             raise
+        return result
 
     def append_apart(
         self, data: bytes, is_missing: Callable[[int, bytes, int], bool] = lambda *_: True
