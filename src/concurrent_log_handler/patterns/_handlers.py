@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from concurrent_log_handler import _options
 from concurrent_log_handler._afterwards import is_written
 from concurrent_log_handler._forks import home, notice_fork, threads_work
 from concurrent_log_handler._patience import monotonic
@@ -175,9 +176,9 @@ class GracefulQueueHandler(FastQueueHandler):
         block_timeout: float | None = None,
     ) -> None:
         for name, policy in (("overflow", overflow), ("critical_overflow", critical_overflow)):
-            if policy not in ("drop", "fallback", "block"):
-                msg = f"{name} must be one of drop, fallback, block, got {policy!r}"
-                raise ValueError(msg)
+            with _options.accepted(f"{name} must be one of drop, fallback, block", policy):
+                if policy not in ("drop", "fallback", "block"):
+                    raise ValueError
         super().__init__(queue)
         self.fallback_handler = fallback_handler
         self.critical_level = level_number(critical_level)
@@ -264,12 +265,12 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         interval: Seconds between two reports.
         threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
         callback: Gets a `QueueFigures` once per interval, in the monitor's thread; what it raises is reported on
-            stderr.  By default, a WARNING in the log says that the queue is nearly full.
+            stderr.  A callable or its dotted name; by default, a WARNING says that the queue is nearly full.
         monitor: False leaves it to you to call `start_monitoring()`.
         options: Those of `GracefulQueueHandler`.
 
     Raises:
-        ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
+        TypeError, ValueError: For an interval of 0 or less, a threshold outside 0 to 1, or what cannot be called.
     """
 
     def __init__(
@@ -278,19 +279,20 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         *,
         interval: float = 60.0,
         threshold: float = 0.8,
-        callback: Callable[[QueueFigures], Any] | None = None,
+        callback: Callable[[QueueFigures], Any] | str | None = None,
         monitor: bool = True,
         **options: Any,
     ) -> None:
-        if not (interval > 0 and 0 <= threshold <= 1):
-            msg = (
-                f"interval must be more than 0 seconds, threshold 0 to 1, got {interval!r} and {threshold!r}"
-            )
-            raise ValueError(msg)
+        with _options.accepted("interval must be more than 0 seconds", interval):
+            if not interval > 0:
+                raise ValueError
+        with _options.accepted("threshold must be from 0 to 1", threshold):
+            if not 0 <= threshold <= 1:
+                raise ValueError
         super().__init__(queue, **options)
         self.interval = interval
         self.threshold = threshold
-        self.callback: Callable[[QueueFigures], Any] = callback or _warn
+        self.callback: Callable[[QueueFigures], Any] = _options.callback(callback, "callback") or _warn
         self.max_depth_seen = 0
         self._total = Counter()
         self._monitored = False

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from concurrent_log_handler import _options
 from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 from concurrent_log_handler._patience import monotonic
@@ -266,19 +267,20 @@ class RobustQueueListener(BatchingQueueListener):
     not those of a compression in the background, nor of what is written through a fallback.
 
     Args:
-        error_handler: Called with the record and the exception, in the thread that writes; if it raises, a
-            line on stderr says so.  Without one, a line on stderr reports an error, at most once a second.
+        error_handler: Called with the record and the exception, in the thread that writes; if it raises, a line
+            on stderr says so.  May be a dotted name.  Without one, stderr reports an error, at most once a second.
     """
 
     def __init__(
         self,
         queue: Any,
         *handlers: logging.Handler,
-        error_handler: ErrorHandler | None = None,
+        error_handler: ErrorHandler | str | None = None,
         respect_handler_level: bool = True,
     ) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
-        self.error_handler: ErrorHandler = error_handler or self.default_error_handler
+        given = _options.callback(error_handler, "error_handler")
+        self.error_handler: ErrorHandler = given or self.default_error_handler
         self._errors = Counter()
         self._lines = Trouble()
 
