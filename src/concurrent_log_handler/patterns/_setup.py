@@ -1,48 +1,28 @@
-"""Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger.
+"""Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger or for a web framework.
 
 It owns which set-up is in force on which logger: a second call replaces the first and never doubles a record.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
 
-from ._handlers import GracefulQueueHandler, level_number
+from ._handlers import CriticalOnlyFilter, GracefulQueueHandler, NonCriticalFilter, level_number
 from ._listener import BatchingQueueListener
 from ._queue import RecordQueue
 
-MIB = 1024 * 1024
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+_MIB = 1024 * 1024
 DEFAULT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
-
-
-class CriticalityFilter(logging.Filter):
-    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
-
-    def __init__(self, min_level: int | str = logging.ERROR) -> None:
-        super().__init__()
-        self.min_level = level_number(min_level)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= self.min_level
-
-
-class CriticalOnlyFilter(CriticalityFilter):
-    """For the handler that writes at once: ERROR and above, unless told otherwise."""
-
-
-class NonCriticalFilter(CriticalityFilter):
-    """The other half: what is below *min_level*, ERROR unless told otherwise."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno < self.min_level
 
 
 class _MakesItsQueue(GracefulQueueHandler):
@@ -77,7 +57,7 @@ class NonBlockingFileHandler(_MakesItsQueue):
     def __init__(
         self,
         filename: str | os.PathLike[str] | None = None,
-        max_bytes: float | str = 10 * MIB,
+        max_bytes: float | str = 10 * _MIB,
         backup_count: int = 5,
         use_gzip: bool = True,
         *,
@@ -194,7 +174,7 @@ def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable
     return setup
 
 
-def release(setup: _Setup) -> None:
+def _release(setup: _Setup) -> None:
     """One user less: the last one takes *setup* off its logger, and the one that it replaced comes back."""
     notice_fork()
     with logging_lock:
@@ -212,7 +192,7 @@ def release(setup: _Setup) -> None:
 
 def setup_non_blocking_logging(
     filename: str | os.PathLike[str] = "app.log",
-    max_bytes: float | str = 10 * MIB,
+    max_bytes: float | str = 10 * _MIB,
     *,
     level: int | str | None = logging.INFO,
     logger: logging.Logger | str | None = None,
@@ -235,10 +215,10 @@ def setup_non_blocking_logging(
         OSError: If the file's directory is missing.
         TypeError, ValueError: For arguments that no log file could have.
     """
-    return install_file(True, filename, max_bytes, level, logger, formatter, **options).listener
+    return _install_file(True, filename, max_bytes, level, logger, formatter, **options).listener
 
 
-def install_file(
+def _install_file(
     lasting: bool,
     filename: Any,
     max_bytes: Any,
@@ -247,7 +227,7 @@ def install_file(
     formatter: Any = None,
     **options: Any,
 ) -> _Setup:
-    """As `setup_non_blocking_logging`; what is not *lasting*, `release` ends."""
+    """As `setup_non_blocking_logging`; what is not *lasting*, `_release` ends."""
 
     def make() -> list[Any]:
         handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
@@ -282,8 +262,8 @@ def setup_critical_and_background_logging(
         critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
         options: Those of `NonBlockingFileHandler` for the other one.
     """
-    apart = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False, **(critical_options or {})}
-    options = {"max_bytes": 50 * MIB, "backup_count": 10, **options}
+    apart = {"max_bytes": 100 * _MIB, "backup_count": 20, "use_gzip": False, **(critical_options or {})}
+    options = {"max_bytes": 50 * _MIB, "backup_count": 10, **options}
 
     def make() -> list[Any]:
         rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
@@ -311,6 +291,97 @@ def managed_listener(
         yield listener
     finally:
         listener.stop(timeout)
+
+
+def django_logging(
+    filename: str | os.PathLike[str] = "django_app.log",
+    max_bytes: float | str = 100 * _MIB,
+    *,
+    base: dict[str, Any] | None = None,
+    level: int | str = "INFO",
+    format: str = "[%(asctime)s] %(levelname)s %(name)s: %(message)s",  # noqa: A002
+    loggers: tuple[str, ...] = ("django",),
+    **options: Any,
+) -> dict[str, Any]:
+    """
+    Return a `LOGGING` for Django (or a `dictConfig`): a non-blocking rotating file for the root and *loggers*.
+
+    Args:
+        base: A `LOGGING` of your own to complete; it is not changed, and its loggers keep what they have.
+        level: Level for the loggers that *base* does not configure.
+        loggers: Loggers that write to the file themselves and do not propagate.
+        options: Those of `NonBlockingFileHandler`; `backup_count` is 10 here.
+    """
+    config: dict[str, Any] = {"version": 1, "disable_existing_loggers": False, **copy.deepcopy(base or {})}
+    config.setdefault("handlers", {})["non_blocking_file"] = {
+        "()": "concurrent_log_handler.patterns.NonBlockingFileHandler",
+        "filename": str(filename),
+        "max_bytes": max_bytes,
+        "format": format,
+        "backup_count": 10,
+        **options,
+    }
+    targets = [config.setdefault("root", {})]
+    named = config.setdefault("loggers", {})
+    targets += [named.setdefault(name, {"propagate": False}) for name in loggers]
+    for target in targets:
+        target.setdefault("level", level)
+        # A logger that propagates reaches the file through the root.
+        if target is targets[0] or not target.get("propagate", True):
+            target["handlers"] = [*target.get("handlers", []), "non_blocking_file"]
+    return config
+
+
+def setup_flask_logging(
+    app: Any,
+    filename: str | os.PathLike[str] = "flask_app.log",
+    max_bytes: float | str = 50 * _MIB,
+    *,
+    level: int | str | None = logging.INFO,
+    format: str = "%(asctime)s %(levelname)s: %(message)s",  # noqa: A002
+    **options: Any,
+) -> BatchingQueueListener:
+    """
+    Give `app.logger` a non-blocking rotating file; returns the listener.
+
+    Applications of one name share a logger, and so the file: it may stand in a `create_app()`.  The arguments are those
+    of `setup_non_blocking_logging`.
+    """
+    return setup_non_blocking_logging(
+        filename, max_bytes, level=level, logger=app.logger, format=format, **options
+    )
+
+
+def logging_lifespan(
+    filename: str | os.PathLike[str] = "fastapi_app.log",
+    max_bytes: float | str = 100 * _MIB,
+    *,
+    lifespan: Lifespan | None = None,
+    level: int | str | None = logging.INFO,
+    logger: logging.Logger | str | None = None,
+    **options: Any,
+) -> Lifespan:
+    """
+    A `lifespan` for FastAPI or Starlette: a non-blocking rotating file for as long as the app runs.
+
+    At the end, also after an error, what is queued is written and the handler is taken off its logger.  Your own
+    *lifespan* runs inside.  The other arguments are those of `setup_non_blocking_logging`; `backup_count` is 10.
+    """
+    options = {"backup_count": 10, **options}
+
+    @asynccontextmanager
+    async def with_logging(app: Any) -> AsyncIterator[Any]:
+        setup = _install_file(False, filename, max_bytes, level, logger, **options)
+        try:
+            if lifespan is None:
+                yield
+            else:
+                async with lifespan(app) as state:
+                    yield state
+        finally:
+            _release(setup)  # two applications of one process may share it
+
+    return with_logging
 
 
 def _alike(formatter: logging.Formatter | None) -> Any:
