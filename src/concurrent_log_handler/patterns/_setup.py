@@ -11,10 +11,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler._locks._threads import CONFIG_PATIENCE, logging_is_locked_here, logging_lock
+from concurrent_log_handler.handlers import ConcurrentRotatingFileHandler
 
 from ._handlers import CriticalOnlyFilter, GracefulQueueHandler, NonCriticalFilter, level_number
 from ._listener import BatchingQueueListener
@@ -107,8 +109,6 @@ class NonBlockingFileHandler(_MakesItsQueue):
 
 def _file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
     """The rotating handler behind a queue; *options* may also use the handler's own spelling."""
-    from concurrent_log_handler import ConcurrentRotatingFileHandler
-
     if filename is None:
         msg = "a filename is needed"
         raise TypeError(msg)
@@ -150,8 +150,11 @@ class _Setup:
             handler.close()
 
 
-def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable[[], list[Any]]) -> _Setup:
+def _install(
+    lasting: bool, logger: Any, level: Any, formatter: Any, wish: Any, make: Callable[[], list[Any]]
+) -> _Setup:
     """The set-up of *logger*: the one in force if it is what is wished for, else what *make* returns, in its place."""
+    wish = level, _alike(formatter), wish
     target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
     threshold = target.level if level is None else level_number(level)
     notice_fork()
@@ -164,6 +167,8 @@ def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable
             return replaced[0]
         # First of all: a bad argument leaves the old set-up as it is.
         setup = _Setup(target, wish, make())
+        for handler in setup.handlers if formatter is not None else ():
+            handler.setFormatter(formatter)
         setup.put_in_place_of([handler for old in replaced for handler in old.handlers])
         target.setLevel(threshold)
         if lasting or not stands:
@@ -215,28 +220,16 @@ def setup_non_blocking_logging(
         OSError: If the file's directory is missing.
         TypeError, ValueError: For arguments that no log file could have.
     """
-    return _install_file(True, filename, max_bytes, level, logger, formatter, **options).listener
+    return _install_file(True, filename, logger, level, formatter, max_bytes=max_bytes, **options).listener
 
 
 def _install_file(
-    lasting: bool,
-    filename: Any,
-    max_bytes: Any,
-    level: Any,
-    logger: Any,
-    formatter: Any = None,
-    **options: Any,
+    lasting: bool, filename: Any, logger: Any, level: Any, formatter: Any = None, **options: Any
 ) -> _Setup:
     """As `setup_non_blocking_logging`; what is not *lasting*, `_release` ends."""
-
-    def make() -> list[Any]:
-        handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
-        if formatter is not None:
-            handler.setFormatter(formatter)
-        return [handler]
-
-    wish = ("file", os.path.abspath(filename), max_bytes, level, _alike(formatter), options)
-    return _installed(logger, level, lasting, wish, make)
+    name = None if "handler" in options else os.path.abspath(filename)
+    make = partial(NonBlockingFileHandler, name, **options)
+    return _install(lasting, logger, level, formatter, (name, options), lambda: [make()])
 
 
 def setup_critical_and_background_logging(
@@ -264,20 +257,17 @@ def setup_critical_and_background_logging(
     """
     apart = {"max_bytes": 100 * _MIB, "backup_count": 20, "use_gzip": False, **(critical_options or {})}
     options = {"max_bytes": 50 * _MIB, "backup_count": 10, **options}
+    formatter = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
 
     def make() -> list[Any]:
-        rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
         critical = _file_handler(critical_filename, **apart)
-        critical.setFormatter(rendering)
         critical.addFilter(CriticalOnlyFilter(critical_level))
         background = NonBlockingFileHandler(background_filename, **options)
-        background.setFormatter(rendering)
         background.addFilter(NonCriticalFilter(critical_level))
         return [critical, background]
 
     names = os.path.abspath(critical_filename), os.path.abspath(background_filename)
-    wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
-    return _installed(logger, level, True, wish, make).listener
+    return _install(True, logger, level, formatter, (names, critical_level, apart, options), make).listener
 
 
 @contextmanager
@@ -371,7 +361,7 @@ def logging_lifespan(
 
     @asynccontextmanager
     async def with_logging(app: Any) -> AsyncIterator[Any]:
-        setup = _install_file(False, filename, max_bytes, level, logger, **options)
+        setup = _install_file(False, filename, logger, level, max_bytes=max_bytes, **options)
         try:
             if lifespan is None:
                 yield
