@@ -102,7 +102,7 @@ def wait_until(
     return True
 
 
-def threads_are_greenlets() -> bool:
+def among_greenlets() -> bool:
     """Whether `threading` has been patched by now."""
     return type(threading.Lock()).__module__.partition(".")[0] in GREEN
 
@@ -117,7 +117,7 @@ class WakeableThread:
         self._bell = threading.Lock()
         self._bell.acquire()
         #: It is a greenlet.
-        self.green = threads_are_greenlets()
+        self.green = among_greenlets()
         self._born = self.green, home.generation
 
     def start(self) -> bool:
@@ -147,7 +147,7 @@ class WakeableThread:
                 greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
         # A thread cannot end where `threading` has been patched meanwhile, nor can a greenlet that gevent's
         # fork() has copied.
-        self._parked = self._born != (threads_are_greenlets(), home.generation)
+        self._parked = self._born != (among_greenlets(), home.generation)
         while self._parked:
             self.wait(NEVER)
 

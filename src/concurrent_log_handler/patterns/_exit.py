@@ -22,7 +22,7 @@ from typing import Any
 from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler._patience import monotonic
 
-from ._common import complain, end_of, patiently, threads_are_greenlets, wait_until
+from ._common import among_greenlets, complain, end_of, patiently, wait_until
 from ._queue import all_queues, owing, queue_of
 
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
@@ -200,7 +200,7 @@ def _drain(listener: Any, timeout: float | None, kill_by: int | None) -> None:
         finally:
             os._exit(128 + kill_by)
 
-    greenlets = threads_are_greenlets()
+    greenlets = among_greenlets()
     if greenlets and ours and listener.stop_without_waiting(time_left()):
         end()
         return

@@ -19,16 +19,7 @@ from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 from concurrent_log_handler._patience import monotonic
 
-from ._common import (
-    NEVER,
-    Counter,
-    Trouble,
-    WakeableThread,
-    counted,
-    end_of,
-    threads_are_greenlets,
-    wait_until,
-)
+from ._common import NEVER, Counter, Trouble, WakeableThread, among_greenlets, counted, end_of, wait_until
 from ._exit import hook_exit_of_children
 from ._writer import QueueWriter, errors_noted
 
@@ -164,12 +155,7 @@ class BatchingQueueListener(QueueWriter):
 
     def write_at_once(self, record: logging.LogRecord) -> None:
         """Write *record* here, and nothing that other processes have queued; whoever writes still goes first."""
-
-        def write() -> bool:
-            self.handle(record)
-            return True
-
-        if self.has_thread or self._in_turn(write) is None:
+        if self.has_thread or self._in_turn(lambda: [self.handle(record)]) is None:
             self._queue.keep(record)
             self._wake_thread()
 
@@ -193,7 +179,7 @@ class BatchingQueueListener(QueueWriter):
         known = self._place.get("thread")
         if known is not None:
             known.ring()
-            if known.green == threads_are_greenlets():
+            if known.green == among_greenlets():
                 return True
         if not threads_work():
             return False
@@ -216,47 +202,43 @@ class BatchingQueueListener(QueueWriter):
     def _vacate(self, worker: WakeableThread) -> None:
         if self._place.get("thread") is worker:
             self._place.pop("thread", None)
+            self._queue.awake = False
 
     def _run(self, worker: WakeableThread) -> None:
+        """Write as records come, until `stop()` or a thread that has taken its place."""
+        queue, lingering = self._queue, False
         # Looked up each time: gevent's fork() copies its greenlets, and this one may find itself in the child.
         while self._place.setdefault("thread", worker) is worker:
             try:
-                if self._run_until_stopped(worker):
-                    return
+                self._tell_of_drops()
+                queue.awake = True
+                stopping = self.stopped  # asked second: `stop()` sets it first
+                if stopping:
+                    queue.awake = False
+                wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
+                if stopping and wrote is not None:
+                    self._vacate(worker)
+                    self._write_here()  # what others have left to this thread just before
+                    if self.stopped:
+                        return
+                elif wrote:
+                    lingering = True
+                else:
+                    pause = _LINGER
+                    if wrote is not None and not lingering:
+                        queue.awake = False
+                        # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
+                        if not queue.qsize():
+                            pause = min(queue.look_again, queue.report_at - monotonic())
+                    lingering = False
+                    worker.wait(pause)
             except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
                 if worker.green and not isinstance(error, (Exception, SystemExit)):
                     # Ctrl-C, or killed: the next record, or the exit, starts another one.
                     self._vacate(worker)
                     raise
-                self._complain_of(error)
+                self._complain()
                 worker.wait(0.1)  # what only fails must not take the whole processor
-
-    def _run_until_stopped(self, worker: WakeableThread) -> bool:
-        """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
-        queue, lingering = self._queue, False
-        while self._place.get("thread") is worker:
-            self._tell_of_drops()
-            queue.awake = True
-            stopping = self.stopped  # asked second: `stop()` sets it first
-            if stopping:
-                queue.awake = False
-            wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
-            if stopping and wrote is not None:
-                self._vacate(worker)
-                self._write_here()  # what others have left to this thread just before
-                return self.stopped  # else somebody has started it again
-            if wrote:
-                lingering = True
-                continue
-            pause = _LINGER
-            if wrote is not None and not lingering and not stopping:
-                queue.awake = False
-                # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
-                if not queue.qsize():
-                    pause = min(queue.look_again, queue.report_at - monotonic())
-            lingering = False
-            worker.wait(pause)
-        return False
 
 
 class RobustQueueListener(BatchingQueueListener):
@@ -299,8 +281,7 @@ class RobustQueueListener(BatchingQueueListener):
         self._failed(None, record, sys.exc_info()[1] or RuntimeError("handleError was called"))
         return True
 
-    def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
-        del handler
+    def _failed(self, _handler: Any, record: Any, error: BaseException) -> None:
         self._errors.add()
         try:
             self.error_handler(record, error)

@@ -19,7 +19,7 @@ from typing import Any
 
 from concurrent_log_handler._patience import monotonic
 
-from ._common import NEVER, Trouble, complain, threads_are_greenlets, wait_until
+from ._common import NEVER, Trouble, among_greenlets, complain, end_of, wait_until
 from ._queue import queue_of
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
@@ -119,27 +119,23 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
-        queue, quiet_since = self._queue, monotonic()
-        size: int | None = queue.qsize()
-        due = NEVER if size is None else size
-        while monotonic() < deadline:
+        # What was put into a queue between processes comes out of it a little later, or never: a process that was
+        # killed may have counted it.
+        patience = _LATECOMERS if self._queue.crosses_processes else 0.0
+        size, quiet_until = self._queue.qsize(), end_of(patience)
+        due = NEVER if size is None else size or 1
+        while due > 0 and monotonic() < deadline:
             wrote = self._write_some()
             due -= wrote
             if wrote:
-                quiet_since = monotonic()
-            # What was put into a queue between processes comes out of it a little later, or never: a process
-            # that was killed may have counted it.
-            elif (
-                monotonic() - quiet_since >= _LATECOMERS or not queue.crosses_processes or queue.qsize() == 0
-            ):
+                quiet_until = end_of(patience)
+            elif monotonic() >= quiet_until or self._queue.qsize() == 0:
                 break
             else:
                 time.sleep(0.001)
-            if due <= 0:
-                break
         return True
 
-    def handle(self, record: logging.LogRecord) -> None:
+    def handle(self, record: logging.LogRecord) -> Any:
         """Give one record to the handlers, in this thread."""
         for task in self._for_each_handler([self.prepare(record)]):
             self._give(*task)
@@ -178,7 +174,7 @@ class QueueWriter(logging.handlers.QueueListener):
             if _interrupts(error):
                 raise  # what is left stays for whoever writes next
             if not records:
-                self._complain_of(error)  # all is written; it is the reporting that failed
+                self._complain()  # all is written; it is the reporting that failed
             self._give_each(handler, records)
         return True
 
@@ -210,15 +206,15 @@ class QueueWriter(logging.handlers.QueueListener):
         except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
             if _interrupts(worse):
                 raise
-            self._complain_of(worse)
+            self._complain()
 
-    def handleError(self, _record: Any) -> None:  # noqa: N802 - as a handler's
-        """Called where `handle` or `prepare` of a subclass raised."""
-        self._complain_of(sys.exc_info()[1])
-
-    def _complain_of(self, error: BaseException | None) -> None:
+    def _complain(self, _record: Any = None) -> None:
+        """Tell of the exception of this moment."""
         if logging.raiseExceptions:
+            error = sys.exc_info()[1]
             self._worse.complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
+
+    handleError = _complain  # noqa: N815 - a handler's: where `handle` or `prepare` of a subclass raised
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
@@ -249,7 +245,7 @@ def _takes_batches(handler: Any) -> bool:
 
 def _interrupts(error: BaseException) -> bool:
     """Ctrl-C, or a signal handler that exits: only the main thread runs those, in whichever greenlet it is."""
-    here = threads_are_greenlets() or threading.current_thread() is threading.main_thread()
+    here = among_greenlets() or threading.current_thread() is threading.main_thread()
     return here and not isinstance(error, Exception)
 
 
