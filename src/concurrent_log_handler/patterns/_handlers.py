@@ -209,9 +209,10 @@ class GracefulQueueHandler(FastQueueHandler):
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
-        others = () if listener is None or busy or self._pickled else listener.handlers
-        if any(_same_file(handler, other) for other in others):
-            listener.write_queued()
+        if listener is not None and not (busy or self._pickled):
+            file, *others = (getattr(each, "baseFilename", each) for each in (handler, *listener.handlers))
+            if file in others:
+                listener.write_queued()
         failed: list[bool] = []
         # A record that is written may tell of what came after: a rotation, or a lock that was not had.
         with errors_noted(handler, lambda told: failed.append(not is_written(told))):
@@ -249,11 +250,6 @@ class NonCriticalFilter(CriticalityFilter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno < self.min_level
-
-
-def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
-    name = getattr(one, "baseFilename", None)
-    return one is other or (name is not None and name == getattr(other, "baseFilename", None))
 
 
 def _picklable(value: Any) -> Any:

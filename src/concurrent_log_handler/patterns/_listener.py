@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from concurrent_log_handler import _options
@@ -106,18 +107,17 @@ class BatchingQueueListener(QueueWriter):
         return self.left() if worker is not None or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
-        self.stopped = True
-        self.running = False
+        self.stopped, self.running = True, False
         self._queue.awake = False  # last: the thread says that it is awake, then looks at the state
 
-    def stop_without_waiting(self, timeout: float) -> bool:
+    def stop_without_waiting(self, timeout: float | None) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
         notice_fork()
         if self._queue.reader != self:
             return True
         self._close_intake()
-        deadline = monotonic() + timeout
-        return not self.busy_here() and self._in_turn(lambda: self._write_due(deadline), 0.0) is not None
+        step = partial(self._write_due, end_of(timeout))
+        return not self.busy_here() and self._in_turn(step, 0.0) is not None
 
     def left(self) -> int:
         """Number of records that are queued or being written at this moment."""
@@ -169,7 +169,7 @@ class BatchingQueueListener(QueueWriter):
         """See that what is queued at this moment is written, and that drops are told of, in this thread."""
         if self._mine():
             return  # interrupted by us: it looks into the queue again
-        if self._in_turn(lambda: self._write_due(deadline)) is None:
+        if self._in_turn(partial(self._write_due, deadline)) is None:
             self._wake_thread()  # another one hangs in a write: the listener's waits for its turn
         else:
             self._tell_of_drops(at_once=True)

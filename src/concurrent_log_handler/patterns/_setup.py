@@ -9,7 +9,7 @@ import copy
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -361,15 +361,10 @@ def logging_lifespan(
 
     @asynccontextmanager
     async def with_logging(app: Any) -> AsyncIterator[Any]:
-        setup = _install_file(False, filename, logger, level, max_bytes=max_bytes, **options)
-        try:
-            if lifespan is None:
-                yield
-            else:
-                async with lifespan(app) as state:
-                    yield state
-        finally:
-            _release(setup)  # two applications of one process may share it
+        async with AsyncExitStack() as stack:
+            setup = _install_file(False, filename, logger, level, max_bytes=max_bytes, **options)
+            stack.callback(_release, setup)  # two applications of one process may share it
+            yield None if lifespan is None else await stack.enter_async_context(lifespan(app))
 
     return with_logging
 

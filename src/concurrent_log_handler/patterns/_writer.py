@@ -164,22 +164,17 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
         """Give *handler* all of *records*; tell whether it let one through."""
-        if not records or not _takes_batches(handler):
-            return self._give_each(handler, records)
+        passed = bool(records) and _takes_batches(handler)
         try:
-            handler.emit_batch(records)
-            records.clear()
-            self._failing.ends()
+            if passed:
+                handler.emit_batch(records)
+                records.clear()
+                self._failing.ends()
         except BaseException as error:
             if _interrupts(error):
                 raise  # what is left stays for whoever writes next
             if not records:
                 self._complain()  # all is written; it is the reporting that failed
-            self._give_each(handler, records)
-        return True
-
-    def _give_each(self, handler: Any, records: deque[Any]) -> bool:
-        passed = False
         while records:
             record = records[0]
             try:
