@@ -112,8 +112,7 @@ class WakeableThread:
         self._settled = False  # until it is settled whether it begins, is_alive() says no
         self._bell = threading.Lock()
         self._bell.acquire()
-        #: It is a greenlet.
-        self.green = among_greenlets()
+        self.green = among_greenlets()  #: It is a greenlet.
         self._born = self.green, home.generation
 
     def start(self) -> bool:

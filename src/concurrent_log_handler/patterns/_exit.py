@@ -50,7 +50,7 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
                 _let_exit_pass(handler)
     if left:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
-    for queued in [each for each in owing if each.crosses_processes and each.reader is None]:
+    for queued in [each for each in owing if each.reader is None]:
         with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
             queued.report_drops(partial(queued.put, timeout=1.0))
 

@@ -313,8 +313,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         self.callback: Callable[[QueueFigures], Any] = _options.callback(callback, "callback") or _warn
         self.max_depth_seen = 0
         self._total = Counter()
-        self._monitored = False
-        self._monitors: dict[int, WakeableThread] = {}  # by the process in which they live
+        self._monitors: dict[int, WakeableThread] | None = None  # by process; None while it does not monitor
         if monitor:
             self.start_monitoring()
 
@@ -324,7 +323,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         super().enqueue(record)
         self._total.add()
         self.max_depth_seen = max(self.max_depth_seen, self._queue.qsize() or 0)
-        if self._monitored and home.generation not in self._monitors:
+        if self._monitors is not None and home.generation not in self._monitors:
             self.start_monitoring()
 
     def figures(self) -> QueueFigures:
@@ -336,7 +335,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def start_monitoring(self) -> None:
         """Start the monitor's thread, unless it runs."""
-        self._monitored = True
+        self._monitors = {} if self._monitors is None else self._monitors
         notice_fork()
         if not threads_work():
             return  # a later record does
@@ -347,9 +346,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def stop_monitoring(self) -> None:
         """End the monitor's thread."""
-        self._monitored = False
-        monitors, self._monitors = self._monitors, {}
-        for monitor in monitors.values():
+        monitors, self._monitors = self._monitors, None
+        for monitor in (monitors or {}).values():
             monitor.join(1.0)
 
     def close(self) -> None:

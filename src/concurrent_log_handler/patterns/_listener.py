@@ -20,7 +20,7 @@ from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 from concurrent_log_handler._patience import monotonic
 
-from ._common import NEVER, Counter, Trouble, WakeableThread, among_greenlets, counted, end_of, wait_until
+from ._common import NEVER, Counter, WakeableThread, among_greenlets, counted, end_of, wait_until
 from ._exit import hook_exit_of_children
 from ._writer import QueueWriter, errors_noted
 
@@ -43,12 +43,8 @@ class BatchingQueueListener(QueueWriter):
         respect_handler_level: False gives each handler every record, the standard library's default.
     """
 
-    def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
-        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
-        self.running = False  #: Started, and not stopped.
-        self.stopped = False  #: `stop()` was called: records are written by the thread that logs them.
-        if self._queue.reader is None or not self._queue.reader.running:
-            self._queue.reader = self
+    running = False  #: Started, and not stopped.
+    stopped = False  #: `stop()` was called: records are written by the thread that logs them.
 
     def _begin_afresh(self) -> None:
         super()._begin_afresh()
@@ -59,11 +55,10 @@ class BatchingQueueListener(QueueWriter):
 
     def after_fork(self) -> None:
         """In a forked child: begin without a thread; if the parent reads the queue, it was not started here."""
-        busy = self.has_thread
         self._begin_afresh()
         if self._queue.crosses_processes:
             self.running = self.stopped = False
-        elif busy and self.running and self._queue.look_again < NEVER:
+        elif self.running and self._queue.look_again < NEVER:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
     def start(self) -> None:
@@ -108,7 +103,7 @@ class BatchingQueueListener(QueueWriter):
 
     def _close_intake(self) -> None:
         self.stopped, self.running = True, False
-        self._queue.awake = False  # last: the thread says that it is awake, then looks at the state
+        self._queue.awake = False
 
     def stop_without_waiting(self, timeout: float | None) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
@@ -211,10 +206,8 @@ class BatchingQueueListener(QueueWriter):
         while self._place.setdefault("thread", worker) is worker:
             try:
                 self._tell_of_drops()
-                queue.awake = True
-                stopping = self.stopped  # asked second: `stop()` sets it first
-                if stopping:
-                    queue.awake = False
+                stopping = self.stopped
+                queue.awake = not stopping
                 wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
                 if stopping and wrote is not None:
                     self._vacate(worker)
@@ -264,27 +257,24 @@ class RobustQueueListener(BatchingQueueListener):
         given = _options.callback(error_handler, "error_handler")
         self.error_handler: ErrorHandler = given or self.default_error_handler
         self._errors = Counter()
-        self._lines = Trouble()
 
     error_count: int = counted("_errors", "Errors, counted before the error handler is called.  May be set.")
 
     def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
         """Report on stderr, at most once a second."""
-        self._lines.ends()
-        self._lines.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
+        self._failing.ends()
+        self._failing.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
-        with errors_noted(handler, self._swallowed):
+        with errors_noted(handler, partial(self._failed, None)):
             return super()._give(handler, records)
 
-    def _swallowed(self, record: logging.LogRecord) -> bool:
-        self._failed(None, record, sys.exc_info()[1] or RuntimeError("handleError was called"))
-        return True
-
-    def _failed(self, _handler: Any, record: Any, error: BaseException) -> None:
+    def _failed(self, _handler: Any, record: Any) -> bool:
+        error = sys.exc_info()[1] or RuntimeError("handleError was called")
         self._errors.add()
         try:
             self.error_handler(record, error)
         except Exception as worse:  # noqa: BLE001 - the error handler must not end the listener
             self._worse.ends()
             self._worse.complain(f"the error handler raised {worse!r} while reporting {error!r}")
+        return True  # nobody else needs to hear of it

@@ -33,9 +33,7 @@ class _MakesItsQueue(GracefulQueueHandler):
     def __new__(cls, *args: Any, **_options: Any) -> Any:
         # Under `class`, dictConfig of 3.12 and later puts a queue before the keywords, a filename among them.
         if args and hasattr(args[0], "put_nowait"):
-            msg = (
-                "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
-            )
+            msg = "it makes its own queue: in a dictConfig it has to be named under '()', not under 'class'"
             raise TypeError(msg)
         return super().__new__(cls)
 
@@ -112,10 +110,8 @@ def _file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bo
     if filename is None:
         msg = "a filename is needed"
         raise TypeError(msg)
-    gzip = {"use_gzip": use_gzip, "background_gzip": use_gzip}
-    return ConcurrentRotatingFileHandler(
-        filename, **{"maxBytes": max_bytes, "backupCount": backup_count, **gzip, **options}
-    )
+    options = {"maxBytes": max_bytes, "backupCount": backup_count, "use_gzip": use_gzip, **options}
+    return ConcurrentRotatingFileHandler(filename, **{"background_gzip": use_gzip, **options})
 
 
 @dataclass(eq=False)
@@ -311,13 +307,11 @@ def django_logging(
         "backup_count": 10,
         **options,
     }
-    targets = [config.setdefault("root", {})]
-    named = config.setdefault("loggers", {})
-    targets += [named.setdefault(name, {"propagate": False}) for name in loggers]
-    for target in targets:
+    root, named = config.setdefault("root", {}), config.setdefault("loggers", {})
+    for target in [root, *(named.setdefault(name, {"propagate": False}) for name in loggers)]:
         target.setdefault("level", level)
         # A logger that propagates reaches the file through the root.
-        if target is targets[0] or not target.get("propagate", True):
+        if target is root or not target.get("propagate", True):
             target["handlers"] = [*target.get("handlers", []), "non_blocking_file"]
     return config
 
@@ -357,13 +351,12 @@ def logging_lifespan(
     At the end, also after an error, what is queued is written and the handler is taken off its logger.  Your own
     *lifespan* runs inside.  The other arguments are those of `setup_non_blocking_logging`; `backup_count` is 10.
     """
-    options = {"backup_count": 10, **options}
+    options = {"max_bytes": max_bytes, "backup_count": 10, **options}
 
     @asynccontextmanager
     async def with_logging(app: Any) -> AsyncIterator[Any]:
         async with AsyncExitStack() as stack:
-            setup = _install_file(False, filename, logger, level, max_bytes=max_bytes, **options)
-            stack.callback(_release, setup)  # two applications of one process may share it
+            stack.callback(_release, _install_file(False, filename, logger, level, **options))
             yield None if lifespan is None else await stack.enter_async_context(lifespan(app))
 
     return with_logging

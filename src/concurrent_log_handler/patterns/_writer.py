@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -45,6 +45,8 @@ class QueueWriter(logging.handlers.QueueListener):
         self._failing = Trouble()  # of handlers
         self._worse = Trouble()  # of what fails to report, or is no handler's
         self._begin_afresh()
+        if self._queue.reader is None or not self._queue.reader.running:
+            self._queue.reader = self
 
     def _begin_afresh(self) -> None:
         """Nobody writes, and nothing is in hand: at the start, and in a forked child."""
@@ -119,8 +121,7 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
-        # What was put into a queue between processes comes out of it a little later, or never: a process that was
-        # killed may have counted it.
+        # What other processes put in comes out a little later, or never: one that was killed may have counted it.
         patience = _LATECOMERS if self._queue.crosses_processes else 0.0
         size, quiet_until = self._queue.qsize(), end_of(patience)
         due = NEVER if size is None else size or 1
@@ -152,15 +153,14 @@ class QueueWriter(logging.handlers.QueueListener):
         return self._for_each_handler(batch)
 
     def _for_each_handler(self, batch: Sequence[Any]) -> list[Task]:
-        def passing(level: int) -> Iterator[Any]:
+        def passing(level: int) -> Iterable[Any]:
+            if not (level and self.respect_handler_level):
+                return batch
             # What is no record, but was put into the queue all the same, is the handler's to complain of.
             numbers = (getattr(record, "levelno", None) for record in batch)
             return (r for r, number in zip(batch, numbers) if not isinstance(number, int) or number >= level)
 
-        heed = self.respect_handler_level
-        return [
-            (each, deque(passing(each.level) if heed and each.level else batch)) for each in self.handlers
-        ]
+        return [(each, deque(passing(each.level))) for each in self.handlers]
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
         """Give *handler* all of *records*; tell whether it let one through."""
@@ -186,14 +186,14 @@ class QueueWriter(logging.handlers.QueueListener):
                 if _interrupts(error) and (pressed or self._suspect is not record):
                     self._suspect = None if pressed else record
                     raise
-                self._failed(handler, record, error)  # one record must not cost its neighbours
+                self._failed(handler, record)  # one record must not cost its neighbours
             else:
                 self._failing.ends()
             if records:
                 records.popleft()
         return passed
 
-    def _failed(self, handler: Any, record: Any, _error: BaseException) -> None:
+    def _failed(self, handler: Any, record: Any) -> Any:
         """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
         try:
             report(handler, record, self._failing)
