@@ -19,13 +19,11 @@ from typing import Any
 from concurrent_log_handler._forks import home, notice_fork
 from concurrent_log_handler._patience import monotonic
 
-from ._common import GREEN, NEVER, TELL_EVERY, Counter, Trouble, patiently, wait_until
+from ._common import GREEN, NEVER, TELL_EVERY, Counter, Trouble, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
-# How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
-_PATIENCE = 0.1
-# Records that a signal handler may leave beside a caller's queue.
-_ASIDE_LIMIT = 1000
+_PATIENCE = 0.1  # seconds that a thread waits for a caller's queue whose lock somebody else has
+_ASIDE_LIMIT = 1000  # records that a signal handler may leave beside a caller's queue
 # What a queue between processes raises once it is closed or its other end is gone.
 _GONE = (OSError, EOFError, ValueError)
 # Whose queues join the threads, or the greenlets, of one process, whatever has been patched by now.
@@ -183,7 +181,11 @@ class CallersQueue(RecordQueue):
 
     def _is_free(self) -> bool:
         """Others have its lock for a moment only; the code that a signal handler interrupted keeps it."""
-        return self._mutex is None or wait_until(lambda: not self._mutex.locked(), _PATIENCE)
+        free = self._mutex is None or not self._mutex.locked()
+        if not free and self._mutex.acquire(timeout=_PATIENCE):
+            self._mutex.release()
+            return True
+        return free
 
     def put_nowait(self, record: Any) -> None:
         if getattr(record, "process", None) != home.pid:

@@ -74,11 +74,11 @@ class NonBlockingFileHandler(_MakesItsQueue):
             msg = f"queue_size must be a number of records of 1 or more, got {queue_size!r}"
             raise ValueError(msg)
         self._own_target = handler is None
+        if (handler is None) == (filename is None) or (file_options and filename is None):
+            msg = "either a handler or a filename is needed, and options for the file only with a filename"
+            raise TypeError(msg)
         if handler is None:
             handler = _file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
-        elif filename is not None or file_options:
-            msg = "give either a handler or a filename with options for the file, not both"
-            raise TypeError(msg)
         if handler.formatter is None:
             handler.setFormatter(logging.Formatter(format))
         super().__init__(
@@ -107,9 +107,6 @@ class NonBlockingFileHandler(_MakesItsQueue):
 
 def _file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
     """The rotating handler behind a queue; *options* may also use the handler's own spelling."""
-    if filename is None:
-        msg = "a filename is needed"
-        raise TypeError(msg)
     options = {"maxBytes": max_bytes, "backupCount": backup_count, "use_gzip": use_gzip, **options}
     return ConcurrentRotatingFileHandler(filename, **{"background_gzip": use_gzip, **options})
 
