@@ -211,8 +211,11 @@ def test_ctrl_c_that_finds_the_listeners_greenlet_reaches_the_main_one(tmp_path:
     assert numbers(chain(tmp_path)) == once(9)
 
 
-def test_listeners_greenlet_that_is_killed_is_replaced_with_the_next_record(tmp_path: Path) -> None:
-    """By a test-suite that kills every greenlet it finds."""
+@pytest.mark.parametrize("pause", [0.05, 0])
+def test_listeners_greenlet_that_is_killed_is_replaced_with_the_next_record(
+    tmp_path: Path, pause: float
+) -> None:
+    """By a test-suite that kills every greenlet it finds: asleep, or while it looks again for what comes next."""
     pytest.importorskip("gevent")
     body = (
         BODY
@@ -220,14 +223,18 @@ def test_listeners_greenlet_that_is_killed_is_replaced_with_the_next_record(tmp_
     import gc, gevent
     setup_non_blocking_logging("app.log", logger=log)
     write(0, 3)
-    time.sleep(0.05)
+    time.sleep(PAUSE)
     found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
     assert found
     gevent.killall(found, timeout=10)
     assert all(each.dead for each in found)
     write(3, 3)
+    until = time.monotonic() + 20
+    while sum(1 for line in open("app.log")) < 6:
+        assert time.monotonic() < until
+        time.sleep(0.01)
     """
-    )
+    ).replace("PAUSE", str(pause))
     run_program(program(body, "gevent", "before the import"), tmp_path)
 
     assert numbers(chain(tmp_path)) == once(6)

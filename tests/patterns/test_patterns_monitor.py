@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import queue
 import sys
@@ -13,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from concurrent_log_handler.patterns import BatchingQueueListener, MonitoredQueueHandler, RecordQueue
+from concurrent_log_handler.patterns import (
+    BatchingQueueListener,
+    MonitoredQueueHandler,
+    RecordQueue,
+    RobustQueueListener,
+)
 from patterns_support import SECONDS, Keep, a_record, chain, run_program
 
 
@@ -138,10 +144,42 @@ def test_monitor_does_not_keep_a_forgotten_handler_alive() -> None:
     wait_for_no_monitor()
 
 
-def test_bad_interval_is_a_clear_error() -> None:
+@pytest.mark.parametrize("interval", [0, -1, float("nan")])
+def test_bad_interval_is_a_clear_error(interval: float) -> None:
     """0 would spin."""
-    with pytest.raises(ValueError, match="more than 0 seconds"):
-        MonitoredQueueHandler(RecordQueue(1), interval=0)
+    with pytest.raises(ValueError, match="interval must be more than 0 seconds, got"):
+        MonitoredQueueHandler(RecordQueue(1), interval=interval)
+
+
+def test_bad_threshold_is_named_by_its_error() -> None:
+    """Who gives both has to know which of them was wrong."""
+    with pytest.raises(ValueError, match="threshold must be from 0 to 1, got 80"):
+        MonitoredQueueHandler(RecordQueue(1), interval=1, threshold=80)
+    with pytest.raises(TypeError, match="threshold must be from 0 to 1, got '80 %'"):
+        MonitoredQueueHandler(RecordQueue(1), threshold="80 %")
+
+
+@pytest.mark.parametrize("known", [MonitoredQueueHandler, RobustQueueListener])
+def test_what_cannot_be_called_is_refused_at_once(known) -> None:
+    """Else its error comes once per interval on a stderr that nobody reads, or for each record that failed."""
+    name = "callback" if known is MonitoredQueueHandler else "error_handler"
+    with pytest.raises(TypeError, match=f"{name} must be a callable or a dotted name of one, got 80"):
+        known(RecordQueue(1), **{name: 80})
+    with pytest.raises(ValueError, match=f"{name} 'no.such.module' cannot be resolved"):
+        known(RecordQueue(1), **{name: "no.such.module"})
+    assert not monitors()
+
+
+def test_callback_may_be_a_dotted_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dictConfig in a file has no other way to name one."""
+    (tmp_path / "statsd_of_ours.py").write_text("import queue\nseen = queue.Queue()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    handler = MonitoredQueueHandler(RecordQueue(7), interval=0.01, callback="statsd_of_ours.seen.put")
+
+    figures = importlib.import_module("statsd_of_ours").seen.get(timeout=SECONDS)
+    handler.close()
+
+    assert figures.capacity == 7
 
 
 def test_records_pass_while_it_monitors() -> None:

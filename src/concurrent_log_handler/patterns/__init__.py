@@ -5,20 +5,27 @@ Only names are gathered here; each room behind them owns one concern.
 """
 
 from ._exit import GracefulLoggingShutdown
-from ._handlers import FastQueueHandler, GracefulQueueHandler, MonitoredQueueHandler, QueueFigures
+from ._handlers import (
+    CriticalityFilter,
+    CriticalOnlyFilter,
+    FastQueueHandler,
+    GracefulQueueHandler,
+    MonitoredQueueHandler,
+    NonCriticalFilter,
+    QueueFigures,
+)
 from ._listener import BatchingQueueListener, RobustQueueListener
 from ._queue import RecordQueue
 from ._setup import (
     DEFAULT_FORMAT,
-    CriticalityFilter,
-    CriticalOnlyFilter,
     NonBlockingFileHandler,
-    NonCriticalFilter,
+    django_logging,
+    logging_lifespan,
     managed_listener,
     setup_critical_and_background_logging,
+    setup_flask_logging,
     setup_non_blocking_logging,
 )
-from ._web import django_logging, logging_lifespan, setup_flask_logging
 
 __all__ = [
     "DEFAULT_FORMAT",

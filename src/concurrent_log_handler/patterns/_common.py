@@ -27,19 +27,15 @@ def complain(text: str) -> None:
         os.write(sys.stderr.fileno() if sys.stderr is not None else 2, f"{text}\n".encode(errors="replace"))
 
 
-class Counter:
+class Counter(itertools.count):  # type: ignore[type-arg]
     """`add()` takes no lock; `value()` is exact at any moment."""
 
-    def __init__(self, value: int = 0) -> None:
-        # next() of it is one step; `+= 1` is several, and a thread may lose its turn between them.
-        self._count = itertools.count(value)
-
-    def add(self) -> None:
-        next(self._count)
+    # One step; `+= 1` is several, and a thread may lose its turn between them.
+    add = itertools.count.__next__
 
     def value(self) -> int:
-        # Its repr, "count(17)", is the only public look at it that does not also move it.
-        return int(repr(self._count)[len("count(") : -1])
+        # Its repr, "Counter(17)", is the only public look at it that does not also move it.
+        return int(repr(self).partition("(")[2][:-1])
 
 
 def counted(name: str, doc: str) -> Any:
@@ -102,7 +98,7 @@ def wait_until(
     return True
 
 
-def threads_are_greenlets() -> bool:
+def among_greenlets() -> bool:
     """Whether `threading` has been patched by now."""
     return type(threading.Lock()).__module__.partition(".")[0] in GREEN
 
@@ -113,11 +109,10 @@ class WakeableThread:
     def __init__(self, run: Callable[[WakeableThread], None], name: str) -> None:
         self._run, self._name = run, name
         self._thread: threading.Thread | None = None
-        self._settled = self._parked = False  # until it is settled whether it begins, is_alive() says no
+        self._settled = False  # until it is settled whether it begins, is_alive() says no
         self._bell = threading.Lock()
         self._bell.acquire()
-        #: It is a greenlet.
-        self.green = threads_are_greenlets()
+        self.green = among_greenlets()  #: It is a greenlet.
         self._born = self.green, home.generation
 
     def start(self) -> bool:
@@ -147,8 +142,8 @@ class WakeableThread:
                 greenlet.getcurrent().parent.throw(error)  # the hub's, which hands it to the main one
         # A thread cannot end where `threading` has been patched meanwhile, nor can a greenlet that gevent's
         # fork() has copied.
-        self._parked = self._born != (threads_are_greenlets(), home.generation)
-        while self._parked:
+        while self._born != (among_greenlets(), home.generation):
+            self._thread = None
             self.wait(NEVER)
 
     def join(self, timeout: float | None, wanted: Callable[[], bool] = lambda: True) -> bool:
@@ -158,8 +153,8 @@ class WakeableThread:
             self.ring()
             thread = self._thread
             # No join() of the thread's own, which may be of another kind than this one.
-            alive = not self._settled or (thread is not None and thread.is_alive())
-            return not alive or self._parked or not wanted() or thread is threading.current_thread()
+            over = self._settled and (thread is None or not thread.is_alive())
+            return over or thread is threading.current_thread() or not wanted()
 
         return wait_until(ended, timeout, pause=0.002)
 

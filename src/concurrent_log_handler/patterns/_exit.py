@@ -22,7 +22,7 @@ from typing import Any
 from concurrent_log_handler._forks import in_child, notice_fork
 from concurrent_log_handler._patience import monotonic
 
-from ._common import complain, end_of, patiently, threads_are_greenlets, wait_until
+from ._common import among_greenlets, complain, end_of, patiently, wait_until
 from ._queue import all_queues, owing, queue_of
 
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.
@@ -50,7 +50,7 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
                 _let_exit_pass(handler)
     if left:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
-    for queued in [each for each in owing if each.crosses_processes and each.reader is None]:
+    for queued in [each for each in owing if each.reader is None]:
         with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
             queued.report_drops(partial(queued.put, timeout=1.0))
 
@@ -64,24 +64,19 @@ def _let_exit_pass(handler: logging.Handler) -> None:
         handler.__dict__.update(flush=lambda: None, close=lambda: None)
 
 
-def hook_exit_of_children() -> None:
+def hook_exit_of_children(*_util: Any) -> None:
     """A child of multiprocessing, or of billiard, ends by `os._exit`, without atexit; only its own finalizers run."""
     for name in ("multiprocessing.util", "billiard.util"):
-        if name in sys.modules:
-            _hook(sys.modules[name])
+        util: Any = sys.modules.get(name)
+        if util is not None and not (name in _hooks and _hooks[name].still_active()):
+            # Before multiprocessing closes its queues, whose finalizers have 10 and -5, with all that is on its way.
+            _hooks[name] = util.Finalize(None, finish_all, exitpriority=20)
+            # A child drops all finalizers when it begins, also one that was made in a fork hook.
+            util.register_after_fork(util, hook_exit_of_children)
     # A child of Celery's pool that is replaced tells only those who listen to Celery.
     shutdown = getattr(sys.modules.get("celery.signals"), "worker_process_shutdown", None)
     if shutdown is not None:
         shutdown.connect(finish_all, weak=False, dispatch_uid=__name__)
-
-
-def _hook(util: Any) -> None:
-    known = _hooks.get(util.__name__)
-    if known is None or not known.still_active():
-        # Before multiprocessing closes its queues, whose finalizers have 10 and -5, with all that is on its way.
-        _hooks[util.__name__] = util.Finalize(None, finish_all, exitpriority=20)
-        # A child drops all finalizers when it begins, also one that was made in a fork hook.
-        util.register_after_fork(util, _hook)
 
 
 @in_child
@@ -162,27 +157,18 @@ def _drain(listener: Any, timeout: float | None, kill_by: int | None) -> None:
     where nobody may wait here, the handler writes by itself, or returns likewise.
     """
     ours, deadline = hasattr(listener, "stop_without_waiting"), end_of(timeout)
-    seen: set[int] = set()
+    seen: list[int] = []
     # The thread, when it is done, or the signal handler, when it gives up: the other one then acts.
     first: dict[str, str] = {}
 
-    def time_left() -> float:
-        return max(0.0, deadline - monotonic())
-
     def left() -> int:
-        return int(listener.left() if ours else queue_of(listener.queue).qsize() or 0)
-
-    def fewest() -> int:
-        seen.add(left())
-        return min(seen)
+        seen.append(int(listener.left() if ours else queue_of(listener.queue).qsize() or 0))
+        return seen[-1]
 
     def stop() -> None:
         try:
-            if ours:
-                listener.stop(time_left())
-            else:
-                # The standard library's stop() wants room in the queue for its end mark.
-                patiently(listener.stop, queue.Full, time_left())
+            # The standard library's stop() wants room in the queue for its end mark.
+            patiently(partial(listener.stop, timeout) if ours else listener.stop, queue.Full, timeout)
         except Exception as error:  # noqa: BLE001 - the signal must take its course all the same
             complain(f"log listener did not stop: {error!r}")
         if first.setdefault("is", "thread") == "handler":
@@ -191,8 +177,8 @@ def _drain(listener: Any, timeout: float | None, kill_by: int | None) -> None:
     def end() -> None:
         if kill_by is None:
             return
-        if time_left() == 0 and left():
-            complain(f"log queue not written within {timeout:g} s: {left()} records are left")
+        if monotonic() >= deadline and left():
+            complain(f"log queue not written within {timeout:g} s: {seen[-1]} records are left")
         os.kill(os.getpid(), kill_by)
         # Still here: process 1 of a container, which the kernel lets no default disposition end.
         try:
@@ -200,8 +186,8 @@ def _drain(listener: Any, timeout: float | None, kill_by: int | None) -> None:
         finally:
             os._exit(128 + kill_by)
 
-    greenlets = threads_are_greenlets()
-    if greenlets and ours and listener.stop_without_waiting(time_left()):
+    greenlets = among_greenlets()
+    if greenlets and ours and listener.stop_without_waiting(timeout):
         end()
         return
     waits = not greenlets and not (ours and listener.busy_here())
@@ -210,6 +196,8 @@ def _drain(listener: Any, timeout: float | None, kill_by: int | None) -> None:
         _thread.start_new_thread(stop, ())
     except RuntimeError:  # the interpreter is shutting down, or has no threads
         stop()
-    over = waits and wait_until(lambda: first or time_left() == 0, _STALLED, fewest, 0.01)
+    over = waits and wait_until(
+        lambda: first or monotonic() >= deadline, _STALLED, lambda: min(left(), *seen), 0.01
+    )
     if over or first.setdefault("is", "handler") == "thread":
         end()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from concurrent_log_handler import _options
 from concurrent_log_handler._afterwards import is_written
 from concurrent_log_handler._forks import home, notice_fork, threads_work
 from concurrent_log_handler._patience import monotonic
@@ -175,9 +176,9 @@ class GracefulQueueHandler(FastQueueHandler):
         block_timeout: float | None = None,
     ) -> None:
         for name, policy in (("overflow", overflow), ("critical_overflow", critical_overflow)):
-            if policy not in ("drop", "fallback", "block"):
-                msg = f"{name} must be one of drop, fallback, block, got {policy!r}"
-                raise ValueError(msg)
+            with _options.accepted(f"{name} must be one of drop, fallback, block", policy):
+                if policy not in ("drop", "fallback", "block"):
+                    raise ValueError
         super().__init__(queue)
         self.fallback_handler = fallback_handler
         self.critical_level = level_number(critical_level)
@@ -208,9 +209,10 @@ class GracefulQueueHandler(FastQueueHandler):
         handler = self.fallback_handler
         if policy == "drop" or handler is None or record.levelno < handler.level:
             return False
-        others = () if listener is None or busy or self._pickled else listener.handlers
-        if any(_same_file(handler, other) for other in others):
-            listener.write_queued()
+        if listener is not None and not (busy or self._pickled):
+            file, *others = (getattr(each, "baseFilename", each) for each in (handler, *listener.handlers))
+            if file in others:
+                listener.write_queued()
         failed: list[bool] = []
         # A record that is written may tell of what came after: a rotation, or a lock that was not had.
         with errors_noted(handler, lambda told: failed.append(not is_written(told))):
@@ -228,9 +230,26 @@ def level_number(level: int | str) -> int:
     return number
 
 
-def _same_file(one: logging.Handler, other: logging.Handler) -> bool:
-    name = getattr(one, "baseFilename", None)
-    return one is other or (name is not None and name == getattr(other, "baseFilename", None))
+class CriticalityFilter(logging.Filter):
+    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
+
+    def __init__(self, min_level: int | str = logging.ERROR) -> None:
+        super().__init__()
+        self.min_level = level_number(min_level)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.min_level
+
+
+class CriticalOnlyFilter(CriticalityFilter):
+    """For the handler that writes at once: ERROR and above, unless told otherwise."""
+
+
+class NonCriticalFilter(CriticalityFilter):
+    """The other half: what is below *min_level*, ERROR unless told otherwise."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < self.min_level
 
 
 def _picklable(value: Any) -> Any:
@@ -264,12 +283,12 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         interval: Seconds between two reports.
         threshold: Part of the queue's capacity above which it counts as nearly full, 0 to 1.
         callback: Gets a `QueueFigures` once per interval, in the monitor's thread; what it raises is reported on
-            stderr.  By default, a WARNING in the log says that the queue is nearly full.
+            stderr.  A callable or its dotted name; by default, a WARNING says that the queue is nearly full.
         monitor: False leaves it to you to call `start_monitoring()`.
         options: Those of `GracefulQueueHandler`.
 
     Raises:
-        ValueError: For an interval of 0 or less, or a threshold outside 0 to 1.
+        TypeError, ValueError: For an interval of 0 or less, a threshold outside 0 to 1, or what cannot be called.
     """
 
     def __init__(
@@ -278,23 +297,23 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         *,
         interval: float = 60.0,
         threshold: float = 0.8,
-        callback: Callable[[QueueFigures], Any] | None = None,
+        callback: Callable[[QueueFigures], Any] | str | None = None,
         monitor: bool = True,
         **options: Any,
     ) -> None:
-        if not (interval > 0 and 0 <= threshold <= 1):
-            msg = (
-                f"interval must be more than 0 seconds, threshold 0 to 1, got {interval!r} and {threshold!r}"
-            )
-            raise ValueError(msg)
+        with _options.accepted("interval must be more than 0 seconds", interval):
+            if not interval > 0:
+                raise ValueError
+        with _options.accepted("threshold must be from 0 to 1", threshold):
+            if not 0 <= threshold <= 1:
+                raise ValueError
         super().__init__(queue, **options)
         self.interval = interval
         self.threshold = threshold
-        self.callback: Callable[[QueueFigures], Any] = callback or _warn
+        self.callback: Callable[[QueueFigures], Any] = _options.callback(callback, "callback") or _warn
         self.max_depth_seen = 0
         self._total = Counter()
-        self._monitored = False
-        self._monitors: dict[int, WakeableThread] = {}  # by the process in which they live
+        self._monitors: dict[int, WakeableThread] | None = None  # by process; None while it does not monitor
         if monitor:
             self.start_monitoring()
 
@@ -304,7 +323,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         super().enqueue(record)
         self._total.add()
         self.max_depth_seen = max(self.max_depth_seen, self._queue.qsize() or 0)
-        if self._monitored and home.generation not in self._monitors:
+        if self._monitors is not None and home.generation not in self._monitors:
             self.start_monitoring()
 
     def figures(self) -> QueueFigures:
@@ -316,7 +335,7 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def start_monitoring(self) -> None:
         """Start the monitor's thread, unless it runs."""
-        self._monitored = True
+        self._monitors = {} if self._monitors is None else self._monitors
         notice_fork()
         if not threads_work():
             return  # a later record does
@@ -327,9 +346,8 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def stop_monitoring(self) -> None:
         """End the monitor's thread."""
-        self._monitored = False
-        monitors, self._monitors = self._monitors, {}
-        for monitor in monitors.values():
+        monitors, self._monitors = self._monitors, None
+        for monitor in (monitors or {}).values():
             monitor.join(1.0)
 
     def close(self) -> None:

@@ -12,22 +12,15 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from concurrent_log_handler import _options
 from concurrent_log_handler._forks import notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 from concurrent_log_handler._patience import monotonic
 
-from ._common import (
-    NEVER,
-    Counter,
-    Trouble,
-    WakeableThread,
-    counted,
-    end_of,
-    threads_are_greenlets,
-    wait_until,
-)
+from ._common import NEVER, Counter, WakeableThread, among_greenlets, counted, end_of, wait_until
 from ._exit import hook_exit_of_children
 from ._writer import QueueWriter, errors_noted
 
@@ -50,12 +43,8 @@ class BatchingQueueListener(QueueWriter):
         respect_handler_level: False gives each handler every record, the standard library's default.
     """
 
-    def __init__(self, queue: Any, *handlers: logging.Handler, respect_handler_level: bool = True) -> None:
-        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
-        self.running = False  #: Started, and not stopped.
-        self.stopped = False  #: `stop()` was called: records are written by the thread that logs them.
-        if self._queue.reader is None or not self._queue.reader.running:
-            self._queue.reader = self
+    running = False  #: Started, and not stopped.
+    stopped = False  #: `stop()` was called: records are written by the thread that logs them.
 
     def _begin_afresh(self) -> None:
         super()._begin_afresh()
@@ -66,11 +55,10 @@ class BatchingQueueListener(QueueWriter):
 
     def after_fork(self) -> None:
         """In a forked child: begin without a thread; if the parent reads the queue, it was not started here."""
-        busy = self.has_thread
         self._begin_afresh()
         if self._queue.crosses_processes:
             self.running = self.stopped = False
-        elif busy and self.running and self._queue.look_again < NEVER:
+        elif self.running and self._queue.look_again < NEVER:
             self._wake_thread()  # a standard QueueHandler tells nobody of its first record
 
     def start(self) -> None:
@@ -114,18 +102,17 @@ class BatchingQueueListener(QueueWriter):
         return self.left() if worker is not None or monotonic() >= deadline else 0
 
     def _close_intake(self) -> None:
-        self.stopped = True
-        self.running = False
-        self._queue.awake = False  # last: the thread says that it is awake, then looks at the state
+        self.stopped, self.running = True, False
+        self._queue.awake = False
 
-    def stop_without_waiting(self, timeout: float) -> bool:
+    def stop_without_waiting(self, timeout: float | None) -> bool:
         """For a signal handler among greenlets: stop, and write all here; false if another one is inside a write."""
         notice_fork()
         if self._queue.reader != self:
             return True
         self._close_intake()
-        deadline = monotonic() + timeout
-        return not self.busy_here() and self._in_turn(lambda: self._write_due(deadline), 0.0) is not None
+        step = partial(self._write_due, end_of(timeout))
+        return not self.busy_here() and self._in_turn(step, 0.0) is not None
 
     def left(self) -> int:
         """Number of records that are queued or being written at this moment."""
@@ -163,12 +150,7 @@ class BatchingQueueListener(QueueWriter):
 
     def write_at_once(self, record: logging.LogRecord) -> None:
         """Write *record* here, and nothing that other processes have queued; whoever writes still goes first."""
-
-        def write() -> bool:
-            self.handle(record)
-            return True
-
-        if self.has_thread or self._in_turn(write) is None:
+        if self.has_thread or self._in_turn(lambda: [self.handle(record)]) is None:
             self._queue.keep(record)
             self._wake_thread()
 
@@ -182,7 +164,7 @@ class BatchingQueueListener(QueueWriter):
         """See that what is queued at this moment is written, and that drops are told of, in this thread."""
         if self._mine():
             return  # interrupted by us: it looks into the queue again
-        if self._in_turn(lambda: self._write_due(deadline)) is None:
+        if self._in_turn(partial(self._write_due, deadline)) is None:
             self._wake_thread()  # another one hangs in a write: the listener's waits for its turn
         else:
             self._tell_of_drops(at_once=True)
@@ -192,7 +174,7 @@ class BatchingQueueListener(QueueWriter):
         known = self._place.get("thread")
         if known is not None:
             known.ring()
-            if known.green == threads_are_greenlets():
+            if known.green == among_greenlets():
                 return True
         if not threads_work():
             return False
@@ -215,47 +197,41 @@ class BatchingQueueListener(QueueWriter):
     def _vacate(self, worker: WakeableThread) -> None:
         if self._place.get("thread") is worker:
             self._place.pop("thread", None)
+            self._queue.awake = False
 
     def _run(self, worker: WakeableThread) -> None:
+        """Write as records come, until `stop()` or a thread that has taken its place."""
+        queue, lingering = self._queue, False
         # Looked up each time: gevent's fork() copies its greenlets, and this one may find itself in the child.
         while self._place.setdefault("thread", worker) is worker:
             try:
-                if self._run_until_stopped(worker):
-                    return
+                self._tell_of_drops()
+                stopping = self.stopped
+                queue.awake = not stopping
+                wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
+                if stopping and wrote is not None:
+                    self._vacate(worker)
+                    self._write_here()  # what others have left to this thread just before
+                    if self.stopped:
+                        return
+                elif wrote:
+                    lingering = True
+                else:
+                    pause = _LINGER
+                    if wrote is not None and not lingering:
+                        queue.awake = False
+                        # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
+                        if not queue.qsize():
+                            pause = min(queue.look_again, queue.report_at - monotonic())
+                    lingering = False
+                    worker.wait(pause)
             except BaseException as error:  # noqa: BLE001 - a handler that exits must not end the thread
                 if worker.green and not isinstance(error, (Exception, SystemExit)):
                     # Ctrl-C, or killed: the next record, or the exit, starts another one.
                     self._vacate(worker)
                     raise
-                self._complain_of(error)
+                self._complain()
                 worker.wait(0.1)  # what only fails must not take the whole processor
-
-    def _run_until_stopped(self, worker: WakeableThread) -> bool:
-        """Write as records come, until `stop()` or a thread that has taken its place; false if it has to look again."""
-        queue, lingering = self._queue, False
-        while self._place.get("thread") is worker:
-            self._tell_of_drops()
-            queue.awake = True
-            stopping = self.stopped  # asked second: `stop()` sets it first
-            if stopping:
-                queue.awake = False
-            wrote = self._in_turn(self._write_due if stopping else self._write_some, _LINGER)
-            if stopping and wrote is not None:
-                self._vacate(worker)
-                self._write_here()  # what others have left to this thread just before
-                return self.stopped  # else somebody has started it again
-            if wrote:
-                lingering = True
-                continue
-            pause = _LINGER
-            if wrote is not None and not lingering and not stopping:
-                queue.awake = False
-                # Else they are those of a sender that was killed, perhaps, which had counted what never comes.
-                if not queue.qsize():
-                    pause = min(queue.look_again, queue.report_at - monotonic())
-            lingering = False
-            worker.wait(pause)
-        return False
 
 
 class RobustQueueListener(BatchingQueueListener):
@@ -266,42 +242,39 @@ class RobustQueueListener(BatchingQueueListener):
     not those of a compression in the background, nor of what is written through a fallback.
 
     Args:
-        error_handler: Called with the record and the exception, in the thread that writes; if it raises, a
-            line on stderr says so.  Without one, a line on stderr reports an error, at most once a second.
+        error_handler: Called with the record and the exception, in the thread that writes; if it raises, a line
+            on stderr says so.  May be a dotted name.  Without one, stderr reports an error, at most once a second.
     """
 
     def __init__(
         self,
         queue: Any,
         *handlers: logging.Handler,
-        error_handler: ErrorHandler | None = None,
+        error_handler: ErrorHandler | str | None = None,
         respect_handler_level: bool = True,
     ) -> None:
         super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
-        self.error_handler: ErrorHandler = error_handler or self.default_error_handler
+        given = _options.callback(error_handler, "error_handler")
+        self.error_handler: ErrorHandler = given or self.default_error_handler
         self._errors = Counter()
-        self._lines = Trouble()
 
     error_count: int = counted("_errors", "Errors, counted before the error handler is called.  May be set.")
 
     def default_error_handler(self, record: logging.LogRecord, exception: BaseException) -> None:
         """Report on stderr, at most once a second."""
-        self._lines.ends()
-        self._lines.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
+        self._failing.ends()
+        self._failing.complain(f"logging error #{self.error_count} ({record.name}): {exception!r}")
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
-        with errors_noted(handler, self._swallowed):
+        with errors_noted(handler, partial(self._failed, None)):
             return super()._give(handler, records)
 
-    def _swallowed(self, record: logging.LogRecord) -> bool:
-        self._failed(None, record, sys.exc_info()[1] or RuntimeError("handleError was called"))
-        return True
-
-    def _failed(self, handler: Any, record: Any, error: BaseException) -> None:
-        del handler
+    def _failed(self, _handler: Any, record: Any) -> bool:
+        error = sys.exc_info()[1] or RuntimeError("handleError was called")
         self._errors.add()
         try:
             self.error_handler(record, error)
         except Exception as worse:  # noqa: BLE001 - the error handler must not end the listener
             self._worse.ends()
             self._worse.complain(f"the error handler raised {worse!r} while reporting {error!r}")
+        return True  # nobody else needs to hear of it

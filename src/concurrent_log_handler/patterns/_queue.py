@@ -22,10 +22,8 @@ from concurrent_log_handler._patience import monotonic
 from ._common import GREEN, NEVER, TELL_EVERY, Counter, Trouble, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
-# How long a thread waits for a caller's queue whose lock somebody else has, in seconds.
-_PATIENCE = 0.1
-# Records that a signal handler may leave beside a caller's queue.
-_ASIDE_LIMIT = 1000
+_PATIENCE = 0.1  # seconds that a thread waits for a caller's queue whose lock somebody else has
+_ASIDE_LIMIT = 1000  # records that a signal handler may leave beside a caller's queue
 # What a queue between processes raises once it is closed or its other end is gone.
 _GONE = (OSError, EOFError, ValueError)
 # Whose queues join the threads, or the greenlets, of one process, whatever has been patched by now.
@@ -50,8 +48,7 @@ class RecordQueue:
         self.capacity = max(0, maxsize)  #: Number of records that fit; 0 for no (known) limit.
         self._items: deque[Any] = deque()
         self._crowd = max(1, maxsize // 2) if maxsize > 0 else sys.maxsize
-        #: The listener's thread is awake and will look again before it sleeps.
-        self.awake = False
+        self.awake = False  #: The listener's thread is awake and will look again before it sleeps.
         self.reader: Any = None  #: The `BatchingQueueListener` that reads here, or did, or will.
         #: Threads that are inside the queue, perhaps with its lock; only a signal handler finds its own there.
         self.inside: set[int] = set()
@@ -132,9 +129,9 @@ class RecordQueue:
         if due == NEVER:
             return
         told, self._told = self._told, self.dropped.value()
-        what = f"{self._told - told} log records dropped, {self._told} in all"
-        size = f" of {self.capacity}" if self.capacity else ""
-        report = own_record(logging.WARNING, f"{what}: the queue{size} was full")
+        of = f" of {self.capacity}" if self.capacity else ""
+        text = f"{self._told - told} log records dropped, {self._told} in all: the queue{of} was full"
+        report = logging.LogRecord(LOGGER_NAME, logging.WARNING, __file__, 0, text, None, None)
         # The formatter of the file may count on fields that the application's records have.
         report.__dict__ = {**getattr(self._last_dropped, "__dict__", {}), **report.__dict__}
         try:
@@ -184,11 +181,10 @@ class CallersQueue(RecordQueue):
 
     def _is_free(self) -> bool:
         """Others have its lock for a moment only; the code that a signal handler interrupted keeps it."""
-        if self._mutex is None or not self._mutex.locked():
-            return True
-        free = bool(self._mutex.acquire(timeout=_PATIENCE))
-        if free:
+        free = self._mutex is None or not self._mutex.locked()
+        if not free and self._mutex.acquire(timeout=_PATIENCE):
             self._mutex.release()
+            return True
         return free
 
     def put_nowait(self, record: Any) -> None:
@@ -227,10 +223,9 @@ class CallersQueue(RecordQueue):
         except Exception as error:  # noqa: BLE001 - whatever unpickling here may raise costs this record only
             self._unreadable += 1
             if self._failing.begins():
-                what = (
-                    "of other processes cannot be read here" if self.crosses_processes else "cannot be read"
-                )
-                into.append(own_record(logging.ERROR, f"{self._unreadable} log records {what}: {error!r}"))
+                of = " of other processes" if self.crosses_processes else ""
+                text = f"{self._unreadable} log records{of} cannot be read{of and ' here'}: {error!r}"
+                into.append(logging.LogRecord(LOGGER_NAME, logging.ERROR, __file__, 0, text, None, None))
                 self._unreadable = 0
 
     def done(self, count: int) -> None:
@@ -261,11 +256,6 @@ class CallersQueue(RecordQueue):
             while True:
                 self.target.get_nowait()
                 self.done(1)
-
-
-def own_record(level: int, text: str) -> logging.LogRecord:
-    """A record of ours, about the log itself."""
-    return logging.LogRecord(LOGGER_NAME, level, __file__, 0, text, None, None)
 
 
 def queue_of(target: Any) -> RecordQueue:

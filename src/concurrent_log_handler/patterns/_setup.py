@@ -1,48 +1,30 @@
-"""Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger.
+"""Whole set-ups in one call: queue, queue handler, listener and rotating file, on one logger or for a web framework.
 
 It owns which set-up is in force on which logger: a second call replaces the first and never doubles a record.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from concurrent_log_handler._forks import notice_fork
 from concurrent_log_handler._locks._threads import logging_lock, patience_here
+from concurrent_log_handler.handlers import ConcurrentRotatingFileHandler
 
-from ._handlers import GracefulQueueHandler, level_number
+from ._handlers import CriticalOnlyFilter, GracefulQueueHandler, NonCriticalFilter, level_number
 from ._listener import BatchingQueueListener
 from ._queue import RecordQueue
 
-MIB = 1024 * 1024
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+_MIB = 1024 * 1024
 DEFAULT_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
-
-
-class CriticalityFilter(logging.Filter):
-    """Lets records from *min_level* up pass; a number or a name such as `"ERROR"`."""
-
-    def __init__(self, min_level: int | str = logging.ERROR) -> None:
-        super().__init__()
-        self.min_level = level_number(min_level)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= self.min_level
-
-
-class CriticalOnlyFilter(CriticalityFilter):
-    """For the handler that writes at once: ERROR and above, unless told otherwise."""
-
-
-class NonCriticalFilter(CriticalityFilter):
-    """The other half: what is below *min_level*, ERROR unless told otherwise."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno < self.min_level
 
 
 class _MakesItsQueue(GracefulQueueHandler):
@@ -51,9 +33,7 @@ class _MakesItsQueue(GracefulQueueHandler):
     def __new__(cls, *args: Any, **_options: Any) -> Any:
         # Under `class`, dictConfig of 3.12 and later puts a queue before the keywords, a filename among them.
         if args and hasattr(args[0], "put_nowait"):
-            msg = (
-                "it makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
-            )
+            msg = "it makes its own queue: in a dictConfig it has to be named under '()', not under 'class'"
             raise TypeError(msg)
         return super().__new__(cls)
 
@@ -77,7 +57,7 @@ class NonBlockingFileHandler(_MakesItsQueue):
     def __init__(
         self,
         filename: str | os.PathLike[str] | None = None,
-        max_bytes: float | str = 10 * MIB,
+        max_bytes: float | str = 10 * _MIB,
         backup_count: int = 5,
         use_gzip: bool = True,
         *,
@@ -94,11 +74,11 @@ class NonBlockingFileHandler(_MakesItsQueue):
             msg = f"queue_size must be a number of records of 1 or more, got {queue_size!r}"
             raise ValueError(msg)
         self._own_target = handler is None
+        if (handler is None) == (filename is None) or (file_options and filename is None):
+            msg = "either a handler or a filename is needed, and options for the file only with a filename"
+            raise TypeError(msg)
         if handler is None:
             handler = _file_handler(filename, max_bytes, backup_count, use_gzip, **file_options)
-        elif filename is not None or file_options:
-            msg = "give either a handler or a filename with options for the file, not both"
-            raise TypeError(msg)
         if handler.formatter is None:
             handler.setFormatter(logging.Formatter(format))
         super().__init__(
@@ -127,15 +107,8 @@ class NonBlockingFileHandler(_MakesItsQueue):
 
 def _file_handler(filename: Any, max_bytes: Any, backup_count: int, use_gzip: bool, **options: Any) -> Any:
     """The rotating handler behind a queue; *options* may also use the handler's own spelling."""
-    from concurrent_log_handler import ConcurrentRotatingFileHandler
-
-    if filename is None:
-        msg = "a filename is needed"
-        raise TypeError(msg)
-    gzip = {"use_gzip": use_gzip, "background_gzip": use_gzip}
-    return ConcurrentRotatingFileHandler(
-        filename, **{"maxBytes": max_bytes, "backupCount": backup_count, **gzip, **options}
-    )
+    options = {"maxBytes": max_bytes, "backupCount": backup_count, "use_gzip": use_gzip, **options}
+    return ConcurrentRotatingFileHandler(filename, **{"background_gzip": use_gzip, **options})
 
 
 @dataclass(eq=False)
@@ -170,8 +143,11 @@ class _Setup:
             handler.close()
 
 
-def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable[[], list[Any]]) -> _Setup:
+def _install(
+    lasting: bool, logger: Any, level: Any, formatter: Any, wish: Any, make: Callable[[], list[Any]]
+) -> _Setup:
     """The set-up of *logger*: the one in force if it is what is wished for, else what *make* returns, in its place."""
+    wish = level, _alike(formatter), wish
     target = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger)
     threshold = target.level if level is None else level_number(level)
     notice_fork()
@@ -184,6 +160,8 @@ def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable
             return replaced[0]
         # First of all: a bad argument leaves the old set-up as it is.
         setup = _Setup(target, wish, make())
+        for handler in setup.handlers if formatter is not None else ():
+            handler.setFormatter(formatter)
         setup.put_in_place_of([handler for old in replaced for handler in old.handlers])
         target.setLevel(threshold)
         if lasting or not stands:
@@ -194,7 +172,7 @@ def _installed(logger: Any, level: Any, lasting: bool, wish: Any, make: Callable
     return setup
 
 
-def release(setup: _Setup) -> None:
+def _release(setup: _Setup) -> None:
     """One user less: the last one takes *setup* off its logger, and the one that it replaced comes back."""
     notice_fork()
     with logging_lock:
@@ -212,7 +190,7 @@ def release(setup: _Setup) -> None:
 
 def setup_non_blocking_logging(
     filename: str | os.PathLike[str] = "app.log",
-    max_bytes: float | str = 10 * MIB,
+    max_bytes: float | str = 10 * _MIB,
     *,
     level: int | str | None = logging.INFO,
     logger: logging.Logger | str | None = None,
@@ -235,28 +213,16 @@ def setup_non_blocking_logging(
         OSError: If the file's directory is missing.
         TypeError, ValueError: For arguments that no log file could have.
     """
-    return install_file(True, filename, max_bytes, level, logger, formatter, **options).listener
+    return _install_file(True, filename, logger, level, formatter, max_bytes=max_bytes, **options).listener
 
 
-def install_file(
-    lasting: bool,
-    filename: Any,
-    max_bytes: Any,
-    level: Any,
-    logger: Any,
-    formatter: Any = None,
-    **options: Any,
+def _install_file(
+    lasting: bool, filename: Any, logger: Any, level: Any, formatter: Any = None, **options: Any
 ) -> _Setup:
-    """As `setup_non_blocking_logging`; what is not *lasting*, `release` ends."""
-
-    def make() -> list[Any]:
-        handler = NonBlockingFileHandler(None if "handler" in options else filename, max_bytes, **options)
-        if formatter is not None:
-            handler.setFormatter(formatter)
-        return [handler]
-
-    wish = ("file", os.path.abspath(filename), max_bytes, level, _alike(formatter), options)
-    return _installed(logger, level, lasting, wish, make)
+    """As `setup_non_blocking_logging`; what is not *lasting*, `_release` ends."""
+    name = None if "handler" in options else os.path.abspath(filename)
+    make = partial(NonBlockingFileHandler, name, **options)
+    return _install(lasting, logger, level, formatter, (name, options), lambda: [make()])
 
 
 def setup_critical_and_background_logging(
@@ -282,22 +248,19 @@ def setup_critical_and_background_logging(
         critical_options: Keywords of `ConcurrentRotatingFileHandler` for the critical file.
         options: Those of `NonBlockingFileHandler` for the other one.
     """
-    apart = {"max_bytes": 100 * MIB, "backup_count": 20, "use_gzip": False, **(critical_options or {})}
-    options = {"max_bytes": 50 * MIB, "backup_count": 10, **options}
+    apart = {"max_bytes": 100 * _MIB, "backup_count": 20, "use_gzip": False, **(critical_options or {})}
+    options = {"max_bytes": 50 * _MIB, "backup_count": 10, **options}
+    formatter = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
 
     def make() -> list[Any]:
-        rendering = formatter or logging.Formatter(options.get("format", DEFAULT_FORMAT))
         critical = _file_handler(critical_filename, **apart)
-        critical.setFormatter(rendering)
         critical.addFilter(CriticalOnlyFilter(critical_level))
         background = NonBlockingFileHandler(background_filename, **options)
-        background.setFormatter(rendering)
         background.addFilter(NonCriticalFilter(critical_level))
         return [critical, background]
 
     names = os.path.abspath(critical_filename), os.path.abspath(background_filename)
-    wish = ("critical", names, critical_level, level, _alike(formatter), apart, options)
-    return _installed(logger, level, True, wish, make).listener
+    return _install(True, logger, level, formatter, (names, critical_level, apart, options), make).listener
 
 
 @contextmanager
@@ -311,6 +274,89 @@ def managed_listener(
         yield listener
     finally:
         listener.stop(timeout)
+
+
+def django_logging(
+    filename: str | os.PathLike[str] = "django_app.log",
+    max_bytes: float | str = 100 * _MIB,
+    *,
+    base: dict[str, Any] | None = None,
+    level: int | str = "INFO",
+    format: str = "[%(asctime)s] %(levelname)s %(name)s: %(message)s",  # noqa: A002
+    loggers: tuple[str, ...] = ("django",),
+    **options: Any,
+) -> dict[str, Any]:
+    """
+    Return a `LOGGING` for Django (or a `dictConfig`): a non-blocking rotating file for the root and *loggers*.
+
+    Args:
+        base: A `LOGGING` of your own to complete; it is not changed, and its loggers keep what they have.
+        level: Level for the loggers that *base* does not configure.
+        loggers: Loggers that write to the file themselves and do not propagate.
+        options: Those of `NonBlockingFileHandler`; `backup_count` is 10 here.
+    """
+    config: dict[str, Any] = {"version": 1, "disable_existing_loggers": False, **copy.deepcopy(base or {})}
+    config.setdefault("handlers", {})["non_blocking_file"] = {
+        "()": "concurrent_log_handler.patterns.NonBlockingFileHandler",
+        "filename": str(filename),
+        "max_bytes": max_bytes,
+        "format": format,
+        "backup_count": 10,
+        **options,
+    }
+    root, named = config.setdefault("root", {}), config.setdefault("loggers", {})
+    for target in [root, *(named.setdefault(name, {"propagate": False}) for name in loggers)]:
+        target.setdefault("level", level)
+        # A logger that propagates reaches the file through the root.
+        if target is root or not target.get("propagate", True):
+            target["handlers"] = [*target.get("handlers", []), "non_blocking_file"]
+    return config
+
+
+def setup_flask_logging(
+    app: Any,
+    filename: str | os.PathLike[str] = "flask_app.log",
+    max_bytes: float | str = 50 * _MIB,
+    *,
+    level: int | str | None = logging.INFO,
+    format: str = "%(asctime)s %(levelname)s: %(message)s",  # noqa: A002
+    **options: Any,
+) -> BatchingQueueListener:
+    """
+    Give `app.logger` a non-blocking rotating file; returns the listener.
+
+    Applications of one name share a logger, and so the file: it may stand in a `create_app()`.  The arguments are those
+    of `setup_non_blocking_logging`.
+    """
+    return setup_non_blocking_logging(
+        filename, max_bytes, level=level, logger=app.logger, format=format, **options
+    )
+
+
+def logging_lifespan(
+    filename: str | os.PathLike[str] = "fastapi_app.log",
+    max_bytes: float | str = 100 * _MIB,
+    *,
+    lifespan: Lifespan | None = None,
+    level: int | str | None = logging.INFO,
+    logger: logging.Logger | str | None = None,
+    **options: Any,
+) -> Lifespan:
+    """
+    A `lifespan` for FastAPI or Starlette: a non-blocking rotating file for as long as the app runs.
+
+    At the end, also after an error, what is queued is written and the handler is taken off its logger.  Your own
+    *lifespan* runs inside.  The other arguments are those of `setup_non_blocking_logging`; `backup_count` is 10.
+    """
+    options = {"max_bytes": max_bytes, "backup_count": 10, **options}
+
+    @asynccontextmanager
+    async def with_logging(app: Any) -> AsyncIterator[Any]:
+        async with AsyncExitStack() as stack:
+            stack.callback(_release, _install_file(False, filename, logger, level, **options))
+            yield None if lifespan is None else await stack.enter_async_context(lifespan(app))
+
+    return with_logging
 
 
 def _alike(formatter: logging.Formatter | None) -> Any:

@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from concurrent_log_handler._patience import monotonic
 
-from ._common import NEVER, Trouble, complain, threads_are_greenlets, wait_until
+from ._common import NEVER, Trouble, among_greenlets, complain, end_of, wait_until
 from ._queue import queue_of
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
@@ -45,6 +45,8 @@ class QueueWriter(logging.handlers.QueueListener):
         self._failing = Trouble()  # of handlers
         self._worse = Trouble()  # of what fails to report, or is no handler's
         self._begin_afresh()
+        if self._queue.reader is None or not self._queue.reader.running:
+            self._queue.reader = self
 
     def _begin_afresh(self) -> None:
         """Nobody writes, and nothing is in hand: at the start, and in a forked child."""
@@ -119,27 +121,22 @@ class QueueWriter(logging.handlers.QueueListener):
 
     def _write_due(self, deadline: float = NEVER) -> bool:
         """In turn: write what is queued at this moment, at most until the *deadline*."""
-        queue, quiet_since = self._queue, monotonic()
-        size: int | None = queue.qsize()
-        due = NEVER if size is None else size
-        while monotonic() < deadline:
+        # What other processes put in comes out a little later, or never: one that was killed may have counted it.
+        patience = _LATECOMERS if self._queue.crosses_processes else 0.0
+        size, quiet_until = self._queue.qsize(), end_of(patience)
+        due = NEVER if size is None else size or 1
+        while due > 0 and monotonic() < deadline:
             wrote = self._write_some()
             due -= wrote
             if wrote:
-                quiet_since = monotonic()
-            # What was put into a queue between processes comes out of it a little later, or never: a process
-            # that was killed may have counted it.
-            elif (
-                monotonic() - quiet_since >= _LATECOMERS or not queue.crosses_processes or queue.qsize() == 0
-            ):
+                quiet_until = end_of(patience)
+            elif monotonic() >= quiet_until or self._queue.qsize() == 0:
                 break
             else:
                 time.sleep(0.001)
-            if due <= 0:
-                break
         return True
 
-    def handle(self, record: logging.LogRecord) -> None:
+    def handle(self, record: logging.LogRecord) -> Any:
         """Give one record to the handlers, in this thread."""
         for task in self._for_each_handler([self.prepare(record)]):
             self._give(*task)
@@ -156,34 +153,28 @@ class QueueWriter(logging.handlers.QueueListener):
         return self._for_each_handler(batch)
 
     def _for_each_handler(self, batch: Sequence[Any]) -> list[Task]:
-        def passing(level: int) -> Iterator[Any]:
+        def passing(level: int) -> Iterable[Any]:
+            if not (level and self.respect_handler_level):
+                return batch
             # What is no record, but was put into the queue all the same, is the handler's to complain of.
             numbers = (getattr(record, "levelno", None) for record in batch)
             return (r for r, number in zip(batch, numbers) if not isinstance(number, int) or number >= level)
 
-        heed = self.respect_handler_level
-        return [
-            (each, deque(passing(each.level) if heed and each.level else batch)) for each in self.handlers
-        ]
+        return [(each, deque(passing(each.level))) for each in self.handlers]
 
     def _give(self, handler: Any, records: deque[Any]) -> bool:
         """Give *handler* all of *records*; tell whether it let one through."""
-        if not records or not _takes_batches(handler):
-            return self._give_each(handler, records)
+        passed = bool(records) and _takes_batches(handler)
         try:
-            handler.emit_batch(records)
-            records.clear()
-            self._failing.ends()
+            if passed:
+                handler.emit_batch(records)
+                records.clear()
+                self._failing.ends()
         except BaseException as error:
             if _interrupts(error):
                 raise  # what is left stays for whoever writes next
             if not records:
-                self._complain_of(error)  # all is written; it is the reporting that failed
-            self._give_each(handler, records)
-        return True
-
-    def _give_each(self, handler: Any, records: deque[Any]) -> bool:
-        passed = False
+                self._complain()  # all is written; it is the reporting that failed
         while records:
             record = records[0]
             try:
@@ -195,14 +186,14 @@ class QueueWriter(logging.handlers.QueueListener):
                 if _interrupts(error) and (pressed or self._suspect is not record):
                     self._suspect = None if pressed else record
                     raise
-                self._failed(handler, record, error)  # one record must not cost its neighbours
+                self._failed(handler, record)  # one record must not cost its neighbours
             else:
                 self._failing.ends()
             if records:
                 records.popleft()
         return passed
 
-    def _failed(self, handler: Any, record: Any, _error: BaseException) -> None:
+    def _failed(self, handler: Any, record: Any) -> Any:
         """Called inside the `except` of a handler that raised; what comes out of here is no handler's."""
         try:
             report(handler, record, self._failing)
@@ -210,15 +201,15 @@ class QueueWriter(logging.handlers.QueueListener):
         except BaseException as worse:  # noqa: BLE001 - reporting must not cost the records that follow
             if _interrupts(worse):
                 raise
-            self._complain_of(worse)
+            self._complain()
 
-    def handleError(self, _record: Any) -> None:  # noqa: N802 - as a handler's
-        """Called where `handle` or `prepare` of a subclass raised."""
-        self._complain_of(sys.exc_info()[1])
-
-    def _complain_of(self, error: BaseException | None) -> None:
+    def _complain(self, _record: Any = None) -> None:
+        """Tell of the exception of this moment."""
         if logging.raiseExceptions:
+            error = sys.exc_info()[1]
             self._worse.complain(f"concurrent_log_handler: {error!r} while writing queued records; going on")
+
+    handleError = _complain  # noqa: N815 - a handler's: where `handle` or `prepare` of a subclass raised
 
     def _tell_of_drops(self, at_once: bool = False) -> None:
         """Let the log tell of dropped records, if that is due, or *at_once*."""
@@ -249,7 +240,7 @@ def _takes_batches(handler: Any) -> bool:
 
 def _interrupts(error: BaseException) -> bool:
     """Ctrl-C, or a signal handler that exits: only the main thread runs those, in whichever greenlet it is."""
-    here = threads_are_greenlets() or threading.current_thread() is threading.main_thread()
+    here = among_greenlets() or threading.current_thread() is threading.main_thread()
     return here and not isinstance(error, Exception)
 
 
