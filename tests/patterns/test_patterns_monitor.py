@@ -163,8 +163,10 @@ def test_bad_threshold_is_named_by_its_error() -> None:
 def test_what_cannot_be_called_is_refused_at_once(known) -> None:
     """Else its error comes once per interval on a stderr that nobody reads, or for each record that failed."""
     name = "callback" if known is MonitoredQueueHandler else "error_handler"
+    records = RecordQueue(1)
     with pytest.raises(TypeError, match=f"{name} must be a callable or a dotted name of one, got 80"):
-        known(RecordQueue(1), **{name: 80})
+        known(records, **{name: 80})
+    assert records.reader is None
     with pytest.raises(ValueError, match=f"{name} 'no.such.module' cannot be resolved"):
         known(RecordQueue(1), **{name: "no.such.module"})
     assert not monitors()

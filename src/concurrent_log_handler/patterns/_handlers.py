@@ -179,9 +179,9 @@ class GracefulQueueHandler(FastQueueHandler):
             with _options.accepted(f"{name} must be one of drop, fallback, block", policy):
                 if policy not in ("drop", "fallback", "block"):
                     raise ValueError
+        self.critical_level = level_number(critical_level)
         super().__init__(queue)
         self.fallback_handler = fallback_handler
-        self.critical_level = level_number(critical_level)
         self.block_timeout = block_timeout
         self._policies = (overflow, critical_overflow)
         self._rescued = Counter()
@@ -307,10 +307,10 @@ class MonitoredQueueHandler(GracefulQueueHandler):
         with _options.accepted("threshold must be from 0 to 1", threshold):
             if not 0 <= threshold <= 1:
                 raise ValueError
+        self.callback: Callable[[QueueFigures], Any] = _options.callback(callback, "callback") or _warn
         super().__init__(queue, **options)
         self.interval = interval
         self.threshold = threshold
-        self.callback: Callable[[QueueFigures], Any] = _options.callback(callback, "callback") or _warn
         self.max_depth_seen = 0
         self._total = Counter()
         self._monitors: dict[int, WakeableThread] | None = None  # by process; None while it does not monitor

@@ -253,9 +253,9 @@ class RobustQueueListener(BatchingQueueListener):
         error_handler: ErrorHandler | str | None = None,
         respect_handler_level: bool = True,
     ) -> None:
-        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         given = _options.callback(error_handler, "error_handler")
         self.error_handler: ErrorHandler = given or self.default_error_handler
+        super().__init__(queue, *handlers, respect_handler_level=respect_handler_level)
         self._errors = Counter()
 
     error_count: int = counted("_errors", "Errors, counted before the error handler is called.  May be set.")
