@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections import deque
-from functools import partial
 from logging import LogRecord
 from typing import Callable, Deque, List, Optional, Sequence
 
@@ -56,13 +55,17 @@ class Afterwards:
         if record is None:
             text = f"{self._log}: after a rotation"
             record = LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None)
-        told = object.__new__(type(record))  # not copy(): the interpreter may be at its end
-        told.__dict__.update(record.__dict__, **{_WRITTEN: True})
+
+        def tell(error: BaseException) -> None:
+            told = object.__new__(type(record))  # not copy(): the interpreter may be at its end
+            told.__dict__.update(record.__dict__, **{_WRITTEN: True})
+            report_to(handle_error, told, error)
+
         for step in steps:
             try:
-                step(partial(report_to, handle_error, told))
-            except Exception:
-                handle_error(told)
+                step(tell)
+            except Exception as error:
+                tell(error)
 
     def say(self, text: str, *args: object) -> None:
         """Say on stderr what is done, where the handler was made with *debug*."""

@@ -23,6 +23,7 @@ import threading
 import warnings
 from gzip import GzipFile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -551,6 +552,16 @@ def test_emit_of_a_subclass_that_rolls_by_itself_without_the_lock(tmp_path: Path
     handler.emit(a_record("d", level=logging.ERROR))
 
     assert contents(tmp_path) == {"app.log": "d\n", "app.log.1": "c\n", "app.log.2": "a\nb\n"}
+
+
+def test_object_that_only_looks_like_a_record_is_written(tmp_path: Path) -> None:
+    """What is due after a record asks nothing of it while there is no error to tell."""
+    handler = ConcurrentRotatingFileHandler(tmp_path / "app.log", maxBytes=10, backupCount=1)
+
+    for text in ("aaaaaa", "bbbbbb"):
+        handler.emit(SimpleNamespace(**vars(a_record(text)), getMessage=lambda text=text: text))  # type: ignore[arg-type]
+
+    assert contents(tmp_path) == {"app.log.1": "aaaaaa\n", "app.log": "bbbbbb\n"}
 
 
 def test_emit_of_a_subclass_sees_every_record(tmp_path: Path) -> None:

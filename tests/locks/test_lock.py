@@ -469,6 +469,40 @@ def test_directory_lock_excludes_others(tmp_path: Path) -> None:
         assert held
 
 
+@posix
+def test_interrupt_at_any_line_leaves_the_directory_free(tmp_path: Path) -> None:
+    """Otherwise nobody would rotate any more for as long as the interrupted process lives."""
+
+    def interrupted_at(line: int) -> bool:
+        seen = 0
+
+        def trace(frame: Any, event: str, arg: object) -> Any:
+            nonlocal seen
+            if event == "line" and frame.f_code.co_filename != __file__:
+                seen += 1
+                if seen == line:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with directory_lock(str(tmp_path), 1):
+                pass
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    line = 1
+    while interrupted_at(line):
+        with directory_lock(str(tmp_path), 0) as held:
+            assert held, f"still locked after an interrupt at line {line}"
+        line += 1
+    assert line > 30
+
+
 def test_directory_that_is_gone_is_no_reason_to_wait(tmp_path: Path) -> None:
     with directory_lock(str(tmp_path / "gone"), 10) as held:
         assert held is None

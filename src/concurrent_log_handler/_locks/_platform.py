@@ -155,12 +155,14 @@ def lock_file_now(fd: int) -> Optional[bool]:
 
 def unlock_file(fd: int) -> None:
     """Release what `lock_file_now` locked, and close *fd*, unless it was closed under us and is somebody else's now."""
-    if _is_foreign(fd, *_locked.pop(fd, (0, None))[1:]):
-        return
-    # Unlocking, not only closing: a copy in a child that another thread is starting may live longer.
-    with contextlib.suppress(Exception):
-        flock(fd, UNLOCK)
-    close_quietly(fd)
+    foreign = _is_foreign(fd, *_locked.get(fd, (0, None))[1:])
+    if not foreign:
+        # Unlocking, not only closing: a copy in a child that another thread is starting may live longer.
+        with contextlib.suppress(Exception):
+            flock(fd, UNLOCK)
+    _locked.pop(fd, None)  # then: an interrupt before it leaves a note of what is still to be done
+    if not foreign:
+        close_quietly(fd)
 
 
 @in_child
@@ -194,7 +196,12 @@ def directory_lock(path: str, timeout: Optional[float]) -> Iterator[Optional[boo
         return
     process = here()
     try:
-        yield wait_for(partial(lock_file_now, fd), timeout)
+        try:
+            yield wait_for(partial(lock_file_now, fd), timeout)
+        finally:
+            if here() == process:  # a child forked meanwhile closed its copy already
+                unlock_file(fd)
     finally:
-        if here() == process:  # a child forked meanwhile closed its copy already
+        # An interrupt may have cut the `finally` above short.
+        if fd in _locked and here() == process:
             unlock_file(fd)
