@@ -597,7 +597,8 @@ def test_signal_handler_that_logs_into_the_queue_it_interrupts(make, stopped: bo
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
         end, written = time.monotonic() + 0.5, 0
-        while time.monotonic() < end:
+        # A loaded machine gives this program its turn, and the signals, now and then only.
+        while time.monotonic() < end or (len(fired) <= 20 and time.monotonic() < end + SECONDS):
             handler.handle(a_record("main"))
             written += 1
     finally:
