@@ -33,7 +33,7 @@ class _MakesItsQueue(GracefulQueueHandler):
     def __new__(cls, *args: Any, **_options: Any) -> Any:
         # Under `class`, dictConfig of 3.12 and later puts a queue before the keywords, a filename among them.
         if args and hasattr(args[0], "put_nowait"):
-            msg = "it makes its own queue: in a dictConfig it has to be named under '()', not under 'class'"
+            msg = "makes its own queue: in a dictConfig name it under '()', as a factory, not under 'class'"
             raise TypeError(msg)
         return super().__new__(cls)
 
