@@ -66,6 +66,11 @@ class Announcer:
         with contextlib.suppress(OSError):
             remove(self._mark(inode))
 
+    def tell_later(self, look: Look) -> None:
+        """Have `tell` called after the locks are released, if there is anybody to tell."""
+        if self._settings.on_rotated is not None:
+            self._afterwards.later(partial(self.tell, look))
+
     def tell(self, look: Look, report: Report) -> None:
         """Call `on_rotated` for each complete backup that it has not been told of."""
         me, callback = (here(), get_ident()), self._settings.on_rotated

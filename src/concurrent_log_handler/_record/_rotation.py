@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from functools import partial
 from logging import LogRecord
 from typing import Any, Callable, Iterable, Optional, Tuple
 
@@ -111,7 +110,7 @@ class Rotation:
             if self.retention.limits().need_status():
                 with contextlib.suppress(OSError):
                     self._locks.chain(lambda held: self.retention.enforce(hooks._surplus) if held else None)
-            self._afterwards.later(partial(self._announcer.tell, hooks._backups))
+            self._announcer.tell_later(hooks._backups)
         self._incoming = (record, length)
         try:
             if hooks.shouldRollover(record) and not self.trouble.waits() and not self.rolling:
@@ -152,7 +151,7 @@ class Rotation:
                 if moved and self._settings.use_gzip:
                     self._compress(hooks._backups)
                 if moved:
-                    self._afterwards.later(partial(self._announcer.tell, hooks._backups))
+                    self._announcer.tell_later(hooks._backups)
         finally:
             self.rolling = False
             self._locks.sidecar.forget_foreign()  # a namer or a rotator is the user's code: it may close anything
