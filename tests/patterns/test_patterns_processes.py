@@ -444,6 +444,8 @@ def test_standard_queue_handler_in_a_forked_child(tmp_path: Path) -> None:
 
 # CPython itself, untold of the fork, does not survive one while another thread waits for its lock; and at
 # its end a child waits for the lock of any thread but a daemon that was there, such as one that compresses.
+# From 3.13 on, threads that wait for a lock stand in a table, with entries on their stacks, which a child's threads
+# then use: no thread may be there.
 FORK_IN_C = """
         import ctypes
         from concurrent_log_handler.patterns._common import WakeableThread
@@ -451,12 +453,17 @@ FORK_IN_C = """
             others = [frame for thread, frame in sys._current_frames().items() if thread != threading.get_ident()]
             return all(frame.f_code is WakeableThread.wait.__code__ for frame in others)
         def fork_in_c():
+            if sys.version_info >= (3, 13):
+                assert listener.stop() == 0
             until = time.monotonic() + 20
             seen = 0
             while seen < 3 and time.monotonic() < until:
                 seen = seen + 1 if asleep() else 0
                 time.sleep(0.02)
-            return ctypes.PyDLL(None).fork()
+            child = ctypes.PyDLL(None).fork()
+            if sys.version_info >= (3, 13):
+                listener.start()
+            return child
 """
 in_c = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="needs a call that keeps CPython's lock"
