@@ -321,6 +321,23 @@ def look_at(path: str) -> Optional[os.stat_result]:
         return None
 
 
+def exists(path: str) -> bool:
+    """
+    Tell whether anything lies at *path*.
+
+    A name that another machine has taken away stays in the caches of NFS and SMB for a second, unless it is opened.
+    """
+    try:
+        os.close(
+            open_fd(path, os.O_RDONLY | QUIET | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+        )
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return os.path.lexists(path)
+    return True
+
+
 def files_like(folder: str, prefix: str, rest: str) -> Dict[str, str]:
     """Return the paths of the files in *folder* called *prefix* and what fits *rest*, by what fits its group."""
     pattern = re.compile(re.escape(prefix) + rest)

@@ -62,6 +62,13 @@ def noted_flock(fd, operation):
     flock(fd, operation)
 
 fcntl.flock = noted_flock
+lockf = fcntl.lockf
+
+def noted_lockf(fd, operation):
+    calls.append(f"{'really close' if operation == fcntl.LOCK_UN else 'lock'} {names.get(fd)}")
+    lockf(fd, operation)
+
+fcntl.lockf = noted_lockf
 copy = fcntl.fcntl
 
 def noted_copy(fd, what, *arguments):
@@ -134,10 +141,10 @@ def test_a_record_is_with_the_server_before_the_lock_is_free(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("kind", "locks"),
-    [("nfs4", ["lock app.log"]), ("cifs", ["lock app.log", "unlock app.log"]), ("ceph", [])],
+    [("nfs4", ["lock app.log"]), ("cifs", ["really close app.log"]), ("ceph", [])],
 )
 def test_the_file_itself_is_locked_where_that_helps(kind: str, locks: list[str], tmp_path: Path) -> None:
-    """NFS sends nothing any more to a file whose lock the server took away; SMB really closes what was locked."""
+    """NFS sends nothing any more to a file whose lock the server took away; SMB keeps no closed handle of another."""
     calls = calls_of(
         f"""
         handler = ConcurrentRotatingFileHandler("app.log", shared_between_machines=True)
@@ -633,14 +640,21 @@ def test_an_error_of_close_is_the_records(tmp_path: Path, monkeypatch: pytest.Mo
     assert contents(tmp_path) == {"app.log": "one\nthree\n"}
 
 
-@pytest.mark.parametrize("number", [errno.ESTALE, errno.EINVAL])
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EINVAL, errno.ENOENT])
 def test_a_file_that_was_just_moved_away_is_opened_again(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So NFS and SMB answer for a moment where the other machine has rotated."""
+    """So NFS and SMB answer for a moment where the other machine has rotated, or removed what somebody has open."""
     handler = Strict("app.log", shared_between_machines=True)
     write(handler, "one")
-    failing_once(monkeypatch, "open", number, lambda path, *_: path == str(tmp_path / "app.log"))
+    real, until = os.open, time.monotonic() + 0.1
+
+    def refused(path: Any, *arguments: Any, **keywords: Any) -> int:
+        if path == str(tmp_path / "app.log") and time.monotonic() < until:
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refused)
     write(handler, "two")
 
     assert contents(tmp_path) == {"app.log": "one\ntwo\n"}

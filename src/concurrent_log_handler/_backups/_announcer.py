@@ -15,7 +15,7 @@ from typing import Dict, List, Optional, Set, Tuple
 
 from concurrent_log_handler._access import Access
 from concurrent_log_handler._afterwards import Afterwards, Report
-from concurrent_log_handler._files import files_like, hidden_prefix, look_at, open_to_lock, remove
+from concurrent_log_handler._files import exists, files_like, hidden_prefix, look_at, open_to_lock, remove
 from concurrent_log_handler._forks import here
 from concurrent_log_handler._locks import Locks
 from concurrent_log_handler._locks._platform import lock_file_now, unlock_file
@@ -122,7 +122,7 @@ class Announcer:
             if not wanted:
                 break
             for form in forms:
-                there = look_at(name + form)
+                there = look_at(name + form) if exists(name + form) else None
                 mark = None if there is None else wanted.pop(there.st_ino, None)
                 if mark is not None and (form == GZ or not self._settings.use_gzip):
                     found.append((name + form, mark))
@@ -136,7 +136,7 @@ class Announcer:
         for backup, mark in reversed(found):
             with contextlib.suppress(OSError):
                 fd = open_to_lock(mark, getattr(os, "O_NOFOLLOW", 0))
-                if lock_file_now(fd) is not False and os.path.lexists(mark):
+                if lock_file_now(fd) is not False and exists(mark):
                     return backup, mark, fd
                 unlock_file(fd)
         return None

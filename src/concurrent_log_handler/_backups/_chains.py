@@ -13,7 +13,7 @@ from itertools import count
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from concurrent_log_handler._afterwards import Afterwards
-from concurrent_log_handler._files import look_at, remove
+from concurrent_log_handler._files import exists, look_at, remove
 from concurrent_log_handler._patience import Streak
 from concurrent_log_handler._settings import Settings
 
@@ -153,7 +153,7 @@ class DatedChain(Chain):
         first = next_number(known, text)
 
         def taken(path: str) -> bool:
-            return path == self._naming.path or os.path.lexists(path) or os.path.lexists(path + GZ)
+            return path == self._naming.path or exists(path) or exists(path + GZ)
 
         return self._naming.free_path(text, first, taken)
 

@@ -19,6 +19,7 @@ from concurrent_log_handler._access import Access
 from concurrent_log_handler._afterwards import Afterwards, Report
 from concurrent_log_handler._files import (
     WINDOWS,
+    exists,
     files_like,
     hidden_prefix,
     identity,
@@ -94,7 +95,7 @@ class Job:
         """
         self.compress()
         name = next((each for each in names if identity(each) == self.inode), None)
-        if name is None or self._part_path is None or os.path.lexists(name + GZ):
+        if name is None or self._part_path is None or exists(name + GZ):
             return ""
         whole = os.stat(self._part_path)
         if not os.path.samestat(whole, os.fstat(self._part)) or whole.st_size != self._written:
@@ -229,7 +230,7 @@ class Compressor:
                 return None
             if not WINDOWS and lock_file_now(source) is False:
                 return None
-            if os.path.lexists(name + GZ) and GZ in settle(name):
+            if exists(name + GZ) and GZ in settle(name):
                 return None
             # Beside the backup, since a rotator may have moved it to another file system.
             folder = os.path.dirname(name)

@@ -19,7 +19,6 @@ from concurrent_log_handler._patience import monotonic
 
 _NOW = portalocker.LOCK_EX | portalocker.LOCK_NB
 EXCLUSIVE_NOW = int(_NOW)
-SHARED_NOW = int(portalocker.LOCK_SH | portalocker.LOCK_NB)
 UNLOCK = int(portalocker.LOCK_UN)
 _CONTENDED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
 _HIGH = 500  # the limit is often 1024, and hardly anybody has so many

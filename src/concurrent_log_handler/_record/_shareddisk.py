@@ -16,13 +16,11 @@ from time import sleep
 from typing import Callable, Optional, TypeVar
 from weakref import proxy
 
-from concurrent_log_handler._files import is_ours, truncate
+from concurrent_log_handler._files import is_ours, root, truncate
 from concurrent_log_handler._locks import Locks, LockTimeoutError
 from concurrent_log_handler._locks._platform import (
     EXCLUSIVE_NOW,
     FAR,
-    SHARED_NOW,
-    UNLOCK,
     contended,
     flock,
     wait_for,
@@ -34,8 +32,9 @@ from ._livefile import LiveFile
 
 _NFS = ("nfs", "nfs4")
 _SMB = ("cifs", "smb2", "smb3")
-# A file that another machine has just moved or removed: SMB has EINVAL for it, and EAGAIN after a restart.
-_MOVED_AWAY = (errno.ESTALE, errno.EINVAL, errno.EAGAIN)
+# A file that another machine has just moved or removed: SMB has EINVAL for it, EAGAIN after a restart, and ENOENT,
+# also where it is to be created, until the last one who has it open hears of it and closes it.
+_MOVED_AWAY = (errno.ESTALE, errno.EINVAL, errno.EAGAIN, errno.ENOENT)
 _PATIENCE = 3.0
 _PAUSE = 0.02
 _Result = TypeVar("_Result")
@@ -75,11 +74,12 @@ class SharedDiskFile(LiveFile):
             msg = f"no lock on {self.path!r} itself after {_PATIENCE:.1f} s; {FAR.consequence}"
             raise LockTimeoutError(msg)
         if self.kind in _SMB:
-            # A file that was locked is really closed by `close`.  Of any other, Linux keeps the
-            # handle for a second, and gives it to the next `open` with the size of that time.
-            with contextlib.suppress(OSError):
-                flock(self.fd, SHARED_NOW)
-                flock(self.fd, UNLOCK)
+            # A file for which this was called is really closed by `close`.  Of any other, Linux keeps the handle for
+            # a second, and gives it to the next `open`, though another machine has removed the file.
+            with contextlib.suppress(ImportError, OSError):
+                import fcntl  # not on Windows
+
+                fcntl.lockf(self.fd, fcntl.LOCK_UN)
         self._put_mark()
         size = os.fstat(self.fd).st_size  # now that nobody else writes
         if (self.identity(), size) == before:
@@ -160,7 +160,7 @@ class SharedDiskFile(LiveFile):
             try:
                 return super()._open()
             except OSError as error:
-                if error.errno not in _MOVED_AWAY or monotonic() > until:
+                if error.errno not in _MOVED_AWAY or self._root != root() or monotonic() > until:
                     raise
             sleep(_PAUSE)
             self.ask_directory()
