@@ -356,3 +356,42 @@ def test_listener_is_usable_after_its_queue_was_closed_and_others_log_on(tmp_pat
     )
 
     assert numbers(chain(tmp_path)) == once(1)
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit", "TimeoutError"])
+@pytest.mark.parametrize("make", ["queue.Queue(9)", "multiprocessing.Queue(9)"])
+def test_signal_handler_that_raises_as_the_callers_queue_takes_its_lock_leaves_it_free(
+    tmp_path: Path, make: str, error: str
+) -> None:
+    """A worker's SIGTERM handler that calls sys.exit(), or the time limit of a job: what it logs then, and its end, hung."""
+    run_program(
+        f"""
+        import logging, multiprocessing, queue, threading
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import BatchingQueueListener, FastQueueHandler
+        logging.raiseExceptions = False
+        armed = []
+        class Interrupted(threading.Condition):
+            def __enter__(self):
+                super().__enter__()
+                if armed:
+                    raise armed.pop()  # Python runs a signal handler right here
+        records = {make}
+        for name in {{"not_full", "_notempty"}} & vars(records).keys():
+            setattr(records, name, Interrupted(vars(records)[name]._lock))
+        handler = FastQueueHandler(records)
+        listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+        listener.start()
+        handler.handle(logging.makeLogRecord({{"msg": "number 0"}}))
+        armed.append({error}())
+        try:
+            handler.handle(logging.makeLogRecord({{"msg": "cut"}}))
+        except BaseException:
+            pass
+        assert not armed
+        handler.handle(logging.makeLogRecord({{"msg": "number 1"}}))
+        listener.stop(20)
+        """,
+        tmp_path,
+    )
+    assert numbers(chain(tmp_path)) == once(2)

@@ -158,7 +158,7 @@ class CallersQueue(RecordQueue):
         self.capacity = limit if isinstance(limit, int) and 0 < limit < 2**31 - 1 else 0
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
-        self._mutex: Any = None if self.crosses_processes else getattr(target, "mutex", None)
+        self._mutex: Any = getattr(target, "mutex", getattr(getattr(target, "_notempty", None), "_lock", None))
         self._unreadable, self._failing = 0, Trouble()
 
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:
@@ -174,7 +174,7 @@ class CallersQueue(RecordQueue):
                 self.inside.discard(me)
         except BaseException as error:
             self.inside.discard(me)  # an interrupt may have cut the `finally` above short
-            if not isinstance(error, Exception) and not self._is_free():
+            if not isinstance(error, (queue.Full, queue.Empty)) and not self._is_free():
                 # One inside `Condition.__enter__` left the lock taken, and nobody would ever free it.
                 self._mutex.release()
             raise
