@@ -363,7 +363,7 @@ def test_listener_is_usable_after_its_queue_was_closed_and_others_log_on(tmp_pat
 def test_signal_handler_that_raises_as_the_callers_queue_takes_its_lock_leaves_it_free(
     tmp_path: Path, make: str, error: str
 ) -> None:
-    """A worker's SIGTERM handler that calls sys.exit(), or the time limit of a job: what it logs then, and its end, hung."""
+    """A worker's SIGTERM handler that calls sys.exit(), or a job's time limit: logging, and the end, hung from then."""
     run_program(
         f"""
         import logging, multiprocessing, queue, threading
