@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from threading import RLock
+import threading
+from threading import RLock, get_native_id
 from typing import Any, Callable, Dict, List, Tuple
 
 
@@ -18,6 +19,7 @@ class _Home:
     pid = os.getpid()  # a child in a new PID namespace may have the same one
     generation = 0  # another one in each child, as soon as the fork is noticed
     unannounced = False  # the last fork was one in C
+    thread = get_native_id()  # in which it has begun, and in which greenlets run
 
 
 home = _Home()
@@ -25,6 +27,8 @@ _steps: List[Callable[[], None]] = []
 _gates: Dict[int, Any] = {}
 # The options with which uWSGI lets threads run, as its own documentation has it.
 _THREADED = frozenset({"enable-threads", "threads"})
+#: The libraries of greenlets.
+GREEN = frozenset({"gevent", "eventlet"})
 
 
 def in_child(step: Callable[[], None]) -> Callable[[], None]:
@@ -53,6 +57,7 @@ def begin_anew() -> None:
     with gate:
         if home.pid != pid:
             home.generation += 1
+            home.thread = get_native_id()
         for step in _steps:
             if home.pid == pid:
                 return
@@ -73,13 +78,21 @@ def _after_fork() -> None:
     begin_anew()
 
 
+def among_greenlets() -> bool:
+    """Whether `threading` has been patched by now."""
+    return type(threading.Lock()).__module__.partition(".")[0] in GREEN
+
+
 def threads_work() -> bool:
     """
     Tell whether a thread may be started here.
 
+    A greenlet runs in the thread that starts it: one of gevent's or eventlet's pool would never let it go on.
     uWSGI's master forks its workers in C: a thread that it has by then can leave them without the interpreter's lock
     for ever.  And without `--enable-threads` it keeps that lock between two requests.
     """
+    if among_greenlets() and get_native_id() != home.thread:
+        return False
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None:
         return True

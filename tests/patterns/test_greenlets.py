@@ -238,3 +238,38 @@ def test_listeners_greenlet_that_is_killed_is_replaced_with_the_next_record(
     run_program(program(body, "gevent", "before the import"), tmp_path)
 
     assert numbers(chain(tmp_path)) == once(6)
+
+
+POOL = {
+    "gevent": "import gevent; in_pool = gevent.get_hub().threadpool.apply",
+    "eventlet": "from eventlet import tpool; in_pool = tpool.execute",
+}
+
+
+@library
+@pytest.mark.parametrize("moment", ["before the import", "after the set-up", "after the fork"])
+def test_first_record_in_a_thread_of_the_librarys_pool_keeps_nobody_from_writing(
+    tmp_path: Path, library: str, moment: str
+) -> None:
+    """A greenlet that was started there got its turn no more: what came next was lost, and the end took 30 s."""
+    body = (
+        BODY
+        + f"""
+    listener = setup_non_blocking_logging("app.log", logger=log)
+    # after the set-up
+    pid = os.fork()
+    # after the fork
+    {POOL[library]}
+    start = 0 if pid else 10
+    in_pool(lambda: write(start, 3))
+    assert listener.flush(5) == 0
+    write(start + 3, 3)
+    assert listener.flush(5) == 0
+    in_pool(lambda: write(start + 6, 4))
+    assert listener.stop(5) == 0
+    assert not pid or os.waitpid(pid, 0)[1] == 0
+    """
+    )
+    run_program(program(body, library, moment), tmp_path)
+
+    assert numbers(chain(tmp_path)) == once(20)

@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from concurrent_log_handler._forks import home
+from concurrent_log_handler._forks import among_greenlets, home
 from concurrent_log_handler._patience import monotonic
 
 #: Seconds between two lines about dropped records, or about one and the same trouble.
 TELL_EVERY = 1.0
-#: The libraries of greenlets.
-GREEN = frozenset({"gevent", "eventlet"})
 NEVER = float("inf")
 
 
@@ -96,11 +94,6 @@ def wait_until(
             return False
         time.sleep(pause)
     return True
-
-
-def among_greenlets() -> bool:
-    """Whether `threading` has been patched by now."""
-    return type(threading.Lock()).__module__.partition(".")[0] in GREEN
 
 
 class WakeableThread:

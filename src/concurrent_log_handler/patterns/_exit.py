@@ -19,10 +19,10 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from concurrent_log_handler._forks import in_child, notice_fork
+from concurrent_log_handler._forks import among_greenlets, in_child, notice_fork
 from concurrent_log_handler._patience import monotonic
 
-from ._common import among_greenlets, complain, end_of, patiently, wait_until
+from ._common import complain, end_of, patiently, wait_until
 from ._queue import all_queues, owing, queue_of
 
 # Without progress for this long (seconds), the interrupted code is taken to hold a lock that the writer needs.

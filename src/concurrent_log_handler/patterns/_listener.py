@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any
 
 from concurrent_log_handler import _options
-from concurrent_log_handler._forks import notice_fork, threads_work
+from concurrent_log_handler._forks import among_greenlets, notice_fork, threads_work
 from concurrent_log_handler._locks._threads import holds_up
 from concurrent_log_handler._patience import monotonic
 
-from ._common import NEVER, Counter, WakeableThread, among_greenlets, counted, end_of, wait_until
+from ._common import NEVER, Counter, WakeableThread, counted, end_of, wait_until
 from ._exit import hook_exit_of_children
 from ._writer import QueueWriter, errors_noted
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from itertools import repeat, starmap
 from typing import Any
 
-from concurrent_log_handler._forks import home, notice_fork
+from concurrent_log_handler._forks import GREEN, home, notice_fork
 from concurrent_log_handler._patience import monotonic
 
-from ._common import GREEN, NEVER, TELL_EVERY, Counter, Trouble, patiently
+from ._common import NEVER, TELL_EVERY, Counter, Trouble, patiently
 
 LOGGER_NAME = "concurrent_log_handler.patterns"
 _PATIENCE = 0.1  # seconds that a thread waits for a caller's queue whose lock somebody else has
@@ -158,7 +158,8 @@ class CallersQueue(RecordQueue):
         self.capacity = limit if isinstance(limit, int) and 0 < limit < 2**31 - 1 else 0
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
-        self._mutex: Any = getattr(target, "mutex", getattr(getattr(target, "_notempty", None), "_lock", None))
+        own: Any = getattr(target, "_notempty", None)  # multiprocessing's, beside its lock between processes
+        self._mutex: Any = getattr(target, "mutex", getattr(own, "_lock", None))
         self._unreadable, self._failing = 0, Trouble()
 
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:

@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from concurrent_log_handler._forks import among_greenlets
 from concurrent_log_handler._patience import monotonic
 
-from ._common import NEVER, Trouble, among_greenlets, complain, end_of, wait_until
+from ._common import NEVER, Trouble, complain, end_of, wait_until
 from ._queue import queue_of
 
 Task = tuple[Any, deque[Any]]  # a handler, or None for all of them, and what it has not been given yet
