@@ -585,3 +585,48 @@ def test_child_with_the_same_pid(tmp_path: Path) -> None:
 
     (tmp_path / "program.py").unlink()
     assert numbers(chain(tmp_path)) == once(110)
+
+
+def test_last_record_of_a_worker_whose_signal_handler_logs_and_exits_is_written(tmp_path: Path) -> None:
+    """The signal comes while a record is put into the queue between processes: the handler's stayed beside it."""
+    run_program(
+        """
+        import collections, logging, multiprocessing, os, signal, sys, time
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import BatchingQueueListener, FastQueueHandler
+
+        class Interrupting(collections.deque):
+            def append(self, item):
+                if armed:
+                    armed.clear()
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(0)
+                super().append(item)
+
+        def end(*_):
+            logging.error("number 2")
+            sys.exit(3)
+
+        def work(records):
+            signal.signal(signal.SIGTERM, end)
+            records._buffer = Interrupting()
+            logging.error("number 1")
+            armed.append(1)
+            logging.error("cut")
+            raise AssertionError("no signal came")
+
+        armed = []
+        context = multiprocessing.get_context("fork")
+        records = context.Queue(3)
+        logging.getLogger().addHandler(FastQueueHandler(records))
+        worker = context.Process(target=work, args=(records,))
+        worker.start()
+        worker.join(20)
+        assert worker.exitcode == 3, worker.exitcode
+        with BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log")):
+            pass
+        logging.getLogger().handlers.clear()
+        """,
+        tmp_path,
+    )
+    assert numbers(chain(tmp_path)) == once(2, 1)

@@ -131,8 +131,7 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             self._dropped.add()
             report(self, record, self._failing)
         else:
-            if self._failing.on:
-                self._failing.ends()
+            self._failing.on = False
             # The listener is in another process: what was dropped here has to go through the queue as well.
             if self._pickled and self._queue.reader is None and self._queue.report_at <= monotonic():
                 self._queue.report_drops(self._put)

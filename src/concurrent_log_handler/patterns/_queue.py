@@ -158,8 +158,7 @@ class CallersQueue(RecordQueue):
         self.capacity = limit if isinstance(limit, int) and 0 < limit < 2**31 - 1 else 0
         modules = {base.__module__.partition(".")[0] for base in type(target).__mro__}
         self.crosses_processes = _OF_THREADS.isdisjoint(modules)
-        own: Any = getattr(target, "_notempty", None)  # multiprocessing's, beside its lock between processes
-        self._mutex: Any = getattr(target, "mutex", getattr(own, "_lock", None))
+        self._mutex: Any = getattr(target, "mutex", getattr(getattr(target, "_notempty", 0), "_lock", None))
         self._unreadable, self._failing = 0, Trouble()
 
     def _within(self, step: Callable[..., Any], *args: Any) -> Any:
@@ -200,15 +199,21 @@ class CallersQueue(RecordQueue):
             self.attend()
 
     def _put(self, record: Any) -> None:
-        while self._items and self.reader is None:  # nobody in this process would find what went aside
+        self.settle()
+        self.target.put_nowait(record)
+
+    def settle(self) -> None:
+        """Put in what went aside, where nobody in this process would find it."""
+        while self._items and self.reader is None:
             self.target.put_nowait(self._items[0])
             self._items.popleft()
-        self.target.put_nowait(record)
 
     def keep(self, record: Any) -> None:
         if self.full():
             raise queue.Full
         super().keep(record)
+        if self.reader is None:
+            owing.add(self)
 
     def take(self, limit: int, into: deque[Any]) -> None:
         self._within(self._take, limit, into)
@@ -273,6 +278,6 @@ def all_queues() -> list[RecordQueue]:
     return [known for known in (reference() for reference in _known.valuerefs()) if known is not None]
 
 
-#: Queues that another process may read, into which records were dropped here: no handler may be left at the end.
-owing: set[RecordQueue] = set()
+#: Queues that others read, and that lack a record of ours or the report of a drop: no handler may be left at the end.
+owing: set[Any] = set()
 _known: weakref.WeakValueDictionary[int, RecordQueue] = weakref.WeakValueDictionary()
