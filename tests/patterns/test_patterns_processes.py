@@ -630,3 +630,39 @@ def test_last_record_of_a_worker_whose_signal_handler_logs_and_exits_is_written(
         tmp_path,
     )
     assert numbers(chain(tmp_path)) == once(2, 1)
+
+
+@pytest.mark.parametrize("first", ["multiprocessing.util", "concurrent_log_handler.patterns"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_parent_that_ends_without_a_join_reads_what_its_children_log_until_they_end(
+    tmp_path: Path, method: str, first: str
+) -> None:
+    """Python waits for them at its end, and each of them until its records are read: parent and children hung."""
+    run_program(
+        f"""
+        import {first}
+        import logging, multiprocessing, os, time
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import BatchingQueueListener, FastQueueHandler
+
+        def work(records, start, ready):
+            handler = FastQueueHandler(records)
+            ready.release()
+            time.sleep(0.3)  # the parent comes to its end
+            for number in range(start, start + 500):
+                handler.handle(logging.makeLogRecord({{"msg": f"number {{number}}", "filler": "x" * 1000}}))
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("{method}")
+            records, ready = context.Queue(), context.Semaphore(0)
+            listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+            listener.start()
+            workers = [context.Process(target=work, args=(records, each, ready)) for each in (1, 501)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                assert ready.acquire(timeout=20)
+        """,
+        tmp_path,
+    )
+    assert numbers(chain(tmp_path)) == once(1000, 1)

@@ -19,7 +19,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from concurrent_log_handler._forks import among_greenlets, in_child, notice_fork
+from concurrent_log_handler._forks import among_greenlets, children_feed, in_child, notice_fork
 from concurrent_log_handler._patience import monotonic
 
 from ._common import complain, end_of, patiently, wait_until
@@ -38,6 +38,7 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
     # Threads, too, must end: the interpreter would catch one with whatever lock it has, logging's own perhaps.
     readers = {each.reader for each in all_queues() if each.reader is not None and not each.reader.given_up}
     to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
+    to_stop = {each for each in to_stop if not children_feed(each.queue)}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -70,8 +71,9 @@ def hook_exit_of_children(*_util: Any) -> None:
     for name in ("multiprocessing.util", "billiard.util"):
         util: Any = sys.modules.get(name)
         if util is not None and not (name in _hooks and _hooks[name].still_active()):
-            # Before multiprocessing closes its queues, whose finalizers have 10 and -5, with all that is on its way.
+            # Before multiprocessing closes its queues, by finalizers of 10 and -5, and once its children have ended.
             _hooks[name] = util.Finalize(None, finish_all, exitpriority=20)
+            util.Finalize(None, finish_all, exitpriority=-10)
             # A child drops all finalizers when it begins, also one that was made in a fork hook.
             util.register_after_fork(util, hook_exit_of_children)
     # A child of Celery's pool that is replaced tells only those who listen to Celery.

@@ -327,10 +327,9 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def figures(self) -> QueueFigures:
         """The figures of this moment."""
-        depth, capacity = self._queue.qsize(), self._queue.capacity
-        above = capacity > 0 and (depth or 0) > self.threshold * capacity
-        total, dropped = self.total_messages, self.dropped_count
-        return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
+        depth, limit = self._queue.qsize(), self._queue.capacity
+        above = limit > 0 and (depth or 0) > self.threshold * limit
+        return QueueFigures(depth, limit, self.max_depth_seen, self.total_messages, self.dropped_count, above)
 
     def start_monitoring(self) -> None:
         """Start the monitor's thread, unless it runs."""

@@ -212,8 +212,7 @@ class CallersQueue(RecordQueue):
         if self.full():
             raise queue.Full
         super().keep(record)
-        if self.reader is None:
-            owing.add(self)
+        owing.add(self)
 
     def take(self, limit: int, into: deque[Any]) -> None:
         self._within(self._take, limit, into)
