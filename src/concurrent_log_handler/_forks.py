@@ -78,16 +78,6 @@ def _after_fork() -> None:
     begin_anew()
 
 
-def children_feed(queue: Any) -> bool:
-    """
-    Tell whether *queue* is one of multiprocessing's that has to be read until our children have ended.
-
-    At the end of this process, multiprocessing waits for them, and each waits until all that it has put in is read.
-    """
-    process: Any = sys.modules.get("multiprocessing.process")
-    return hasattr(queue, "join_thread") and not all(child.daemon for child in process.active_children())
-
-
 def among_greenlets() -> bool:
     """Whether `threading` has been patched by now."""
     return type(threading.Lock()).__module__.partition(".")[0] in GREEN

@@ -641,27 +641,27 @@ def test_parent_that_ends_without_a_join_reads_what_its_children_log_until_they_
     run_program(
         f"""
         import {first}
-        import logging, multiprocessing, os, time
+        import logging, multiprocessing.util
         from concurrent_log_handler import ConcurrentRotatingFileHandler
         from concurrent_log_handler.patterns import BatchingQueueListener, FastQueueHandler
 
-        def work(records, start, ready):
+        def work(records, start, ready, parent_ends):
             handler = FastQueueHandler(records)
             ready.release()
-            time.sleep(0.3)  # the parent comes to its end
+            assert parent_ends.acquire(timeout=20)
             for number in range(start, start + 500):
                 handler.handle(logging.makeLogRecord({{"msg": f"number {{number}}", "filler": "x" * 1000}}))
 
         if __name__ == "__main__":
             context = multiprocessing.get_context("{method}")
-            records, ready = context.Queue(), context.Semaphore(0)
+            records, ready, parent_ends = context.Queue(), context.Semaphore(0), context.Semaphore(0)
             listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
             listener.start()
-            workers = [context.Process(target=work, args=(records, each, ready)) for each in (1, 501)]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
+            for start in (1, 501):
+                context.Process(target=work, args=(records, start, ready, parent_ends)).start()
                 assert ready.acquire(timeout=20)
+                # One of the last calls before multiprocessing waits for its children.
+                multiprocessing.util.Finalize(None, parent_ends.release, exitpriority=1)
         """,
         tmp_path,
     )

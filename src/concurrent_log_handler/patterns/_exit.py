@@ -19,7 +19,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from concurrent_log_handler._forks import among_greenlets, children_feed, in_child, notice_fork
+from concurrent_log_handler._forks import among_greenlets, in_child, notice_fork
 from concurrent_log_handler._patience import monotonic
 
 from ._common import complain, end_of, patiently, wait_until
@@ -37,8 +37,8 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
     notice_fork()
     # Threads, too, must end: the interpreter would catch one with whatever lock it has, logging's own perhaps.
     readers = {each.reader for each in all_queues() if each.reader is not None and not each.reader.given_up}
+    readers = {each for each in readers if not _children_feed(each.queue)}
     to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
-    to_stop = {each for each in to_stop if not children_feed(each.queue)}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -55,6 +55,12 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
         with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
             patiently(queued.settle, queue.Full, 1.0)
             queued.report_drops(partial(queued.put, timeout=1.0))
+
+
+def _children_feed(queue: Any) -> bool:
+    """At this process's end, multiprocessing waits for our children, and each of them until what it logged is read."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    return hasattr(queue, "join_thread") and not all(child.daemon for child in process.active_children())
 
 
 def _let_exit_pass(handler: logging.Handler) -> None:
