@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from .__version__ import __version__ as __version__
-from .handlers import (
-    ConcurrentRotatingFileHandler,
-    ConcurrentTimedRotatingFileHandler,
-    LogFilenameType,
-)
+from .handlers import ConcurrentRotatingFileHandler, ConcurrentTimedRotatingFileHandler, LogFilenameType
 
 __all__ = ["ConcurrentRotatingFileHandler", "ConcurrentTimedRotatingFileHandler", "LogFilenameType"]

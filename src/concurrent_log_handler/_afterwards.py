@@ -13,6 +13,7 @@ from typing import Callable, Deque, List, Optional, Sequence
 # Tells of an error; the record that it comes with was written.
 Report = Callable[[BaseException], None]
 Afterward = Callable[[Report], None]
+HandleError = Callable[[LogRecord], None]
 
 _WRITTEN = "_written_nevertheless"
 
@@ -43,12 +44,7 @@ class Afterwards:
                 steps.append(self.steps.popleft())
         return steps
 
-    def do(
-        self,
-        steps: Sequence[Afterward],
-        record: Optional[LogRecord],
-        handle_error: Callable[[LogRecord], None],
-    ) -> None:
+    def do(self, steps: Sequence[Afterward], record: Optional[LogRecord], handle_error: HandleError) -> None:
         """Do *steps*, one whatever becomes of the others; *record*, if any, is the one that they come after."""
         if not steps:
             return
@@ -74,7 +70,7 @@ class Afterwards:
                 sys.stderr.write(f"{os.getpid()} {self._log}: {text % args}\n")
 
 
-def report_to(handle_error: Callable[[LogRecord], None], record: LogRecord, error: BaseException) -> None:
+def report_to(handle_error: HandleError, record: LogRecord, error: BaseException) -> None:
     """Call *handle_error* as it is called while *error* is handled."""
     try:
         raise error

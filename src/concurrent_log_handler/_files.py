@@ -322,19 +322,11 @@ def look_at(path: str) -> Optional[os.stat_result]:
 
 
 def exists(path: str) -> bool:
-    """
-    Tell whether anything lies at *path*.
-
-    A name that another machine has taken away stays in the caches of NFS and SMB for a second, unless it is opened.
-    """
+    """Tell whether anything lies at *path*, by opening it: else NFS and SMB may go by what was there a second ago."""
     try:
-        os.close(
-            open_fd(path, os.O_RDONLY | QUIET | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-        )
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return os.path.lexists(path)
+        os.close(open_to_read(path, getattr(os, "O_NOFOLLOW", 0)))
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError) and os.path.lexists(path)
     return True
 
 

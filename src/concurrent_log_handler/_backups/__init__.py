@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from typing import Callable, Iterable, Iterator, List, Tuple
-
-from concurrent_log_handler._files import exists
 
 GZ = ".gz"
 Forms = Tuple[str, ...]  # what stands behind a backup's name: nothing, `.gz`, or each of them once
@@ -29,7 +28,7 @@ class Chain:
         """As `listed`, and the newest, wherever it is."""
         listed = dict(self.listed())
         if self._newest not in ("", *listed):
-            yield self._newest, tuple(form for form in ("", GZ) if exists(self._newest + form))
+            yield self._newest, tuple(form for form in ("", GZ) if os.path.lexists(self._newest + form))
         yield from listed.items()
 
     def plain(self) -> List[str]:

@@ -85,10 +85,7 @@ class SidecarLock:
     # -- in and out -----------------------------------------------------------
 
     def run(
-        self,
-        step: Callable[[_Argument, int], _Result],
-        argument: _Argument,
-        timeout: Optional[float],
+        self, step: Callable[[_Argument, int], _Result], argument: _Argument, timeout: Optional[float]
     ) -> _Result:
         """
         Return what *step* returns, called with *argument* and how it came in; *timeout* is for the thread lock.

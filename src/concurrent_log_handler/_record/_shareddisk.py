@@ -18,13 +18,7 @@ from weakref import proxy
 
 from concurrent_log_handler._files import is_ours, root, truncate
 from concurrent_log_handler._locks import Locks, LockTimeoutError
-from concurrent_log_handler._locks._platform import (
-    EXCLUSIVE_NOW,
-    FAR,
-    contended,
-    flock,
-    wait_for,
-)
+from concurrent_log_handler._locks._platform import EXCLUSIVE_NOW, FAR, contended, flock, wait_for
 from concurrent_log_handler._network import file_system_type, is_shared
 from concurrent_log_handler._patience import monotonic
 
