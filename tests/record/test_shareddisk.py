@@ -660,6 +660,32 @@ def test_a_file_that_was_just_moved_away_is_opened_again(
     assert contents(tmp_path) == {"app.log": "one\ntwo\n"}
 
 
+def test_a_file_that_stays_away_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SMB gives no new file the name of a removed one that a viewer on another machine still has open."""
+    monkeypatch.setattr(_shareddisk, "_PATIENCE", 0.1)
+    handler = Recording("app.log", shared_between_machines=True)
+    write(handler, "one")
+    real, tried, there = os.open, 0, False
+
+    def refused(path: Any, *arguments: Any, **keywords: Any) -> int:
+        nonlocal tried
+        if path == str(tmp_path / "app.log") and not there:
+            tried += 1
+            raise OSError(errno.ESTALE, "moved away", path)
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refused)
+    write(handler, "two")
+    waited, tried = tried, 0
+    write(handler, "three", "four")
+    at_once, there = tried, True
+    write(handler, "five")
+
+    assert (waited > 2, at_once) == (True, 2)
+    assert [text for text, _ in handler.failures] == ["two", "three", "four"]
+    assert contents(tmp_path) == {"app.log": "one\nfive\n"}
+
+
 def test_a_torn_record_is_sealed(tmp_path: Path) -> None:
     handler = Strict("app.log", shared_between_machines=True)
     write(handler, "one")

@@ -48,6 +48,7 @@ class SharedDiskFile(LiveFile):
     locks: Locks
     kind = ""  # of the file system
     interrupted = False  # a signal handler has written since we looked
+    gone = False  # the last wait for a file that was moved away was in vain
 
     def empty_when_opened(self) -> None:
         """As in `LiveFile`, by the server's word."""
@@ -149,12 +150,15 @@ class SharedDiskFile(LiveFile):
         return size
 
     def _open(self) -> int:
-        until = monotonic() + _PATIENCE
+        until = monotonic() + (0.0 if self.gone else _PATIENCE)
         while True:
             try:
-                return super()._open()
+                fd = super()._open()
+                self.gone = False
+                return fd
             except OSError as error:
                 if error.errno not in _MOVED_AWAY or self._root != root() or monotonic() > until:
+                    self.gone = error.errno in _MOVED_AWAY
                     raise
             sleep(_PAUSE)
             self.ask_directory()
