@@ -266,6 +266,29 @@ def test_the_holder_of_the_lock_is_stopped(share: Share) -> None:
     assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == []
 
 
+@on("nfs42", "smb")
+def test_a_neighbour_ends_while_another_process_has_the_lock(share: Share) -> None:
+    """Linux's SMB client gives both one handle on the server; the other machine must not get in all the same."""
+    holder = share.start(1, "holder", maxBytes=1000, backupCount=50, stop_at=["os.rename", "app.log"])
+    pid = holder.wait_until_ready().ready["pid"]
+    late = {"maxBytes": LIMIT, "backupCount": 500, "lock_timeout": 1.0}
+    neighbour = share.start(1, "neighbour", **late).wait_until_ready()
+    neighbour.do("emit 1")
+    holder.tell("batch 40")
+    assert "stopping" in holder.answer()
+    neighbour.do("emit 1")
+    neighbour.end()
+    other = share.start(2, "other", **late).wait_until_ready()
+    other.do("emit 2")
+    share.server(f"kill -CONT {pid}")
+    holder.answer()
+    other.do("emit 3")
+    verdict = ended(share, holder, other)
+
+    assert verdict["refused"] == [["neighbour", 1], ["other", 0], ["other", 1]]
+    assert verdict["lost"] == verdict["doubled"] == verdict["torn"] == verdict["refused_but_written"] == []
+
+
 @on("nfs42", "nfs3", "smb")
 def test_the_server_is_restarted(share: Share) -> None:
     """
