@@ -395,3 +395,37 @@ def test_signal_handler_that_raises_as_the_callers_queue_takes_its_lock_leaves_i
         tmp_path,
     )
     assert numbers(chain(tmp_path)) == once(2)
+
+
+def test_record_beside_the_callers_queue_is_put_in_once_though_threads_meet_there() -> None:
+    """What a signal handler left there was put in by each thread that came, and records behind it were dropped."""
+
+    class Met:
+        """A queue of another process: a signal handler, and a thread, log while a record is put in."""
+
+        def __init__(self) -> None:
+            self.items: list[str] = []
+
+        def put_nowait(self, record: logging.LogRecord) -> None:
+            if record.msg == "first":
+                log("aside")
+                log("aside, too")
+            elif record.msg == "aside" and not thread.ident:
+                thread.start()
+                thread.join(SECONDS)
+            self.items.append(record.msg)
+
+        def get_nowait(self) -> None:
+            raise queue.Empty
+
+    met = Met()
+    handler = FastQueueHandler(met)
+
+    def log(text: str) -> None:
+        handler.handle(a_record(text))
+
+    thread = threading.Thread(target=log, args=("of a thread",))
+    log("first")
+    log("last")
+
+    assert sorted(met.items) == sorted(["first", "aside", "aside, too", "last", "of a thread"])

@@ -53,7 +53,7 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
     for queued in [each for each in owing if each.reader is None]:
         with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-            patiently(queued.settle, queue.Full, 1.0)
+            patiently(partial(queued._within, queued.settle), queue.Full, 1.0)
             queued.report_drops(partial(queued.put, timeout=1.0))
 
 

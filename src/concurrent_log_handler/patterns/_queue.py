@@ -203,8 +203,8 @@ class CallersQueue(RecordQueue):
         self.target.put_nowait(record)
 
     def settle(self) -> None:
-        """Put in what went aside, where nobody in this process would find it."""
-        while self._items and self.reader is None:
+        """Put in what went aside, where nobody in this process would find it; by one thread at a time."""
+        while self._items and self.reader is None and len(self.inside) == 1:
             self.target.put_nowait(self._items[0])
             self._items.popleft()
 
@@ -266,9 +266,8 @@ class CallersQueue(RecordQueue):
 def queue_of(target: Any) -> RecordQueue:
     """The one `RecordQueue` of *target* in this process: handlers and listeners find each other through it."""
     notice_fork()
-    known = target if isinstance(target, RecordQueue) else CallersQueue(target)
     # It keeps the target alive, whose number nobody else gets meanwhile.
-    return _known.setdefault(id(target), known)
+    return _known.setdefault(id(target), target if isinstance(target, RecordQueue) else CallersQueue(target))
 
 
 def all_queues() -> list[RecordQueue]:
