@@ -666,3 +666,23 @@ def test_parent_that_ends_without_a_join_reads_what_its_children_log_until_they_
         tmp_path,
     )
     assert numbers(chain(tmp_path)) == once(1000, 1)
+
+
+def test_parent_that_logs_and_ends_while_a_child_is_there_writes_its_last_records(tmp_path: Path) -> None:
+    """At its end multiprocessing closes the queue of who has put in, a Manager alive or not: nobody read the rest."""
+    run_program(
+        """
+        import logging, multiprocessing
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import BatchingQueueListener, FastQueueHandler
+
+        context = multiprocessing.get_context("fork")
+        manager, records = context.Manager(), context.Queue()
+        BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log")).start()
+        handler = FastQueueHandler(records)
+        for number in range(500):
+            handler.handle(logging.makeLogRecord({"msg": f"number {number}", "filler": "x" * 1000}))
+        """,
+        tmp_path,
+    )
+    assert numbers(chain(tmp_path)) == once(500)

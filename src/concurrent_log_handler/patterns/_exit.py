@@ -58,9 +58,9 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
 
 
 def _children_feed(queue: Any) -> bool:
-    """At this process's end, multiprocessing waits for our children, and each of them until what it logged is read."""
+    """At our end multiprocessing waits for children, each until its records are read; not if we have put in, too."""
     process: Any = sys.modules.get("multiprocessing.process")
-    return hasattr(queue, "join_thread") and not all(child.daemon for child in process.active_children())
+    return getattr(queue, "_thread", 0) is None and not all(child.daemon for child in process.active_children())
 
 
 def _let_exit_pass(handler: logging.Handler) -> None:
