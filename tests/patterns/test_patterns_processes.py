@@ -686,3 +686,51 @@ def test_parent_that_logs_and_ends_while_a_child_is_there_writes_its_last_record
         tmp_path,
     )
     assert numbers(chain(tmp_path)) == once(500)
+
+
+# A worker that was forked by os.fork(): multiprocessing's children, and finalizers, of its parent are not its own.
+FORKED_WORKER = """
+        import logging, multiprocessing.util, os, sys, time
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import BatchingQueueListener, FastQueueHandler
+
+        class Slow(ConcurrentRotatingFileHandler):
+            def emit_batch(self, records):
+                time.sleep(0.2)
+                super().emit_batch(records)
+
+        def feed(records):
+            handler = FastQueueHandler(records)
+            for number in range(500):
+                handler.handle(logging.makeLogRecord({"msg": f"number {number}", "filler": "x" * 1000}))
+
+        def listen():
+            records = context.Queue()
+            BatchingQueueListener(records, Slow("app.log")).start()
+            child = context.Process(target=feed, args=(records,))
+            child.start()
+            return child
+
+        context = multiprocessing.get_context("fork")
+"""
+
+
+def test_forked_worker_writes_everything_though_its_parent_has_children(tmp_path: Path) -> None:
+    """It waited for them, in vain: multiprocessing's own exit breaks off there, and the rest was lost."""
+    run_program(
+        FORKED_WORKER
+        + """
+        over = context.Event()
+        sibling = context.Process(target=over.wait, args=(20,))
+        sibling.start()
+        worker = os.fork()
+        if worker:
+            os.waitpid(worker, 0)
+            over.set()
+        else:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its traceback
+            listen().join(20)
+        """,
+        tmp_path,
+    )
+    assert numbers(chain(tmp_path)) == once(500)

@@ -37,8 +37,7 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
     notice_fork()
     # Threads, too, must end: the interpreter would catch one with whatever lock it has, logging's own perhaps.
     readers = {each.reader for each in all_queues() if each.reader is not None and not each.reader.given_up}
-    readers = {each for each in readers if not _children_feed(each.queue)}
-    to_stop = {each for each in readers if not each.stopped or each.has_thread or each.left()}
+    to_stop = {r for r in readers if not _still_fed(r.queue) and (not r.stopped or r.has_thread or r.left())}
     deadline, left = monotonic() + timeout, 0
     while to_stop:
         listener = to_stop.pop()
@@ -57,10 +56,11 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
             queued.report_drops(partial(queued.put, timeout=1.0))
 
 
-def _children_feed(queue: Any) -> bool:
+def _still_fed(queue: Any) -> bool:
     """At our end multiprocessing waits for children, each until its records are read; not if we have put in, too."""
-    process: Any = sys.modules.get("multiprocessing.process")
-    return getattr(queue, "_thread", 0) is None and not all(child.daemon for child in process.active_children())
+    active: Any = getattr(sys.modules.get("multiprocessing.process"), "active_children", list)
+    mine = [child for child in active() if child._parent_pid == os.getpid()]  # not those of who forked us
+    return getattr(queue, "_thread", 0) is None and not all(child.daemon for child in mine)
 
 
 def _let_exit_pass(handler: logging.Handler) -> None:
