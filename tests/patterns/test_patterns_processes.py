@@ -715,6 +715,25 @@ FORKED_WORKER = """
 """
 
 
+def test_forked_worker_reads_what_its_children_log_though_its_parent_logs_by_such_a_queue(
+    tmp_path: Path,
+) -> None:
+    """Nobody read any more once they had ended."""
+    run_program(
+        FORKED_WORKER
+        + """
+        handler = FastQueueHandler(context.Queue())
+        worker = os.fork()
+        if worker:
+            assert os.waitpid(worker, 0)[1] == 0
+        else:
+            listen()
+        """,
+        tmp_path,
+    )
+    assert numbers(chain(tmp_path)) == once(500)
+
+
 def test_forked_worker_writes_everything_though_its_parent_has_children(tmp_path: Path) -> None:
     """It waited for them, in vain: multiprocessing's own exit breaks off there, and the rest was lost."""
     run_program(

@@ -91,6 +91,7 @@ def hook_exit_of_children(*_util: Any) -> None:
 @in_child
 def _begin_anew() -> None:
     owing.clear()
+    _hooks.clear()  # finalizers of the parent's do nothing here
     for inherited in all_queues():
         reader = inherited.reader
         inherited.reset()
