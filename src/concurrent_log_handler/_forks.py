@@ -19,7 +19,7 @@ class _Home:
     pid = os.getpid()  # a child in a new PID namespace may have the same one
     generation = 0  # another one in each child, as soon as the fork is noticed
     unannounced = False  # the last fork was one in C
-    thread = get_native_id()  # in which it has begun, and in which greenlets run
+    thread = os.getpid() if sys.platform == "linux" else get_native_id()  # the main one: greenlets run there
 
 
 home = _Home()
@@ -57,7 +57,7 @@ def begin_anew() -> None:
     with gate:
         if home.pid != pid:
             home.generation += 1
-            home.thread = get_native_id()
+            home.thread = pid if sys.platform == "linux" else get_native_id()
         for step in _steps:
             if home.pid == pid:
                 return

@@ -273,3 +273,28 @@ def test_first_record_in_a_thread_of_the_librarys_pool_keeps_nobody_from_writing
     run_program(program(body, library, moment), tmp_path)
 
     assert numbers(chain(tmp_path)) == once(20)
+
+
+@library
+def test_set_up_imported_in_a_thread_of_the_librarys_pool_keeps_nobody_from_writing(
+    tmp_path: Path, library: str
+) -> None:
+    """It took that thread for the one of the greenlets: all but one record was lost, and the end took 30 s."""
+    body = f"""
+    # before the import
+    import logging
+    {POOL[library]}
+    log = logging.getLogger("app")
+    log.setLevel(logging.INFO)
+    def set_up():
+        from concurrent_log_handler.patterns import setup_non_blocking_logging
+        return setup_non_blocking_logging("app.log", logger=log)
+    listener = in_pool(set_up)
+    in_pool(lambda: log.info("number 0"))
+    log.info("number 1")
+    in_pool(lambda: log.info("number 2"))
+    assert listener.flush(5) == 0
+    """
+    run_program(program(body, library, "before the import"), tmp_path)
+
+    assert numbers(chain(tmp_path)) == once(3)
