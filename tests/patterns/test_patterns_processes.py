@@ -753,3 +753,39 @@ def test_forked_worker_writes_everything_though_its_parent_has_children(tmp_path
         tmp_path,
     )
     assert numbers(chain(tmp_path)) == once(500)
+
+
+def test_parent_whose_signal_handler_exits_reads_what_its_children_log_until_they_end(tmp_path: Path) -> None:
+    """It stopped reading at the signal: the children waited for it at their end, and it for them."""
+    run_program(
+        """
+        import logging, multiprocessing, os, signal, sys, time
+        from concurrent_log_handler import ConcurrentRotatingFileHandler
+        from concurrent_log_handler.patterns import BatchingQueueListener, FastQueueHandler, GracefulLoggingShutdown
+
+        def work(records, ready, parent_ends):
+            handler = FastQueueHandler(records)
+            ready.set()
+            assert parent_ends.wait(20)
+            for number in range(500):
+                handler.handle(logging.makeLogRecord({"msg": f"number {number}", "filler": "x" * 1000}))
+
+        def end(*_):
+            parent_ends.set()
+            sys.exit(0)
+
+        context = multiprocessing.get_context("fork")
+        records, ready, parent_ends = context.Queue(), context.Event(), context.Event()
+        listener = BatchingQueueListener(records, ConcurrentRotatingFileHandler("app.log"))
+        listener.start()
+        context.Process(target=work, args=(records, ready, parent_ends)).start()
+        assert ready.wait(20)
+        signal.signal(signal.SIGTERM, end)
+        GracefulLoggingShutdown(listener)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+        raise AssertionError("no signal came")
+        """,
+        tmp_path,
+    )
+    assert numbers(chain(tmp_path)) == once(500)

@@ -42,8 +42,7 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
     while to_stop:
         listener = to_stop.pop()
         # A share for each: one whose disk hangs must not use up the time of the others.
-        behind = listener.stop(max(0.0, deadline - monotonic()) / (len(to_stop) + 1))
-        if behind:
+        if behind := listener.stop(max(0.0, deadline - monotonic()) / (len(to_stop) + 1)):
             left += behind
             listener.given_up = True
             for handler in listener.handlers:
@@ -151,7 +150,8 @@ class GracefulLoggingShutdown:
         mine = [number for number in self.previous if signal.getsignal(number) == self.signal_handler]
         for number in mine:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        _drain(self.listener, self.timeout, None if callable(before) else signum)
+        if not callable(before) or not _still_fed(self.listener.queue):  # else the end reads on
+            _drain(self.listener, self.timeout, None if callable(before) else signum)
         if callable(before):
             for number in mine:
                 signal.signal(number, self.previous.get(number, signal.SIG_DFL))
