@@ -150,9 +150,13 @@ class GracefulLoggingShutdown:
         mine = [number for number in self.previous if signal.getsignal(number) == self.signal_handler]
         for number in mine:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        if not callable(before) or not _still_fed(self.listener.queue):  # else the end reads on
-            _drain(self.listener, self.timeout, None if callable(before) else signum)
+        _drain(self.listener, self.timeout, None if callable(before) else signum)
         if callable(before):
+            if _still_fed(
+                self.listener.queue
+            ):  # should the handler end the process, its end waits for the children
+                with contextlib.suppress(AttributeError, RuntimeError):
+                    self.listener.start()
             for number in mine:
                 signal.signal(number, self.previous.get(number, signal.SIG_DFL))
             before(signum, frame)
