@@ -266,6 +266,26 @@ def test_the_holder_of_the_lock_is_stopped(share: Share) -> None:
     assert verdict["lost"] == verdict["torn"] == verdict["doubled"] == []
 
 
+@on("smb")
+def test_neighbours_open_and_close_all_the_time(share: Share) -> None:
+    """Linux's client gives two processes of a machine one handle on the server, and each of them closes it."""
+    team = share.writers(4, maxBytes=LIMIT, backupCount=900)
+    for writer in team[:2]:
+        writer.tell("emit 100")
+    for _ in range(20):
+        for guest in team[2:]:
+            guest.tell("emit 1").tell("close")
+        for guest in team[2:]:
+            guest.answer()
+            guest.answer()
+    for writer in team[:2]:
+        writer.answer()
+    verdict = ended(share, *team)
+
+    assert faults(verdict, LIMIT) == {}
+    assert verdict["acknowledged"] == 2 * 100 + 2 * 20
+
+
 @on("nfs42", "smb")
 def test_a_neighbour_ends_while_another_process_has_the_lock(share: Share) -> None:
     """Linux's SMB client gives both one handle on the server; the other machine must not get in all the same."""
