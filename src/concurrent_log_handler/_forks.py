@@ -19,7 +19,7 @@ class _Home:
     pid = os.getpid()  # a child in a new PID namespace may have the same one
     generation = 0  # another one in each child, as soon as the fork is noticed
     unannounced = False  # the last fork was one in C
-    thread = os.getpid() if sys.platform == "linux" else get_native_id()  # the main one: greenlets run there
+    thread = get_native_id()  # in which it has begun
 
 
 home = _Home()
@@ -57,7 +57,7 @@ def begin_anew() -> None:
     with gate:
         if home.pid != pid:
             home.generation += 1
-            home.thread = pid if sys.platform == "linux" else get_native_id()
+            home.thread = get_native_id()
         for step in _steps:
             if home.pid == pid:
                 return
@@ -91,7 +91,7 @@ def threads_work() -> bool:
     uWSGI's master forks its workers in C: a thread that it has by then can leave them without the interpreter's lock
     for ever.  And without `--enable-threads` it keeps that lock between two requests.
     """
-    if among_greenlets() and get_native_id() != home.thread:
+    if among_greenlets() and get_native_id() != (os.getpid() if sys.platform == "linux" else home.thread):
         return False
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None:

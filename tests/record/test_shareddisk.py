@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -640,6 +640,21 @@ def test_an_error_of_close_is_the_records(tmp_path: Path, monkeypatch: pytest.Mo
     assert contents(tmp_path) == {"app.log": "one\nthree\n"}
 
 
+def refusing(monkeypatch: pytest.MonkeyPatch, log: Path, number: int, now: Callable[[], bool]) -> list[Path]:
+    """Have `open` of *log* fail with error *number* as long as *now* says so; returns what notes each time."""
+    real = os.open
+    tried: list[Path] = []
+
+    def refused(path: Any, *arguments: Any, **keywords: Any) -> int:
+        if path == str(log) and now():
+            tried.append(log)
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refused)
+    return tried
+
+
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EINVAL, errno.ENOENT])
 def test_a_file_that_was_just_moved_away_is_opened_again(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -647,14 +662,8 @@ def test_a_file_that_was_just_moved_away_is_opened_again(
     """So NFS and SMB answer for a moment where the other machine has rotated, or removed what somebody has open."""
     handler = Strict("app.log", shared_between_machines=True)
     write(handler, "one")
-    real, until = os.open, time.monotonic() + 0.1
-
-    def refused(path: Any, *arguments: Any, **keywords: Any) -> int:
-        if path == str(tmp_path / "app.log") and time.monotonic() < until:
-            raise OSError(number, os.strerror(number), path)
-        return real(path, *arguments, **keywords)
-
-    monkeypatch.setattr(os, "open", refused)
+    until = time.monotonic() + 0.1
+    refusing(monkeypatch, tmp_path / "app.log", number, lambda: time.monotonic() < until)
     write(handler, "two")
 
     assert contents(tmp_path) == {"app.log": "one\ntwo\n"}
@@ -665,20 +674,12 @@ def test_a_file_that_stays_away_is_waited_for_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(_shareddisk, "_PATIENCE", 0.1)
     handler = Recording("app.log", shared_between_machines=True)
     write(handler, "one")
-    real, tried, there = os.open, 0, False
-
-    def refused(path: Any, *arguments: Any, **keywords: Any) -> int:
-        nonlocal tried
-        if path == str(tmp_path / "app.log") and not there:
-            tried += 1
-            raise OSError(errno.ESTALE, "moved away", path)
-        return real(path, *arguments, **keywords)
-
-    monkeypatch.setattr(os, "open", refused)
+    there = False
+    tried = refusing(monkeypatch, tmp_path / "app.log", errno.ESTALE, lambda: not there)
     write(handler, "two")
-    waited, tried = tried, 0
+    waited = len(tried)
     write(handler, "three", "four")
-    at_once, there = tried, True
+    at_once, there = len(tried) - waited, True
     write(handler, "five")
 
     assert (waited > 2, at_once) == (True, 2)

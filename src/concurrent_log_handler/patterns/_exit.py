@@ -51,15 +51,17 @@ def finish_all(timeout: float = 30.0, **_celerys: Any) -> None:
         complain(f"concurrent_log_handler: {left} log records were not written within {timeout:g} s")
     for queued in [each for each in owing if each.reader is None]:
         with contextlib.suppress(Exception):  # a queue that is closed, or whose other end has gone
-            patiently(partial(queued._within, queued.settle), queue.Full, 1.0)
+            patiently(queued.settle, queue.Full, 1.0)
             queued.report_drops(partial(queued.put, timeout=1.0))
 
 
 def _still_fed(queue: Any) -> bool:
     """At our end multiprocessing waits for children, each until its records are read; not if we have put in, too."""
     active: Any = getattr(sys.modules.get("multiprocessing.process"), "active_children", list)
-    mine = [child for child in active() if child._parent_pid == os.getpid()]  # not those of who forked us
-    return getattr(queue, "_thread", 0) is None and not all(child.daemon for child in mine)
+    return getattr(queue, "_thread", 0) is None and any(
+        not child.daemon and child._parent_pid == os.getpid()  # not one of who forked us
+        for child in active()
+    )
 
 
 def _let_exit_pass(handler: logging.Handler) -> None:
@@ -152,9 +154,8 @@ class GracefulLoggingShutdown:
             signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
         _drain(self.listener, self.timeout, None if callable(before) else signum)
         if callable(before):
-            if _still_fed(
-                self.listener.queue
-            ):  # should the handler end the process, its end waits for the children
+            # Should the handler end the process, its end waits for the children.
+            if _still_fed(self.listener.queue):
                 with contextlib.suppress(AttributeError, RuntimeError):
                     self.listener.start()
             for number in mine:

@@ -131,7 +131,8 @@ class FastQueueHandler(logging.handlers.QueueHandler):
             self._dropped.add()
             report(self, record, self._failing)
         else:
-            self._failing.on = False
+            if self._failing.on:
+                self._failing.ends()
             # The listener is in another process: what was dropped here has to go through the queue as well.
             if self._pickled and self._queue.reader is None and self._queue.report_at <= monotonic():
                 self._queue.report_drops(self._put)
@@ -327,9 +328,10 @@ class MonitoredQueueHandler(GracefulQueueHandler):
 
     def figures(self) -> QueueFigures:
         """The figures of this moment."""
-        depth, limit = self._queue.qsize(), self._queue.capacity
-        above = limit > 0 and (depth or 0) > self.threshold * limit
-        return QueueFigures(depth, limit, self.max_depth_seen, self.total_messages, self.dropped_count, above)
+        depth, capacity = self._queue.qsize(), self._queue.capacity
+        above = capacity > 0 and (depth or 0) > self.threshold * capacity
+        total, dropped = self.total_messages, self.dropped_count
+        return QueueFigures(depth, capacity, self.max_depth_seen, total, dropped, above)
 
     def start_monitoring(self) -> None:
         """Start the monitor's thread, unless it runs."""

@@ -199,11 +199,15 @@ class CallersQueue(RecordQueue):
             self.attend()
 
     def _put(self, record: Any) -> None:
-        self.settle()
+        self._settle()
         self.target.put_nowait(record)
 
     def settle(self) -> None:
-        """Put in what went aside, where nobody in this process would find it; by one thread at a time."""
+        """Put in what went aside, where nobody in this process would find it."""
+        self._within(self._settle)
+
+    def _settle(self) -> None:
+        # By one thread at a time.
         while self._items and self.reader is None and len(self.inside) == 1:
             self.target.put_nowait(self._items[0])
             self._items.popleft()
